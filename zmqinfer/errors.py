@@ -11,6 +11,7 @@ import enum
 from typing import ClassVar
 
 __all__ = [
+    "EXECUTED",
     "Cancelled",
     "ConfigError",
     "DeadlineExceeded",
@@ -58,12 +59,15 @@ class Status(enum.IntEnum):
     INTERNAL = 16
 
 
-class Executed(enum.IntEnum):
-    """Whether the model may have run for a request. The numbers are part of the wire protocol."""
+class Executed(enum.StrEnum):
+    """Whether the model may have run for a request. On the wire: the index in this order."""
 
-    NO = 0
-    YES = 1
-    MAYBE = 2
+    NO = "no"
+    YES = "yes"
+    MAYBE = "maybe"
+
+
+EXECUTED = tuple(Executed)
 
 
 class ZmqInferError(Exception):
