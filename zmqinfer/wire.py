@@ -1,0 +1,127 @@
+"""Bytes to records and back: the only module that knows how a message looks on a socket.
+
+docs/PROTOCOL.md is the specification. One message carries many records of one kind:
+
+    [head: msgpack array (version, kind, records)] [part]*
+
+Everything read here is hostile until checked: any bytes give records or one `ProtocolError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgpack
+
+from zmqinfer.errors import ProtocolError
+from zmqinfer.records import CHECKS, MAX_RECORDS, MAX_TEXT, PAYLOAD_AT, Kind, Record
+from zmqinfer.tensor import MAX_LAYOUT_BYTES, Buffer, payload_bytes
+
+__all__ = ["MAX_HEAD_BYTES", "MAX_PARTS", "VERSION", "decode", "encode"]
+
+VERSION = 1
+
+MAX_HEAD_BYTES = 2**20
+MAX_PARTS = 64
+# Of out-of-band bytes in a message of several records. A multipart message is delivered only when it is
+# whole: one of 30 MB would delay its first record, and every heartbeat behind it.
+MAX_BUNDLE_BYTES = 2**20
+
+
+def encode(kind: Kind, records: list[Record], size: int) -> Iterator[list[Buffer]]:
+    """Yields the messages, as lists of frames, that carry `records` within the protocol's bounds.
+
+    Args:
+        kind: of all the records.
+        records: not empty unless the kind is HEARTBEAT; they are not changed.
+        size: what the payloads come to in bytes; exact enough when it errs upwards.
+    """
+    at = PAYLOAD_AT.get(kind, -1)
+    # The common case: one message without parts. The head is measured after packing, being hardly ever too big.
+    small = len(records) <= MAX_RECORDS and size <= MAX_BUNDLE_BYTES // 2
+    if small and (at < 0 or not any(type(record[at]) is list for record in records)):
+        head = msgpack.packb((VERSION, kind, records))
+        if len(head) <= MAX_HEAD_BYTES:
+            yield [head]
+            return
+    yield from _split(kind, records, at)
+
+
+def _split(kind: Kind, records: list[Record], at: int) -> Iterator[list[Buffer]]:
+    """Fills one message after another, greedily and in order."""
+    group: list[Record] = []
+    parts: list[Buffer] = []
+    inline = out_of_band = 0
+    for record in records:
+        payload = record[at] if at >= 0 else b""
+        mine = payload if type(payload) is list else []
+        mine_bytes = payload_bytes(mine)
+        # What the head grows by: the inline payload, and the other fields by their largest size.
+        head_bytes = (0 if mine else len(payload or b"")) + MAX_LAYOUT_BYTES + MAX_TEXT + 1024
+        if group and (
+            len(group) == MAX_RECORDS
+            or inline + head_bytes > MAX_HEAD_BYTES
+            or len(parts) + len(mine) > MAX_PARTS
+            or (mine and out_of_band + mine_bytes > MAX_BUNDLE_BYTES)
+        ):
+            yield [msgpack.packb((VERSION, kind, group)), *parts]
+            group, parts, inline, out_of_band = [], [], 0, 0
+        if mine:
+            record = [*record[:at], list(range(len(parts), len(parts) + len(mine))), *record[at + 1 :]]  # noqa: PLW2901
+            parts.extend(mine)
+        group.append(record)
+        inline += head_bytes
+        out_of_band += mine_bytes
+    if group:
+        yield [msgpack.packb((VERSION, kind, group)), *parts]
+
+
+def decode(head: bytes, parts: list[Buffer]) -> tuple[Kind, list[Record]]:
+    """Reads one message; payloads that travelled as parts come back as lists of those very buffers.
+
+    Raises:
+        ProtocolError: a head over the limits or that is no msgpack; another version; an unknown kind;
+            a record whose fields have other types or ranges; parts that no record or two records claim.
+    """
+    if len(head) > MAX_HEAD_BYTES:
+        raise ProtocolError(f"a head of {len(head):,} bytes, expected at most {MAX_HEAD_BYTES:,}")
+    try:
+        message = msgpack.unpackb(
+            head, max_array_len=MAX_RECORDS * 4, max_map_len=0, max_ext_len=0, max_str_len=MAX_TEXT * 4
+        )
+    except Exception as cause:  # msgpack raises half a dozen unrelated classes for bad bytes
+        raise ProtocolError("a head that is no msgpack within the limits") from cause
+    if type(message) is not list or len(message) < 3 or type(message[0]) is not int:
+        raise ProtocolError("a head that is not [version, kind, records]")
+    version, kind, records = message[:3]
+    if version != VERSION:
+        raise ProtocolError(
+            f"protocol version {version} came, this side speaks {VERSION}; run the same release at both ends"
+        )
+    check = CHECKS.get(kind) if type(kind) is int else None
+    if check is None:
+        raise ProtocolError(f"kind {str(kind)[:16]} is not known in version {VERSION}")
+    if type(records) is not list or len(records) > MAX_RECORDS:
+        raise ProtocolError(f"records that are no list of at most {MAX_RECORDS}")
+    check(records)
+    if parts or kind in PAYLOAD_AT:
+        _attach(records, parts, PAYLOAD_AT.get(Kind(kind), -1))
+    return Kind(kind), records
+
+
+def _attach(records: list[Record], parts: list[Buffer], at: int) -> None:
+    """Puts the parts in the place of their indices; each must be claimed once, in order."""
+    claimed = 0
+    for record in records:
+        indices = record[at] if at >= 0 else None
+        if type(indices) is list:
+            if not indices or indices != list(range(claimed, claimed + len(indices))):
+                raise ProtocolError("part indices that are not the next ones in order")
+            claimed += len(indices)
+            if claimed > len(parts):
+                break
+            record[at] = parts[claimed - len(indices) : claimed]
+    if claimed != len(parts) or claimed > MAX_PARTS:
+        raise ProtocolError(
+            f"records claim {claimed} parts, {len(parts)} came, expected the same and at most {MAX_PARTS}"
+        )
