@@ -54,7 +54,7 @@ class Setting:
             assert isinstance(value, int | float), value
             if not self.low <= value <= self.high:
                 raise ConfigError(
-                    f"{name} is {value}, expected {self.low:g} to {self.high:g}{self._in_unit()}"
+                    f"{name} is {value}, expected {self.low:,} to {self.high:,}{self._in_unit()}"
                 )
 
     def _in_unit(self) -> str:
@@ -73,7 +73,7 @@ def setting(
     high: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """Declares one field of a settings class. Numbers need both bounds; `low` and `high` are allowed values."""
+    """Declares one field of a settings class. Numbers need both bounds; both are allowed values."""
     return field(
         default=default,
         metadata={"meaning": meaning, "unit": unit, "low": low, "high": high, "choices": choices},

@@ -275,7 +275,7 @@ _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
         ("heartbeat, expected 1 to 60000 ms", _integer(1, 60_000)),
         ("largest body, expected bytes", _integer(0, MAX_COUNT)),
         (
-            f"models, expected at most {MAX_RECORDS} of [name, version, signature, max batch]",
+            f"models, expected at most {MAX_RECORDS} of [name, version, signature, max batch, idempotent]",
             _list_of(
                 MAX_RECORDS,
                 (
@@ -283,6 +283,7 @@ _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
                     ("version", _integer(1, MAX_COUNT)),
                     ("signature", _is_list),
                     ("max batch", _integer(1, MAX_ROWS)),
+                    ("idempotent", _is_bool),
                 ),
             ),
         ),

@@ -111,7 +111,10 @@ class Signature:
 def _specs(value: object) -> tuple[TensorSpec, ...]:
     if type(value) is not list or not 1 <= len(value) <= MAX_TENSORS:
         raise ProtocolError(f"a signature without 1 to {MAX_TENSORS} tensors each way")
-    return tuple(_spec(entry) for entry in value)
+    specs = tuple(_spec(entry) for entry in value)
+    if len({spec.name for spec in specs}) != len(specs):
+        raise ProtocolError("a signature that names a tensor twice")
+    return specs
 
 
 def _spec(entry: object) -> TensorSpec:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -64,6 +65,7 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
     "FP64": np.dtype("<f8"),
 }
 RESERVED_DTYPES = ("BF16", "BYTES")
+_LITTLE_HOST = sys.byteorder == "little"
 _NAME_OF_DTYPE = {dtype: name for name, dtype in DTYPES.items()}
 
 MAX_TENSORS = 16
@@ -114,7 +116,9 @@ def dtype_name(array: Array, name: str) -> str:
     Raises:
         InvalidArgument: the dtype is none of the closed table (object, text, complex, dates, ...).
     """
-    known = _NAME_OF_DTYPE.get(array.dtype) or _NAME_OF_DTYPE.get(array.dtype.newbyteorder("<"))
+    known = _NAME_OF_DTYPE.get(array.dtype)
+    if known is None and array.dtype.kind in "biuf":  # newbyteorder refuses StringDType with a TypeError
+        known = _NAME_OF_DTYPE.get(array.dtype.newbyteorder("<"))
     if known is None:
         raise InvalidArgument(
             f"{_input(name)} has dtype {array.dtype}, expected one of {', '.join(DTYPES)};"
@@ -137,13 +141,16 @@ def layout_of(arrays: Mapping[str, Array], rows: int | None) -> Layout:
         raise InvalidArgument(f"the input has {len(arrays)} arrays, expected 1 to {MAX_TENSORS}")
     spec = []
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
+        # A masked array is an ndarray too, but its mask would be lost without a word.
+        if type(array) is not np.ndarray and (
+            not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray)
+        ):
             raise InvalidArgument(
                 f"{_input(name)} is {_described(array)}, expected a numpy.ndarray;"
                 " convert it with numpy.asarray"
             )
-        if name and not NAME.fullmatch(name):
-            raise InvalidArgument(f"input name {name[:140]!r} does not match {NAME.pattern}")
+        if name != "" and not (isinstance(name, str) and NAME.fullmatch(name)):
+            raise InvalidArgument(f"input name {str(name)[:140]!r} does not match {NAME.pattern}")
         shape = array.shape
         if rows is not None:
             if not shape or shape[0] != rows:
@@ -151,7 +158,7 @@ def layout_of(arrays: Mapping[str, Array], rows: int | None) -> Layout:
                     f"{_input(name)} has shape {list(shape)}, expected a leading axis of {rows} rows"
                 )
             shape = shape[1:]
-        if len(shape) > MAX_NDIM or prod(shape) > MAX_ELEMENTS:
+        if len(shape) > MAX_NDIM or _reach(shape) > MAX_ELEMENTS:
             raise InvalidArgument(
                 f"{_input(name)} has shape {list(shape)}, expected at most {MAX_NDIM} axes"
                 f" and {MAX_ELEMENTS:,} elements"
@@ -195,9 +202,14 @@ def _checked(entry: object) -> tuple[str, str, tuple[int, ...]]:
     for axis in shape:
         if type(axis) is not int or not 0 <= axis <= MAX_ELEMENTS:
             raise ProtocolError(f"an axis that is no integer from 0 to {MAX_ELEMENTS:,}")
-    if prod(shape) > MAX_ELEMENTS:
-        raise ProtocolError(f"a tensor of {prod(shape):,} elements, expected at most {MAX_ELEMENTS:,}")
+    if _reach(shape) > MAX_ELEMENTS:
+        raise ProtocolError(f"a tensor of {_reach(shape):,} elements, expected at most {MAX_ELEMENTS:,}")
     return name, dtype, tuple(shape)
+
+
+def _reach(shape: Sequence[int]) -> int:
+    """Returns the product of the axes that are not 0: NumPy refuses a huge axis also beside an empty one."""
+    return prod(shape) or prod(axis or 1 for axis in shape)
 
 
 def pack(arrays: Sequence[Array]) -> Payload:
@@ -268,11 +280,16 @@ def payload_bytes(payload: Payload | Buffer) -> int:
 
 def _normalised(array: Array, field: Field) -> Array:
     """Makes every true byte of a BOOL tensor 1; NumPy keeps others as they come, and kernels trip on them."""
-    return (array.view(np.uint8) != 0) if field.dtype == "BOOL" else array
+    if field.dtype != "BOOL":
+        return array
+    # asarray, because the comparison alone makes a scalar of a tensor without axes.
+    return np.asarray(array.view(np.uint8) != 0)
 
 
 def _little_endian(array: Array) -> Array:
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("<"))
+    if array.dtype.isnative is _LITTLE_HOST:
+        return array
+    return array.astype(array.dtype.newbyteorder("<"))
 
 
 def _input(name: str) -> str:

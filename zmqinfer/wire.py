@@ -28,8 +28,8 @@ MAX_PARTS = 64
 MAX_BUNDLE_BYTES = 2**20
 
 
-def encode(kind: Kind, records: list[Record], size: int) -> Iterator[list[Buffer]]:
-    """Yields the messages, as lists of frames, that carry `records` within the protocol's bounds.
+def encode(kind: Kind, records: list[Record], size: int) -> Iterator[tuple[int, list[Buffer]]]:
+    """Yields messages that carry `records` within the protocol's bounds: a count of records, and frames.
 
     Args:
         kind: of all the records.
@@ -42,12 +42,12 @@ def encode(kind: Kind, records: list[Record], size: int) -> Iterator[list[Buffer
     if small and (at < 0 or not any(type(record[at]) is list for record in records)):
         head = msgpack.packb((VERSION, kind, records))
         if len(head) <= MAX_HEAD_BYTES:
-            yield [head]
+            yield len(records), [head]
             return
     yield from _split(kind, records, at)
 
 
-def _split(kind: Kind, records: list[Record], at: int) -> Iterator[list[Buffer]]:
+def _split(kind: Kind, records: list[Record], at: int) -> Iterator[tuple[int, list[Buffer]]]:
     """Fills one message after another, greedily and in order."""
     group: list[Record] = []
     parts: list[Buffer] = []
@@ -64,7 +64,7 @@ def _split(kind: Kind, records: list[Record], at: int) -> Iterator[list[Buffer]]
             or len(parts) + len(mine) > MAX_PARTS
             or (mine and out_of_band + mine_bytes > MAX_BUNDLE_BYTES)
         ):
-            yield [msgpack.packb((VERSION, kind, group)), *parts]
+            yield len(group), [msgpack.packb((VERSION, kind, group)), *parts]
             group, parts, inline, out_of_band = [], [], 0, 0
         if mine:
             record = [*record[:at], list(range(len(parts), len(parts) + len(mine))), *record[at + 1 :]]  # noqa: PLW2901
@@ -73,7 +73,7 @@ def _split(kind: Kind, records: list[Record], at: int) -> Iterator[list[Buffer]]
         inline += head_bytes
         out_of_band += mine_bytes
     if group:
-        yield [msgpack.packb((VERSION, kind, group)), *parts]
+        yield len(group), [msgpack.packb((VERSION, kind, group)), *parts]
 
 
 def decode(head: bytes, parts: list[Buffer]) -> tuple[Kind, list[Record]]:

@@ -1,0 +1,220 @@
+"""What the floors share: child processes, statistics and the command line.
+
+Nothing here is on a measured path. A floor is a module with roles (gateway, worker, client), each of which
+runs as a process of its own, so that the caller of `run()` costs nothing while it waits. A role tells its
+parent what it has to say in lines of JSON on its standard output.
+"""
+
+import argparse
+import json
+import os
+import resource
+import select
+import subprocess
+import sys
+import threading
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+__all__ = ["ANY_PORT", "VALUES", "WARM_UP_S", "Stopwatch", "main", "run_floor", "say"]
+
+ANY_PORT = "tcp://127.0.0.1:*"
+VALUES = 64  # of float32 in each request and in each answer: the input of the shipped digits model
+WARM_UP_S = 0.5
+START_S = 20.0  # a child imports numpy: 0.1 s on a quiet machine
+STOP_S = 2.0
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Stopwatch:
+    """The measured window of a client: latencies, wall time and the CPU time of its process.
+
+    The client appends to `latencies_s` from its first request on; `start` forgets the warm-up.
+    """
+
+    def __init__(self) -> None:
+        self.latencies_s = array("d")
+        self._warm_ups = 0
+        self._started_at = 0.0
+        self._cpu_s = 0.0
+
+    def start(self) -> None:
+        """Begin the window: what was recorded so far was warm-up."""
+        self._warm_ups = len(self.latencies_s)
+        del self.latencies_s[:]
+        self._cpu_s = time.process_time()
+        self._started_at = time.perf_counter()
+
+    def stop(self) -> dict[str, float]:
+        """Return the figures of the window; `answered_ever` counts the warm-up too."""
+        wall_s = time.perf_counter() - self._started_at
+        used_s = time.process_time() - self._cpu_s
+        latencies_s = sorted(self.latencies_s)
+        answered = len(latencies_s)
+        return {
+            "answered_ever": answered + self._warm_ups,
+            "requests_per_s": answered / wall_s,
+            "p50_ms": 1e3 * _quantile(latencies_s, 0.50),
+            "p99_ms": 1e3 * _quantile(latencies_s, 0.99),
+            "cpu_us": 1e6 * used_s / answered,
+        }
+
+
+def run_floor(module: str, *, in_flight: int, seconds: float, workers: int) -> dict[str, Any]:
+    """Run gateway, workers and client of a floor as processes; returns the line that the floor prints.
+
+    The client's CPU time is that of the window. Gateway and workers are charged all that they used after
+    starting up, divided by all requests, those of the warm-up included.
+    """
+    with _Children(module) as children:
+        gateway = children.start("gateway", workers=workers)
+        addresses = children.hear(gateway)
+        for _ in range(workers):
+            children.hear(children.start("worker", gateway=addresses["workers"]))
+        children.hear(gateway)
+        client = children.start("client", gateway=addresses["clients"], in_flight=in_flight, seconds=seconds)
+        figures = children.hear(client, START_S + WARM_UP_S + seconds)
+        used_s = children.stop()
+    used_us = {role: round(1e6 * role_s / figures["answered_ever"], 2) for role, role_s in used_s.items()}
+    return {
+        "floor": module.rpartition(".")[2],
+        "in_flight": in_flight,
+        "requests_per_s": round(figures["requests_per_s"]),
+        "p50_ms": round(figures["p50_ms"], 3),
+        "p99_ms": round(figures["p99_ms"], 3),
+        "cpu_us_per_request": {
+            "client": round(figures["cpu_us"], 2),
+            "gateway": used_us["gateway"],
+            "workers": used_us["worker"],
+        },
+    }
+
+
+def say(**words: object) -> None:
+    """Tell the parent something, and how much CPU time this process has used."""
+    print(json.dumps({**words, "cpu_s": time.process_time()}), flush=True)
+
+
+def main(
+    about: str | None,
+    run: Callable[..., dict[str, Any]],
+    roles: Mapping[str, Callable[..., object]],
+    *,
+    in_flight: int,
+) -> None:
+    """Be the command line of a floor, or one of its roles when `run_floor` started this process."""
+    if sys.argv[1:2] == ["role"]:
+        _follow_the_parent()
+        roles[sys.argv[2]](**json.loads(sys.argv[3]))
+        return
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=about, formatter_class=form)
+    parser.add_argument("--in-flight", type=int, default=in_flight, help="requests in flight (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="measured seconds (%(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON, not a sentence")
+    asked = parser.parse_args()
+    try:
+        line = run(asked.in_flight, asked.seconds, workers=asked.workers)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    print(json.dumps(line) if asked.json else _sentence(line))
+
+
+@dataclass(slots=True)
+class _Child:
+    role: str
+    process: subprocess.Popen[bytes]
+    used_at_start_s: float = 0.0
+
+
+class _Children:
+    """The processes of one floor; leaving the block ends each by its process id."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+        self._living: list[_Child] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, role: str, **settings: object) -> _Child:
+        command = [sys.executable, "-m", self._module, "role", role, json.dumps(settings)]
+        pipe = subprocess.PIPE
+        # A group of its own: Ctrl-C reaches the parent alone, which then ends its children one by one.
+        process = subprocess.Popen(command, cwd=_ROOT, stdin=pipe, stdout=pipe, process_group=0)
+        child = _Child(role, process)
+        self._living.append(child)
+        return child
+
+    def hear(self, child: _Child, within_s: float = START_S) -> dict[str, Any]:
+        """Return the child's next line; what CPU time it used until then is charged to its start."""
+        assert child.process.stdout is not None
+        who = f"{child.role} {child.process.pid} of {self._module}"
+        if not select.select([child.process.stdout], [], [], within_s)[0]:
+            raise TimeoutError(f"{who} was silent for {within_s:g} s, expected a line; is the machine busy?")
+        line = child.process.stdout.readline()
+        if not line:
+            raise ChildProcessError(f"{who} ended before it had spoken; its own words are above")
+        said: dict[str, Any] = json.loads(line)
+        child.used_at_start_s = said["cpu_s"]
+        return said
+
+    def stop(self) -> Counter[str]:
+        """End all children; returns the CPU seconds that each role has used since its last line."""
+        used_s: Counter[str] = Counter()
+        while self._living:
+            child = self._living[-1]
+            before_s = _cpu_of_the_reaped_s()
+            _end(child.process)
+            used_s[child.role] += _cpu_of_the_reaped_s() - before_s - child.used_at_start_s
+            self._living.pop()
+        return used_s
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def _cpu_of_the_reaped_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _follow_the_parent() -> None:
+    """End when the parent does, even if it was killed."""
+
+    def wait_for_the_parent() -> None:
+        os.read(0, 1)  # nobody writes: this returns when the parent's end of the pipe is gone
+        os._exit(1)
+
+    threading.Thread(target=wait_for_the_parent, daemon=True).start()
+
+
+def _quantile(ascending: Sequence[float], part: float) -> float:
+    return ascending[min(len(ascending) - 1, int(part * len(ascending)))]
+
+
+def _sentence(line: Mapping[str, Any]) -> str:
+    used_us = ", ".join(f"{role} {us:.1f}" for role, us in line["cpu_us_per_request"].items())
+    return (
+        f"{line['floor']}: {line['requests_per_s']:,} requests/s with {line['in_flight']:,} in flight, "
+        f"p50 {line['p50_ms']:.3f} ms, p99 {line['p99_ms']:.3f} ms, CPU us a request: {used_us}"
+    )

@@ -1,0 +1,242 @@
+"""Finding and loading models."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import numpy as np
+import pytest
+
+from zmqinfer.config import ModelSettings
+from zmqinfer.errors import ConfigError
+from zmqinfer.node.models import LoadedModel, find_models, function_model, load_model, load_target
+from zmqinfer.signature import Signature, TensorSpec
+from zmqinfer.tensor import Array
+from zmqinfer.zoo import ZOO
+
+TOML = """
+target = "model:predict"
+[inputs.x]
+dtype = "FP32"
+shape = [2]
+[outputs.y]
+dtype = "FP32"
+shape = [2]
+"""
+
+
+def add(repository: Path, name: str, *versions: str, toml: str = TOML) -> Path:
+    folder = repository / name
+    for place in (folder, *(folder / version for version in versions)):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "model.py").write_text(f"def predict(batch): return {{'y': {place.name!r}}}")
+    (folder / "model.toml").write_text(toml)
+    return folder
+
+
+def refused(*folders: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        find_models(folders)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def answer(model: LoadedModel) -> object:
+    return model.backend.infer({"x": np.zeros((1, 2), np.float32)})["y"]
+
+
+def test_models_are_found_in_order_of_their_names(tmp_path: Path) -> None:
+    """From several repositories; folders without a model.toml and files are passed over."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    add(one, "c")
+    add(one, "a")
+    add(two, "b")
+    (one / "notes").mkdir()
+    (one / "README.md").write_text("")
+
+    found = find_models([two, one])
+
+    assert [config.name for config in found] == ["a", "b", "c"]
+    assert found[0].source == str(one / "a" / "model.toml")
+    assert (found[0].version, found[0].folders) == (1, (one / "a",))
+
+
+def test_the_highest_numbered_folder_is_served(tmp_path: Path) -> None:
+    """10 is higher than 9, and its files come before those beside model.toml."""
+    folder = add(tmp_path, "scorer", "9", "10", "draft")
+
+    (config,) = find_models([tmp_path])
+
+    assert (config.version, config.folders) == (10, (folder / "10", folder))
+    assert answer(load_model(config)) == "10"
+
+
+def test_a_model_folder_may_be_named_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--models scorer` serves that one; from within, "." has the folder's own name."""
+    folder = add(tmp_path, "scorer")
+    add(tmp_path, "other")
+    monkeypatch.chdir(folder)
+
+    assert [config.name for config in find_models([folder])] == ["scorer"]
+    assert [config.name for config in find_models([Path()])] == ["scorer"]
+    assert [config.name for config in find_models([Path("..")])] == ["other", "scorer"]
+
+
+def test_a_linked_folder_has_the_name_of_the_link(tmp_path: Path) -> None:
+    """`current -> scorer-7` is a model called current."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "current").symlink_to(add(tmp_path / "builds", "scorer-7"))
+
+    assert [config.name for config in find_models([tmp_path / "models"])] == ["current"]
+
+
+def test_a_repository_without_models_is_refused(tmp_path: Path) -> None:
+    """Missing, a file, empty: the path, what was expected, what to do."""
+    (tmp_path / "file").write_text("")
+
+    assert "missing does not exist, expected a folder of model folders" in refused(tmp_path / "missing")
+    assert "file is no folder, expected a folder of model folders" in refused(tmp_path / "file")
+    assert f"{tmp_path} holds no model, expected at least one {tmp_path}/NAME/model.toml" in refused(tmp_path)
+
+
+def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Both files are named."""
+    one, two = add(tmp_path / "one", "scorer"), add(tmp_path / "two", "scorer")
+
+    assert refused(one.parent, two.parent) == (
+        f"model 'scorer' is in {one}/model.toml and in {two}/model.toml,"
+        " expected one of each name; rename one folder"
+    )
+
+
+def test_one_wrong_file_is_named(tmp_path: Path) -> None:
+    """Among good ones."""
+    add(tmp_path, "good")
+    bad = add(tmp_path, "worse", toml="max_batch_size = 0" + TOML)
+
+    assert refused(tmp_path) == f"{bad}/model.toml: max_batch_size is 0, expected 1 to 65,536 rows"
+
+
+@pytest.mark.parametrize("number", ["0", "01", "1234567890"])
+def test_a_version_folder_with_an_odd_number_is_refused(tmp_path: Path, number: str) -> None:
+    """It would otherwise be passed over in silence, or be served as another number."""
+    folder = add(tmp_path, "scorer", "2", number)
+
+    assert f"version folder {folder / number} is no number from 1 to 999999999" in refused(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """UTF-8 is what TOML is written in."""
+    folder = add(tmp_path, "scorer")
+    (folder / "model.toml").write_bytes(b'target = "\xff:b"')
+
+    assert f"{folder}/model.toml cannot be read" in refused(tmp_path)
+
+
+def test_a_model_that_cannot_be_loaded_is_a_config_error(tmp_path: Path) -> None:
+    """With its model.toml."""
+    folder = add(tmp_path, "scorer", toml=TOML.replace("model:predict", "model:score"))
+
+    (config,) = find_models([tmp_path])
+    with pytest.raises(
+        ConfigError, match=rf"^{folder}/model\.toml: target is 'model:score', but .* has no 'score'"
+    ):
+        load_model(config)
+
+
+def test_the_shipped_models_load_and_answer() -> None:
+    """digits, echo and sleep, as the zoo's map says."""
+    models = {config.name: load_model(config) for config in find_models([ZOO])}
+
+    assert sorted(models) == ["digits", "echo", "sleep"]
+    digits = models["digits"]
+    assert (digits.name, digits.version, digits.settings.backend) == ("digits", 1, "numpy")
+    assert digits.signature == Signature(
+        (TensorSpec("pixels", "FP32", (64,)),), (TensorSpec("logits", "FP32", (10,)),)
+    )
+    x = np.ones((3, 5), np.float32)
+    for name in ("echo", "sleep"):
+        assert models[name].signature == Signature(
+            (TensorSpec("x", "FP32", (-1,)),), (TensorSpec("y", "FP32", (-1,)),)
+        )
+    assert models["echo"].backend.infer({"x": x})["y"] is x
+    assert models["digits"].backend.infer({"pixels": np.ones((3, 64), np.float32)})["logits"].shape == (3, 10)
+    for model in models.values():
+        model.backend.close()
+
+
+def predict(x: Array) -> Array:
+    return x * 2
+
+
+def test_a_function_is_a_model() -> None:
+    """Named after it, version 1, with the default settings or the caller's."""
+    model = function_model(predict)
+    other = function_model(predict, ModelSettings(max_batch_size=4))
+
+    assert (model.name, model.version, model.settings) == ("predict", 1, ModelSettings())
+    assert model.signature == Signature((TensorSpec("x"),), (TensorSpec("y"),))
+    assert other.settings.max_batch_size == 4
+    assert model.backend.infer({"x": np.ones(2)})["y"].tolist() == [2, 2]
+
+
+@pytest.fixture
+def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module in the current directory, not yet imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "zscorer", raising=False)
+    (tmp_path / "zscorer.py").write_text(
+        dedent(
+            """
+            class Model:
+                def infer(self, batch): return batch
+                def score(self, x): return x
+            model = Model()
+            def predict(x): return x
+            """
+        )
+    )
+    return "zscorer"
+
+
+def test_a_target_in_the_current_directory_comes_first(scorer: str, tmp_path: Path) -> None:
+    """Before anything else on sys.path that has the same name."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "zscorer.py").write_text("")
+    sys.path[:0] = [str(other), str(tmp_path)]
+
+    assert function_model(load_target(f"{scorer}:predict")).name == "predict"
+    assert sys.path[0] == str(tmp_path)
+    assert function_model(load_target(f"{scorer}:model.score")).name == "score"
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ("zscorer", "target is 'zscorer', expected module:callable"),
+        ("zscorer.py:predict", "target is 'zscorer.py:predict', but no module 'zscorer.py' is in sys.path"),
+        ("zscorer:score", "zscorer.py has no 'score'; define it"),
+        (
+            "zscorer:Model",
+            "target 'zscorer:Model' is a class, expected a function; serve a class from a model",
+        ),
+        ("zscorer:model", "Model, expected a function"),
+    ],
+)
+def test_a_target_that_is_no_function_is_refused(scorer: str, target: str, sentence: str) -> None:
+    """In the words that the command line will print."""
+    with pytest.raises(ConfigError) as caught:
+        load_target(target)
+    assert sentence in str(caught.value)
+
+
+def test_a_loaded_model_is_a_value() -> None:
+    """Shared by threads, changed by none."""
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        function_model(predict).config = None  # type: ignore[misc, assignment]

@@ -1,0 +1,146 @@
+"""The gateway's clients: greeting, coming back on another connection, vanishing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from zmqinfer.machine.members import MAX_BACKLOG_BYTES, REBIND_S, ClientSession, Door, Peer
+from zmqinfer.machine.outbox import Outbox
+from zmqinfer.machine.snapshot import answer
+from zmqinfer.records import Kind, Record
+
+if TYPE_CHECKING:
+    from zmqinfer.machine.gateway import GatewayMachine
+
+__all__ = ["Clients"]
+
+
+class Clients:
+    """The sessions behind the gateway's door for clients."""
+
+    def __init__(self, gateway: GatewayMachine, *, session: bytes, agent: str) -> None:
+        self.door = Door(gateway.dirty)
+        self._gateway = gateway
+        self._session = session
+        self._agent = agent
+        self._by_peer: dict[Peer, ClientSession] = {}
+        self._by_session: dict[bytes, ClientSession] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_session)
+
+    def everyone(self) -> Iterable[ClientSession]:
+        """Returns all sessions, in the order of their first greeting."""
+        return self._by_session.values()
+
+    def on_message(self, peer: Peer, kind: Kind, records: list[Record], now: float, gap: float = 0.0) -> None:
+        """Takes one decoded message from a connection."""
+        client = self._by_peer.get(peer)
+        if client is None:
+            if kind is Kind.HELLO and records:
+                self._on_hello(peer, records[0])
+            elif kind in {Kind.READY, Kind.REPLY}:
+                self.door.say(peer, "wrong door", f"workers dial {self._gateway.addresses[1]}, this is for clients")
+            elif kind is not Kind.DISCONNECT:
+                self.door.no_session(peer)
+            return
+        match kind:
+            case Kind.REQUEST:
+                self._gateway.on_requests(client, records, now, gap)
+            case Kind.CANCEL:
+                for record in records:
+                    flight = client.flights.get(record[0])
+                    if flight is not None:
+                        self._gateway.cancel(flight)
+            case Kind.HEARTBEAT:
+                client.outbox.beat()
+            case Kind.HELLO:
+                for record in records:
+                    self._on_hello(peer, record)
+            case Kind.DISCONNECT:
+                self._end(client)
+            case Kind.STATS | Kind.ADMIN:
+                for record in records:
+                    client.outbox.put(kind, answer(self._gateway, kind, record, now))
+            case _:
+                self.on_offence(peer, f"a client may not send {kind.name}")
+
+    def _on_hello(self, peer: Peer, record: Record) -> None:
+        session: bytes = record[0]
+        client = self._by_session.get(session)
+        if client is None:
+            limit = self._gateway.settings.max_clients
+            if len(self._by_session) >= limit:
+                self.door.say(peer, "too many clients", f"{limit} clients are connected, which is the limit")
+                return
+            client = ClientSession(session, Outbox(peer, self._gateway.dirty))
+            self._by_session[session] = client
+        elif client.outbox.address != peer:
+            # Back on another connection: what it is owed goes there, and the old one is a stranger's.
+            if isinstance(client.outbox.address, bytes):
+                self._by_peer.pop(client.outbox.address, None)
+            client.outbox.readdress(peer)
+            client.lost_at = None
+        self._by_peer[peer] = client
+        self._welcome(client)
+
+    def _welcome(self, client: ClientSession) -> None:
+        gateway = self._gateway
+        client.outbox.discard(Kind.WELCOME)
+        client.outbox.put(
+            Kind.WELCOME,
+            [
+                self._session,
+                self._agent,
+                gateway.settings.heartbeat_ms,
+                gateway.settings.max_body_bytes,
+                gateway.routes.cards(),
+            ],
+        )
+
+    def announce(self) -> None:
+        """Tells every client that the list of models is another one."""
+        for client in self._by_peer.values():
+            self._welcome(client)
+
+    def on_offence(self, peer: Peer, detail: str) -> None:
+        """Notes a broken message; a client that is cut off for it loses its session."""
+        if self.door.offend(peer, detail):
+            client = self._by_peer.pop(peer, None)
+            if client is not None:
+                self._end(client)
+
+    def on_unreachable(self, peer: Peer, now: float) -> None:
+        """Notes that a connection is gone; the session waits for its client to come back."""
+        self.door.forget(peer)
+        client = self._by_peer.pop(peer, None)
+        if client is not None:
+            client.outbox.readdress(None)
+            client.lost_at = now
+
+    def probe(self, peer: Peer) -> None:
+        """Sends something to a peer whose connection may be gone: the attempt will tell."""
+        client = self._by_peer.get(peer)
+        if client is not None:
+            client.outbox.beat()
+
+    def on_timer(self, now: float) -> None:
+        """Ends the sessions of those who stayed away, or do not read, for too long."""
+        for client in list(self._by_session.values()):
+            is_gone = client.lost_at is not None and now - client.lost_at >= REBIND_S
+            if is_gone or client.outbox.size > MAX_BACKLOG_BYTES:
+                self._end(client)
+
+    def wake_at(self) -> float | None:
+        """Returns when the first lost session ends."""
+        lost = [client.lost_at for client in self._by_session.values() if client.lost_at is not None]
+        return min(lost) + REBIND_S if lost else None
+
+    def _end(self, client: ClientSession) -> None:
+        for flight in list(client.flights.values()):
+            self._gateway.cancel(flight)
+        client.outbox.clear()
+        if isinstance(client.outbox.address, bytes):
+            self._by_peer.pop(client.outbox.address, None)
+        del self._by_session[client.session]

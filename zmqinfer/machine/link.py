@@ -1,0 +1,119 @@
+"""The dialling side of a session: a client's or a worker's view of one gateway.
+
+A link greets (HELLO or READY) with the node's session id, and counts as up when WELCOME comes.
+What it has to say leaves together with the greeting. ZeroMQ reconnects by itself and tells
+nobody; so a gateway that does not know us says "no session", or says nothing at all, and
+either way the link greets again with the same session id.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from zmqinfer.machine.outbox import Outbox
+from zmqinfer.policy.liveness import MISSES
+from zmqinfer.records import Kind, Record
+
+__all__ = ["NO_SESSION", "Link", "LinkState"]
+
+# The reason in a DISCONNECT that asks for a greeting.
+NO_SESSION = "no session"
+
+
+class LinkState(enum.Enum):
+    """Where the session stands."""
+
+    GREETING = "greeting"
+    UP = "up"
+    # Told to go, or leaving: this link says and takes nothing more.
+    CLOSED = "closed"
+
+
+class Link:
+    """One gateway as the node at the other end sees it.
+
+    Attributes:
+        address: where the gateway listens, for people.
+        outbox: what must be sent to it.
+        session: the gateway's own session id, empty until its first WELCOME.
+        welcomes: how many sessions began; 0 means that this gateway was never reached.
+    """
+
+    __slots__ = ("_greeted_at", "_heard_at", "_heartbeat_s", "_kind", "_patience_s", "_speak_s", "_spoke_at",
+                 "address", "greeting", "outbox", "session", "state", "welcomes")  # fmt: skip
+
+    def __init__(
+        self, number: int, address: str, kind: Kind, greeting: Record, heartbeat_s: float, dirty: list[Outbox]
+    ) -> None:
+        self.address = address
+        self.outbox = Outbox(number, dirty)
+        self.greeting = greeting
+        self.session = b""
+        self.state = LinkState.GREETING
+        self.welcomes = 0
+        self._kind = kind
+        # Both ends may have been given different heartbeats: speak at the shorter, judge by the longer.
+        self._heartbeat_s = self._speak_s = self._patience_s = heartbeat_s
+        self._greeted_at = 0.0
+        self._heard_at = 0.0
+        self._spoke_at = 0.0
+
+    def greet(self, now: float) -> None:
+        """Says who we are. What is pending belongs behind it and is put there by the caller."""
+        self.state = LinkState.GREETING
+        self._greeted_at = self._spoke_at = self._heard_at = now
+        self.outbox.clear()
+        self.outbox.put(self._kind, self.greeting)
+
+    def welcome(self, record: Record, now: float) -> None:
+        """Takes the gateway's WELCOME."""
+        self.session = record[0]
+        theirs = record[2] / 1000
+        self._speak_s = min(self._heartbeat_s, theirs)
+        self._patience_s = max(self._heartbeat_s, theirs)
+        self.state = LinkState.UP
+        self.welcomes += 1
+        self._heard_at = now
+
+    def heard(self, now: float) -> None:
+        """Notes a sign of life."""
+        self._heard_at = now
+
+    def rouse(self, now: float) -> None:
+        """Begins to expect signs of life, after a time in which nobody owed any."""
+        self._heard_at = self._spoke_at = now
+
+    def is_unwelcome(self, reason: str) -> bool:
+        """Whether a DISCONNECT with this reason asks for a greeting that was not already sent.
+
+        Everything sent before a greeting may earn its own "no session"; one greeting answers all.
+        """
+        return reason == NO_SESSION and self.state is LinkState.UP
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether the gateway must be greeted again: no WELCOME within a heartbeat, or silence for three.
+
+        An unanswered greeting is repeated, for it may have gone into a connection that was just breaking.
+        """
+        if self.state is LinkState.GREETING:
+            return now - self._greeted_at >= self._speak_s
+        if self.state is LinkState.CLOSED or now - self._heard_at <= MISSES * self._patience_s:
+            return False
+        if now - self._spoke_at > 2 * self._speak_s:
+            # Our own pause is not the gateway's silence: it gets the time to answer what we say now.
+            self._heard_at = now
+            return False
+        return True
+
+    def is_beat_due(self, now: float) -> bool:
+        """Whether it is time to say something; true once each heartbeat while the link is up."""
+        if self.state is not LinkState.UP or now - self._spoke_at < self._speak_s:
+            return False
+        self._spoke_at = now
+        return True
+
+    def wake_at(self) -> float:
+        """Returns when `is_overdue` and `is_beat_due` are worth asking."""
+        if self.state is LinkState.CLOSED:
+            return float("inf")
+        return (self._greeted_at if self.state is LinkState.GREETING else self._spoke_at) + self._speak_s

@@ -1,0 +1,130 @@
+"""What must be sent to one peer.
+
+Records collect here while a turn is worked through; then the shell sends one message for each
+kind, or as many as the protocol's bounds ask for. At rest that is immediate; under load the
+bundles grow by themselves. What a full socket does not take stays, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zmqinfer.records import BUDGET_US, MAX_BUDGET_US, Kind, Record
+from zmqinfer.tensor import Buffer
+from zmqinfer.wire import encode
+
+__all__ = ["Outbox"]
+
+# Greetings first, for nothing else is heard without a session; partings last.
+_ORDER = (
+    Kind.HELLO,
+    Kind.READY,
+    Kind.WELCOME,
+    Kind.REPLY,
+    Kind.REQUEST,
+    Kind.CANCEL,
+    Kind.HEARTBEAT,
+    Kind.STATS,
+    Kind.ADMIN,
+    Kind.DISCONNECT,
+)
+
+
+class Outbox:
+    """Records for one peer, by kind.
+
+    Attributes:
+        address: what the shell sends to: a routing id at a ROUTER, the number of a link elsewhere.
+        size: bytes of the payloads inside.
+    """
+
+    __slots__ = ("_deadlines", "_dirty", "_is_listed", "_records", "address", "size")
+
+    def __init__(self, address: bytes | int | None, dirty: list[Outbox]) -> None:
+        """Makes an empty outbox that enters itself in `dirty`, the machine's list, when it is filled."""
+        self.address = address
+        self.size = 0
+        self._dirty = dirty
+        self._is_listed = False
+        self._records: dict[Kind, list[Record]] = {}
+        self._deadlines: list[float] = []
+
+    def __len__(self) -> int:
+        return sum(len(records) for records in self._records.values())
+
+    def put(self, kind: Kind, record: Record, size: int = 0) -> None:
+        """Adds a record whose payload has `size` bytes."""
+        records = self._records.get(kind)
+        if records is None:
+            records = self._records[kind] = []
+        records.append(record)
+        self.size += size
+        if not self._is_listed:
+            self._list()
+
+    def _list(self) -> None:
+        self._is_listed = True
+        self._dirty.append(self)
+
+    def put_request(self, record: Record, deadline: float, size: int) -> None:
+        """Adds a REQUEST; its budget is reckoned when it leaves, from what is then left to `deadline`."""
+        self._deadlines.append(deadline)
+        self.put(Kind.REQUEST, record, size)
+
+    def beat(self) -> None:
+        """Makes sure that something is sent: a bare HEARTBEAT, unless there are records already."""
+        if not self._records:
+            self._records[Kind.HEARTBEAT] = []
+            if not self._is_listed:
+                self._list()
+
+    def readdress(self, address: bytes | None) -> None:
+        """Sends what is inside to another connection from now on, or, with None, keeps it."""
+        self.address = address
+        if self._records and not self._is_listed:
+            self._list()
+
+    def discard(self, kind: Kind) -> None:
+        """Drops the records of one kind, as when their session is over."""
+        self._records.pop(kind, None)
+        if kind is Kind.REQUEST:
+            self._deadlines.clear()
+
+    def clear(self) -> None:
+        """Drops everything."""
+        self._records.clear()
+        self._deadlines.clear()
+        self.size = 0
+
+    def messages(self, now: float) -> Iterator[list[Buffer]]:
+        """Yields messages to send, in order; asking for the next one says that the last one was taken.
+
+        The shell stops asking when the socket is full, and asks anew from where it stopped later.
+        """
+        if self.address is None:
+            self._is_listed = False
+            return
+        for kind in _ORDER:
+            records = self._records.get(kind)
+            if records is None:
+                continue
+            if kind is Kind.REQUEST:
+                for record, deadline in zip(records, self._deadlines, strict=True):
+                    left_us = int((deadline - now) * 1e6)
+                    record[BUDGET_US] = 0 if left_us < 0 else min(left_us, MAX_BUDGET_US)
+            sent = 0
+            try:
+                for count, frames in encode(kind, records, self.size):
+                    yield frames
+                    sent += count
+            finally:
+                if sent == len(records):
+                    del self._records[kind]
+                    if kind is Kind.REQUEST:
+                        self._deadlines.clear()
+                elif sent:
+                    del records[:sent]
+                    if kind is Kind.REQUEST:
+                        del self._deadlines[:sent]
+        self.size = 0
+        self._is_listed = False

@@ -1,0 +1,153 @@
+"""Which engines serve a model, and who waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from zmqinfer.machine.flight import Flight
+from zmqinfer.policy.placement import Holder, Placement
+from zmqinfer.policy.waiting import WaitingRoom
+
+if TYPE_CHECKING:
+    from zmqinfer.machine.members import WorkerSession
+    from zmqinfer.records import Record
+
+__all__ = ["Engine", "Route", "Routes"]
+
+
+class Engine(Holder):
+    """One model of one worker. As a holder it counts rows against its credits.
+
+    Attributes:
+        answered: requests that came back, with whatever status.
+        answered_rows: the rows of those that ran in a batch.
+        batches: batches that ran, reckoned from the replies: each brings its part of one.
+        load: rows that the worker says it holds for this model over all gateways.
+    """
+
+    __slots__ = ("answered", "answered_rows", "batches", "load", "placement", "route", "worker")
+
+    def __init__(self, worker: WorkerSession, route: Route, credits_rows: int) -> None:
+        super().__init__(worker.name, worker.weight, credits_rows)
+        self.worker = worker
+        self.route = route
+        # Where its held rows count. A dropped engine keeps the last one, which then counts for nobody.
+        self.placement = route.placement
+        self.answered = 0
+        self.answered_rows = 0
+        self.batches = 0.0
+        self.load = 0
+
+
+class Route:
+    """One version of one model: the engines that are ready for it, and the requests that wait."""
+
+    __slots__ = ("engines", "idempotent", "max_rows", "model", "placement", "signature", "version", "waiting")
+
+    def __init__(self, model: str, version: int | None) -> None:
+        self.model = model
+        self.version = version
+        self.signature: Record = []
+        self.max_rows = 0
+        self.idempotent = True
+        self.engines: dict[str, Engine] = {}
+        self.placement: Placement[Engine] = Placement([])
+        self.waiting: WaitingRoom[Flight] = WaitingRoom()
+
+    def add(self, engine: Engine) -> None:
+        """Makes an engine a holder, in the place of an earlier one of the same worker's name."""
+        self.engines[engine.name] = engine
+        self._resettle()
+
+    def _resettle(self) -> None:
+        self.placement = Placement(list(self.engines.values()))
+        for engine in self.engines.values():
+            engine.placement = self.placement
+
+    def drop(self, engine: Engine) -> None:
+        """Ends an engine's holding; what it still runs is the caller's affair."""
+        if self.engines.get(engine.name) is engine:
+            del self.engines[engine.name]
+            self._resettle()
+            self.waiting.release(engine.name)
+
+    def describe(self, signature: Record, max_rows: int, idempotent: bool) -> bool:
+        """Takes the model's card from the newest worker; True if it differs from what clients were told."""
+        card = (signature, max_rows, idempotent)
+        if card == (self.signature, self.max_rows, self.idempotent):
+            return False
+        self.signature, self.max_rows, self.idempotent = card
+        return True
+
+
+class Routes:
+    """All routes by model and version.
+
+    A model's versions that were ever announced stay known, so that a request for one whose workers
+    are all gone waits for their return. A name that no worker ever announced has a route only while
+    requests wait in it.
+    """
+
+    __slots__ = ("_absent", "_latest", "_known")  # fmt: skip
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], Route] = {}
+        self._absent: dict[tuple[str, int | None], Route] = {}
+        self._latest: dict[str, Route] = {}
+
+    def __iter__(self) -> Iterator[Route]:
+        yield from self._known.values()
+        yield from self._absent.values()
+
+    def find(self, model: str, version: int | None) -> Route:
+        """Returns the route of a request; without a version the latest one that has an engine."""
+        route = self._latest.get(model) if version is None else self._known.get((model, version))
+        if route is None:
+            route = self._absent.get((model, version))
+            if route is None:
+                route = self._absent[model, version] = Route(model, version)
+        return route
+
+    def is_known(self, model: str, version: int | None) -> bool:
+        """Whether a worker has ever announced the model, in this version if one is asked for."""
+        return model in self._latest if version is None else (model, version) in self._known
+
+    def announce(self, model: str, version: int) -> Route:
+        """Returns the route of a model that a worker announces, new or known."""
+        route = self._known.get((model, version))
+        if route is None:
+            route = self._known[model, version] = Route(model, version)
+        return route
+
+    def settle(self, model: str) -> list[Flight]:
+        """Brings the model's latest version up to date after a change of its engines.
+
+        Returns:
+            the requests that waited for a route that is now another one; they wait no more and are
+            to be placed again.
+        """
+        homeless: list[Flight] = []
+        versions = [route for (name, _), route in self._known.items() if name == model]
+        latest = max(versions, key=lambda route: (bool(route.engines), route.version or 0), default=None)
+        if latest is not None:
+            before = self._latest.get(model)
+            self._latest[model] = latest
+            if before is not None and before is not latest and not before.engines:
+                homeless += before.waiting.clear()
+        for key in [key for key in self._absent if key[0] == model and self.is_known(*key)]:
+            homeless += self._absent.pop(key).waiting.clear()
+        return homeless
+
+    def sweep(self, route: Route) -> None:
+        """Forgets a route that no worker ever announced once nobody waits in it."""
+        if not route.waiting and (route.model, route.version) in self._absent:
+            del self._absent[route.model, route.version]
+
+    def cards(self) -> list[Record]:
+        """Returns the models that can be called now, as WELCOME lists them: each with an engine."""
+        return [
+            [route.model, route.version, route.signature, route.max_rows, route.idempotent]
+            for route in self._known.values()
+            if route.engines
+        ]

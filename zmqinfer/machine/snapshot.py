@@ -1,0 +1,100 @@
+"""What a gateway tells of itself: the answers to STATS and ADMIN.
+
+Counters are plain integers owned by the machine; they become text only here, when somebody asks.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from zmqinfer.errors import Status
+from zmqinfer.records import Kind, Record
+
+if TYPE_CHECKING:
+    from zmqinfer.machine.gateway import GatewayMachine
+    from zmqinfer.machine.members import WorkerSession
+
+__all__ = ["answer", "models", "status"]
+
+
+def answer(gateway: GatewayMachine, kind: Kind, record: Record, now: float) -> Record:
+    """Returns the record that answers a STATS or ADMIN record of a client."""
+    if kind is Kind.STATS:
+        tag, subject = record[:2]
+        topics = {"status": status, "models": models}
+        value = topics[subject](gateway, now) if subject in topics else None
+        return [tag, subject, None if value is None else json.dumps(value).encode()]
+    tag, command, argument = record[:3]
+    if command != "drain":
+        return [tag, command, argument, Status.INVALID_ARGUMENT, f"command {command!r} is not known; known: drain"]
+    if gateway.workers.drain(argument):
+        return [tag, command, argument, Status.OK, f"worker {argument!r} was asked to drain"]
+    names = ", ".join(sorted(worker.name for worker in gateway.workers.everyone())) or "none"
+    return [tag, command, argument, Status.NOT_FOUND, f"no worker {argument!r} here; connected: {names}"]
+
+
+def status(gateway: GatewayMachine, now: float) -> dict[str, Any]:
+    """Returns one entry of `status --json`; who and where is added by the shell that knows it."""
+    workers = [_worker(worker) for worker in gateway.workers.everyone()]
+    total = sum(worker["weight"] for worker in workers if worker["state"] == "ready")
+    for worker in workers:
+        worker["share"] = worker["weight"] / total if worker["state"] == "ready" and total else 0.0
+    return {
+        "address": gateway.addresses[0],
+        "workers_address": gateway.addresses[1],
+        "uptime_s": round(now - gateway.started_at, 3),
+        "ring_version": gateway.workers.ring_version(),
+        "clients": len(gateway.clients),
+        "requests": {
+            "received": gateway.received,
+            "refused": gateway.refused,
+            "accepted": gateway.accepted,
+            "answered": gateway.answered,
+            "pending": gateway.admission.requests,
+            "moved": gateway.moved,
+            "duplicates": gateway.duplicates,
+            "outcomes": {status.name: count for status, count in zip(Status, gateway.outcomes, strict=True) if count},
+        },
+        "queued": {"requests": gateway.queued(), "bytes": gateway.admission.bytes},
+        "protocol_errors": gateway.protocol_errors(),
+        "late_replies": gateway.late_replies,
+        "stray_replies": gateway.stray_replies,
+        "workers": workers,
+    }
+
+
+def _worker(worker: WorkerSession) -> dict[str, Any]:
+    engines = worker.engines
+    answered = sum(engine.answered for engine in engines)
+    rows = sum(engine.answered_rows for engine in engines)
+    batches = sum(engine.batches for engine in engines)
+    return {
+        "name": worker.name,
+        "session": worker.session.hex(),
+        "state": worker.state.value,
+        "weight": worker.weight,
+        "share": 0.0,
+        "credits": sum(engine.credits for engine in engines),
+        "in_flight": sum(engine.held for engine in engines),
+        "answered": answered,
+        "batches": round(batches),
+        "mean_batch_size": round(rows / batches, 3) if batches else 0.0,
+        "models": [{"name": engine.route.model, "version": engine.route.version} for engine in engines],
+    }
+
+
+def models(gateway: GatewayMachine, _now: float) -> list[dict[str, Any]]:
+    """Returns the models that can be called now, with the workers that serve each."""
+    return [
+        {
+            "name": route.model,
+            "version": route.version,
+            "signature": route.signature,
+            "max_batch_size": route.max_rows,
+            "idempotent": route.idempotent,
+            "workers": sorted(route.engines),
+        }
+        for route in gateway.routes
+        if route.engines
+    ]

@@ -1,0 +1,68 @@
+"""One request in a worker's hands, and the batch it runs in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from zmqinfer.errors import Status
+from zmqinfer.records import ROWS, Record
+from zmqinfer.tensor import Layout, Payload
+
+__all__ = ["Batch", "Bound", "Outcome", "Task"]
+
+# What became of one request: the layout and payload of its rows of the answer, or why there is none.
+Outcome: TypeAlias = tuple[bytes, Payload] | tuple[Status, str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bound:
+    """A layout that fits a model: what came, and where each declared input lies in it.
+
+    Requests batch together when they share one of these, so equal shapes must share one object.
+    """
+
+    layout: Layout
+    order: tuple[int, ...]
+
+
+class Task:
+    """A request at the worker.
+
+    Attributes:
+        link: the number of the gateway that it came from.
+        record: the REQUEST.
+        bound: its layout, fitted to the model.
+        arrived_at: when this worker took it from the socket, monotonic seconds.
+    """
+
+    __slots__ = ("arrived_at", "bound", "deadline", "is_waiting", "link", "record", "rows", "size")
+
+    def __init__(
+        self, link: int, record: Record, bound: Bound, size: int, deadline: float, arrived_at: float
+    ) -> None:
+        self.link = link
+        self.record = record
+        self.bound = bound
+        self.size = size
+        self.deadline = deadline
+        self.arrived_at = arrived_at
+        self.rows: int = record[ROWS]
+        self.is_waiting = False
+
+
+@dataclass(slots=True)
+class Batch:
+    """Tasks that run together.
+
+    Attributes:
+        engine: the number of the model, as READY lists them.
+        bound: what all their inputs look like.
+        started_at: when it was handed to the engine.
+    """
+
+    engine: int
+    bound: Bound
+    tasks: list[Task]
+    rows: int
+    started_at: float

@@ -1,0 +1,165 @@
+"""Finds the models on a disk, reads their model.toml, and loads them.
+
+A model repository is a folder of model folders; a model folder holds model.toml and, if it
+likes, numbered folders, of which the highest is served. Folders without a model.toml are
+passed over: they may hold anything. `--models` may also name one model folder itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zmqinfer.backends import make_backend
+from zmqinfer.backends.base import Backend
+from zmqinfer.backends.python_callable import BareFunction, Function, find_target, plain_callable
+from zmqinfer.config import ModelSettings
+from zmqinfer.errors import ConfigError
+from zmqinfer.model_config import FILE_NAME, ModelConfig, parse_model_toml
+from zmqinfer.signature import Signature
+
+__all__ = ["LoadedModel", "find_models", "function_model", "load_model", "load_target"]
+
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready to run: what is known of it, and what runs it."""
+
+    config: ModelConfig
+    backend: Backend
+
+    @property
+    def name(self) -> str:
+        """As callers spell it."""
+        return self.config.name
+
+    @property
+    def version(self) -> int:
+        """The number of its folder, 1 without."""
+        return self.config.version
+
+    @property
+    def settings(self) -> ModelSettings:
+        """How its batches are made."""
+        return self.config.settings
+
+    @property
+    def signature(self) -> Signature:
+        """What callers send and get."""
+        return self.backend.signature
+
+
+def find_models(folders: Sequence[Path]) -> list[ModelConfig]:
+    """Reads every model.toml below the model repositories `folders`, sorted by model name.
+
+    Raises:
+        ConfigError: a folder is missing or holds no model, two models have one name, or a model.toml
+            is wrong.
+    """
+    found: dict[str, ModelConfig] = {}
+    for repository in folders:
+        for folder in _model_folders(repository):
+            config = _read(folder)
+            if config.name in found:
+                raise ConfigError(
+                    f"model {config.name!r} is in {found[config.name].source} and in {config.source},"
+                    " expected one of each name; rename one folder"
+                )
+            found[config.name] = config
+    return [found[name] for name in sorted(found)]
+
+
+def load_model(config: ModelConfig) -> LoadedModel:
+    """Makes and loads the backend of one model. May take long.
+
+    Raises:
+        ConfigError: the model's files are wrong, or its own code raised.
+    """
+    backend = make_backend(config)
+    backend.load()
+    return LoadedModel(config, backend)
+
+
+def function_model(function: Function, settings: ModelSettings | None = None) -> LoadedModel:
+    """Makes a model, named after it, of a function from one array of n rows to one of n rows.
+
+    Raises:
+        ConfigError: it is no plain callable.
+    """
+    backend = BareFunction(function)
+    config = ModelConfig(
+        backend.name, settings or ModelSettings(), backend.signature, source=f"function {backend.name!r}"
+    )
+    return LoadedModel(config, backend)
+
+
+def load_target(target: str) -> Function:
+    """Returns the function that "module:callable" names; the current directory is searched first.
+
+    Raises:
+        ConfigError: there is none, or its module raised while it was loaded.
+    """
+    here = str(Path.cwd())
+    if sys.path[:1] not in ([""], [here]):
+        sys.path.insert(0, here)
+    return plain_callable(find_target(target), target)
+
+
+def _model_folders(repository: Path) -> list[Path]:
+    if not repository.is_dir():
+        what = "is no folder" if repository.exists() else "does not exist"
+        raise ConfigError(
+            f"model repository {repository} {what}, expected a folder of model folders;"
+            f" each needs a {FILE_NAME}"
+        )
+    if (repository / FILE_NAME).is_file():
+        return [repository]
+    folders = sorted(folder for folder in _entries(repository) if (folder / FILE_NAME).is_file())
+    if not folders:
+        raise ConfigError(
+            f"model repository {repository} holds no model, expected at least one"
+            f" {repository / 'NAME' / FILE_NAME}; write one or name another folder"
+        )
+    return folders
+
+
+def _read(folder: Path) -> ModelConfig:
+    path = folder / FILE_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as cause:
+        raise ConfigError(f"{path} cannot be read ({cause}), expected text in UTF-8") from cause
+    # A folder given as "." or ".." has no name of its own; a link keeps the name of the link.
+    name = folder.name if folder.name not in {"", ".."} else folder.resolve().name
+    config = parse_model_toml(text, path, name)
+    versions = sorted(_versions(folder))
+    if not versions:
+        return config
+    highest = versions[-1]
+    return dataclasses.replace(config, version=highest, folders=(folder / str(highest), *config.folders))
+
+
+def _versions(folder: Path) -> Iterator[int]:
+    for entry in _entries(folder):
+        if entry.name.isdecimal() and entry.is_dir():
+            if not _VERSION.fullmatch(entry.name):
+                raise ConfigError(
+                    f"version folder {entry} is no number from 1 to 999999999, written without leading zeros;"
+                    " rename it"
+                )
+            yield int(entry.name)
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    try:
+        yield from folder.iterdir()
+    except OSError as cause:
+        raise ConfigError(
+            f"{folder} cannot be read ({cause}), expected a folder that this user may list"
+        ) from cause

@@ -1,0 +1,200 @@
+"""In which order requests wait when no worker can take them.
+
+Within a priority the clients take turns, so that one of them cannot starve the others; within
+one client the earliest deadline goes first. A request with a routing key may wait for its own
+worker for a while (`home`), then it takes any.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from typing import Generic, Protocol, TypeVar
+
+__all__ = ["Waiter", "WaitingRoom"]
+
+
+class Waiter(Protocol):
+    """What the room needs to know of a request."""
+
+    priority: int
+    deadline: float
+    client: object
+    home: str | None
+    is_waiting: bool
+
+
+W = TypeVar("W", bound=Waiter)
+
+
+class _Lane(Generic[W]):
+    """One order of waiting: priorities, clients in turn, deadlines. Those gone are skipped when met."""
+
+    __slots__ = ("_levels", "_sequence", "stale")
+
+    def __init__(self) -> None:
+        self._levels: dict[int, dict[int, list[tuple[float, int, W]]]] = {}
+        self._sequence = 0
+        self.stale = 0
+
+    def put(self, waiter: W) -> None:
+        self._sequence += 1
+        turns = self._levels.setdefault(waiter.priority, {})
+        heap = turns.setdefault(id(waiter.client), [])
+        heapq.heappush(heap, (waiter.deadline, self._sequence, waiter))
+
+    def best(self, home: str | None) -> W | None:
+        """Returns who is next, still in its place; drops those who left or moved to another lane."""
+        while self._levels:
+            priority = min(self._levels)
+            turns = self._levels[priority]
+            turn = next(iter(turns))
+            heap = turns[turn]
+            while heap and not (heap[0][2].is_waiting and heap[0][2].home == home):
+                heapq.heappop(heap)
+                self.stale -= 1
+            if heap:
+                return heap[0][2]
+            del turns[turn]
+            if not turns:
+                del self._levels[priority]
+        return None
+
+    def pop(self) -> None:
+        """Removes the one that `best` just returned, and gives the next client its turn."""
+        turns = self._levels[min(self._levels)]
+        turn, heap = next(iter(turns.items()))
+        heapq.heappop(heap)
+        del turns[turn]
+        if heap:
+            turns[turn] = heap
+
+    def compact(self, home: str | None) -> None:
+        """Drops all that have left; called when they are the majority, so it costs O(1) each."""
+        self.stale = 0
+        kept = [
+            entry
+            for turns in self._levels.values()
+            for heap in turns.values()
+            for entry in heap
+            if entry[2].is_waiting and entry[2].home == home
+        ]
+        self._levels = {}
+        for _, _, waiter in sorted(kept, key=lambda entry: entry[1]):
+            self.put(waiter)
+
+
+class WaitingRoom(Generic[W]):
+    """The requests that wait for one model. `len()` counts those that still wait."""
+
+    __slots__ = ("_count", "_lanes", "_leave_home", "_sizes")
+
+    def __init__(self) -> None:
+        self._lanes: dict[str | None, _Lane[W]] = {}
+        self._sizes: dict[str | None, int] = {}
+        self._leave_home: deque[tuple[float, W]] = deque()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def put(self, waiter: W, home: str | None, until: float) -> None:
+        """Lets `waiter` wait: for the worker named `home` alone until that instant, or for anyone."""
+        waiter.is_waiting = True
+        self._count += 1
+        if home is not None:
+            self._leave_home.append((until, waiter))
+        self._enter(waiter, home)
+
+    def _enter(self, waiter: W, home: str | None) -> None:
+        waiter.home = home
+        lane = self._lanes.get(home)
+        if lane is None:
+            lane = self._lanes[home] = _Lane()
+            self._sizes[home] = 0
+        lane.put(waiter)
+        self._sizes[home] += 1
+
+    def best(self, worker: str) -> W | None:
+        """Returns who should take a free credit of `worker`, without removing it.
+
+        The more urgent of the one who waits for this worker and the one who waits for anyone; at
+        equal priority the former, for whom no other worker will do.
+        """
+        at_home = self._lanes[worker].best(worker) if worker in self._lanes else None
+        anyone = self._lanes[None].best(None) if None in self._lanes else None
+        if at_home is None or (anyone is not None and anyone.priority < at_home.priority):
+            return anyone
+        return at_home
+
+    def take(self, waiter: W) -> None:
+        """Removes the one that `best` just returned."""
+        self._lanes[waiter.home].pop()
+        waiter.is_waiting = False
+        self._leave(waiter.home)
+
+    def remove(self, waiter: W) -> None:
+        """Removes anyone who waits: expired, or cancelled."""
+        waiter.is_waiting = False
+        lane = self._lanes[waiter.home]
+        lane.stale += 1
+        home = waiter.home
+        self._leave(home)
+        if home in self._lanes and lane.stale > 32 + self._sizes[home]:
+            lane.compact(home)
+
+    def _leave(self, home: str | None) -> None:
+        self._count -= 1
+        self._sizes[home] -= 1
+        if not self._sizes[home]:
+            del self._lanes[home], self._sizes[home]
+
+    def release(self, home: str) -> None:
+        """Lets those who waited for a worker that is gone wait for anyone."""
+        lane = self._lanes.pop(home, None)
+        self._sizes.pop(home, None)
+        while lane is not None and (waiter := lane.best(home)) is not None:
+            lane.pop()
+            self._enter(waiter, None)
+
+    def expire_homes(self, now: float) -> bool:
+        """Lets those whose time of waiting for their own worker is over wait for anyone; True if any did."""
+        moved = False
+        while self._leave_home and self._leave_home[0][0] <= now:
+            _, waiter = self._leave_home.popleft()
+            if waiter.is_waiting and waiter.home is not None:
+                home = waiter.home
+                self._lanes[home].stale += 1
+                self._sizes[home] -= 1
+                self._enter(waiter, None)
+                if not self._sizes[home]:
+                    del self._lanes[home], self._sizes[home]
+                moved = True
+        return moved
+
+    def clear(self) -> list[W]:
+        """Removes and returns all who wait, in an order that keeps turns and deadlines."""
+        everyone: list[W] = []
+        for home in list(self._lanes):
+            if home is not None:
+                self.release(home)
+        lane = self._lanes.get(None)
+        while lane is not None and (waiter := lane.best(None)) is not None:
+            lane.pop()
+            waiter.is_waiting = False
+            everyone.append(waiter)
+        self._lanes.clear()
+        self._sizes.clear()
+        self._leave_home.clear()
+        self._count = 0
+        return everyone
+
+    def wake_at(self) -> float | None:
+        """Returns when `expire_homes` is worth calling."""
+        return self._leave_home[0][0] if self._leave_home else None
+
+    def check(self) -> None:
+        """Asserts that the counts agree with each other."""
+        assert self._count == sum(self._sizes.values()), (self._count, self._sizes)
+        assert self._sizes.keys() == self._lanes.keys()
+        assert all(size > 0 for size in self._sizes.values()), self._sizes

@@ -1,0 +1,71 @@
+"""Deadlines in slots of 10 ms.
+
+A timer for each request would cost more than the request. Here an entry is put into the slot
+of its deadline and taken out again when the request completes, both in O(1), so the wheel's size
+follows the requests in flight and not rate x deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+__all__ = ["SLOTS_PER_S", "TimingWheel"]
+
+SLOTS_PER_S = 100
+
+_NEVER = 2**62
+Entry = TypeVar("Entry", bound=Hashable)
+
+
+class TimingWheel(Generic[Entry]):
+    """Entries by the slot in which they are due. An entry is in it once at most."""
+
+    __slots__ = ("_earliest", "_slots")
+
+    def __init__(self) -> None:
+        self._slots: dict[int, dict[Entry, None]] = {}
+        # No slot is earlier. It may be too early, after removals; then one wake-up finds nothing and mends it.
+        self._earliest = _NEVER
+
+    def __len__(self) -> int:
+        return sum(len(slot) for slot in self._slots.values())
+
+    def add(self, entry: Entry, at: float) -> int:
+        """Puts `entry` in, due within 10 ms after `at`; returns its slot, which `remove` wants back."""
+        number = int(at * SLOTS_PER_S) + 1
+        slot = self._slots.get(number)
+        if slot is None:
+            self._slots[number] = {entry: None}
+            if number < self._earliest:
+                self._earliest = number
+        else:
+            slot[entry] = None
+        return number
+
+    def remove(self, entry: Entry, number: int) -> None:
+        """Takes `entry` out of its slot; it must be there."""
+        slot = self._slots[number]
+        del slot[entry]
+        if not slot:
+            del self._slots[number]
+
+    def expire(self, now: float) -> list[Entry]:
+        """Takes out and returns what is due at `now`, earliest slots first."""
+        present = int(now * SLOTS_PER_S)
+        if present < self._earliest:
+            return []
+        due = sorted(number for number in self._slots if number <= present)
+        expired = [entry for number in due for entry in self._slots.pop(number)]
+        self._earliest = min(self._slots, default=_NEVER)
+        return expired
+
+    def wake_at(self) -> float | None:
+        """Returns when `expire` is worth calling, or None when the wheel is empty."""
+        return self._earliest / SLOTS_PER_S if self._slots else None
+
+    def check(self) -> None:
+        """Asserts that no slot is empty and that none is earlier than the next wake-up."""
+        for number, slot in self._slots.items():
+            assert slot, number
+            assert number >= self._earliest, (number, self._earliest)

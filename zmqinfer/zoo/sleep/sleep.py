@@ -1,0 +1,27 @@
+"""The model whose batches take a known time."""  # noqa: INP001 - a model folder is no package
+
+import time
+
+from zmqinfer.tensor import Arrays
+
+__all__ = ["Sleep"]
+
+
+class Sleep:
+    """Gives `x` back as `y` after `a_ms + b_ms * rows` milliseconds.
+
+    Sleeping releases the interpreter's lock, as waiting for an accelerator does.
+    """
+
+    def __init__(self, a_ms: float = 10, b_ms: float = 0) -> None:
+        for name, value in (("a_ms", a_ms), ("b_ms", b_ms)):
+            if not 0 <= value <= 3_600_000:
+                raise ValueError(f"{name} is {value}, expected 0 to 3,600,000 ms")
+        self._a_ms = a_ms
+        self._b_ms = b_ms
+
+    def infer(self, batch: Arrays) -> Arrays:
+        """Sleeps once for the whole batch."""
+        x = batch["x"]
+        time.sleep((self._a_ms + self._b_ms * len(x)) / 1000)
+        return {"y": x}
