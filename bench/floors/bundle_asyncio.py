@@ -12,6 +12,7 @@ what bundle_sync leaves out, except arrays and futures; names, dtypes and shapes
 """
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
@@ -67,9 +68,10 @@ class _Client:
 
     def _drain(self) -> None:
         # No bound: there are never more messages than requests in flight.
-        socket, release = self._socket, self._pending.pop
-        while socket.get(EVENTS) & POLLIN:
-            for tag, body in msgpack.unpackb(socket.recv())[2]:
+        recv, release = self._socket.recv, self._pending.pop
+        option: Callable[[int], Any] = self._socket.get
+        while option(EVENTS) & POLLIN:
+            for tag, body in msgpack.unpackb(recv())[2]:
                 release(tag).set_result(np.frombuffer(body, FLOAT32))
 
 

@@ -82,7 +82,7 @@ def gateway(workers: int) -> None:
     front, back = context.socket(zmq.ROUTER), context.socket(zmq.ROUTER)
     front.bind(ANY_PORT)
     back.bind(ANY_PORT)
-    say(clients=front.LAST_ENDPOINT.decode(), workers=back.LAST_ENDPOINT.decode())
+    say(clients=front.get_string(zmq.LAST_ENDPOINT), workers=back.get_string(zmq.LAST_ENDPOINT))
     members = [back.recv_multipart()[0] for _ in range(workers)]
     say()
     poller = zmq.Poller()

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from array import array
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,9 +169,9 @@ class _Children:
         child.used_at_start_s = said["cpu_s"]
         return said
 
-    def stop(self) -> Counter[str]:
+    def stop(self) -> dict[str, float]:
         """End all children; returns the CPU seconds that each role has used since its last line."""
-        used_s: Counter[str] = Counter()
+        used_s: defaultdict[str, float] = defaultdict(float)
         while self._living:
             child = self._living[-1]
             before_s = _cpu_of_the_reaped_s()

@@ -55,10 +55,10 @@ RESULT = BenchResult(
 )
 
 
-def line_of(text: str, start: str) -> list[str]:
-    """The words of the one line that starts so."""
+def line_of(text: str, start: str) -> str:
+    """The one line that starts so, with single spaces."""
     (line,) = [line for line in text.splitlines() if line.strip().startswith(start)]
-    return line.split()
+    return " ".join(line.split())
 
 
 def test_headline_counts_failures_and_wrong_answers_of_everything() -> None:
@@ -79,14 +79,14 @@ def test_headline_counts_failures_and_wrong_answers_of_everything() -> None:
 def test_figures_are_the_median_rounds_with_units_and_spread() -> None:
     text = report_text(RESULT)
 
-    assert line_of(text, "throughput") == "throughput 2,000 requests/s spread 41.7 %".split()
-    assert line_of(text, "latency mean") == "latency mean 1.500 ms".split()
-    assert line_of(text, "latency p50") == "latency p50 1.499 ms spread 0.0 %".split()
-    assert line_of(text, "latency p99 ") == "latency p99 1.990 ms".split()
-    assert line_of(text, "latency max") == "latency max 2.000 ms".split()
-    assert line_of(text, "mean batch size") == "mean batch size 14.25 rows".split()
-    assert line_of(text, "load imbalance")[:4] == "load imbalance 10.0 %".split()
-    assert line_of(text, "load generator") == "load generator 0.50 cores 0.75 s of CPU".split()
+    assert line_of(text, "throughput") == "throughput 2,000 requests/s spread 41.7 %"
+    assert line_of(text, "latency mean") == "latency mean 1.500 ms"
+    assert line_of(text, "latency p50") == "latency p50 1.499 ms spread 0.0 %"
+    assert line_of(text, "latency p99 ") == "latency p99 1.990 ms"
+    assert line_of(text, "latency max") == "latency max 2.000 ms"
+    assert line_of(text, "mean batch size") == "mean batch size 14.25 rows"
+    assert line_of(text, "load imbalance").startswith("load imbalance 10.0 %")
+    assert line_of(text, "load generator") == "load generator 0.50 cores 0.75 s of CPU"
     assert "NOT STEADY" in text
     assert "NOT STEADY" not in report_text(
         replace(RESULT, scenarios=(scenario("s", walls_s=(1.0, 1.01, 1.02)),))
@@ -97,9 +97,9 @@ def test_figure_without_ten_samples_beyond_it_is_a_dash_with_a_note() -> None:
     text = report_text(RESULT)
     few = report_text(replace(RESULT, scenarios=(scenario("few", successes=15),)))
 
-    assert line_of(text, "latency p99.9") == "latency p99.9 - ms".split()
+    assert line_of(text, "latency p99.9") == "latency p99.9 - ms"
     assert "- fewer than 10 samples lie beyond it: p99.9 takes 10,000 successes a round" in text
-    assert line_of(few, "latency p50") == "latency p50 - ms".split()
+    assert line_of(few, "latency p50") == "latency p50 - ms"
     assert "p50 takes 20, p95 takes 200, p99 takes 1,000" in few
     assert "samples lie beyond" not in report_text(
         replace(RESULT, scenarios=(scenario("all", successes=10_000),))
@@ -109,7 +109,7 @@ def test_figure_without_ten_samples_beyond_it_is_a_dash_with_a_note() -> None:
 def test_workers_stand_in_natural_order_with_their_shares() -> None:
     text = report_text(RESULT)
 
-    assert line_of(text, "worker_1 ") == "worker_1 1,100 36.7 %".split()
+    assert line_of(text, "worker_1 ") == "worker_1 1,100 36.7 %"
     assert text.index("worker_1 ") < text.index("worker_2 ") < text.index("worker_10 ")
 
 
@@ -128,8 +128,8 @@ def test_loads_stand_side_by_side_lightest_first() -> None:
     assert [s.name for s in found] == ["light", "medium", "heavy", "steady"]
     assert found[1] == MEDIUM
     text = report_text(replace(RESULT, comparison=compared))
-    assert line_of(text, "heavy digits") == "heavy digits 100 in flight 2,000 1.499 1.990 14.25 0".split()
-    assert line_of(text, "steady digits")[2:4] == ["2,000", "requests/s"]
+    assert line_of(text, "heavy digits") == "heavy digits 100 in flight 2,000 1.499 1.990 14.25 0"
+    assert line_of(text, "steady digits").startswith("steady digits 2,000 requests/s")
     assert "side by side" not in report_text(RESULT)
 
 
@@ -147,8 +147,8 @@ def test_batching_on_and_off_are_compared_with_their_ratio() -> None:
 
     assert "  digits: 4.00 times the throughput with batching" in text
     assert "  sleep: no ratio, one side had no success" in text
-    assert line_of(text, "digits on")[5] == "2,000"
-    assert line_of(text, "sleep on")[-1] == "3"
+    assert line_of(text, "digits on").startswith("digits on 50 in flight 2,000")
+    assert line_of(text, "sleep on").endswith(" 3")
     assert "half" not in text
     assert "side by side" not in text, "the sides of that comparison are no loads of their own"
 
@@ -162,8 +162,8 @@ def test_scenario_that_failed_altogether_is_reported() -> None:
 
     assert text.splitlines()[2].startswith("FAILED: 60 requests, 0 successes, 60 failures")
     assert "  failures: 33 OVERLOADED, 27 UNAVAILABLE" in text
-    assert line_of(text, "throughput") == "throughput 0.0 requests/s".split()
-    assert line_of(text, "latency mean") == "latency mean - ms".split()
+    assert line_of(text, "throughput") == "throughput 0.0 requests/s"
+    assert line_of(text, "latency mean") == "latency mean - ms"
 
 
 def test_machine_versions_and_command_are_told() -> None:
@@ -213,13 +213,25 @@ def test_report_is_written_as_a_file(tmp_path: Path) -> None:
     [
         ("short", 9, "short"),
         ("exactly_9", 9, "exactly_9"),
-        ("worker_with_10", 9, "wor.._10"),
+        ("worker_with_10", 9, "wor..h_10"),
         ("tab\t", 9, "tab?"),
     ],
 )
 def test_long_name_gives_its_middle(name: str, width: int, expected: str) -> None:
-    assert (
-        report.fitted(name, width) == expected
-        if len(expected) != 8
-        else len(report.fitted(name, width)) == width
-    )
+    assert report.fitted(name, width) == expected
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "words"),
+    [
+        (None, "-"),
+        (0.0, "0.00 us"),
+        (0.00512, "5.12 us"),
+        (0.5, "0.500 ms"),
+        (123.4, "123 ms"),
+        (999.6, "1.00 s"),
+        (61_000.0, "61.0 s"),
+    ],
+)
+def test_time_has_three_digits_and_a_unit(latency_ms: float | None, words: str) -> None:
+    assert report.short_time(latency_ms) == words

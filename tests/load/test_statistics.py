@@ -120,6 +120,21 @@ def test_histogram_counts_each_sample_in_its_bucket(samples: list[float]) -> Non
         assert edges[-1] >= max(samples) * (1 - 1e-9)
 
 
+@given(samples=SAMPLES.filter(bool), step=st.integers(1, 400))
+def test_merged_histogram_loses_nothing(samples: list[float], step: int) -> None:
+    """Every step-th border stays where it was, and every bar is the sum between its borders."""
+    histogram = Histogram.of(np.asarray(samples))
+
+    edges, counts = histogram.merged(step)
+
+    assert counts.tolist() == [
+        sum(histogram.counts[i : i + step]) for i in range(0, len(histogram.counts), step)
+    ]
+    kept = histogram.edges_ms()[:-1:step]
+    assert edges[:-1] == pytest.approx(kept)
+    assert len(edges) == len(counts) + 1
+
+
 @given(samples=SAMPLES)
 def test_any_possible_samples_give_figures_in_order(samples: list[float]) -> None:
     """The order and the counts are invariants, checked where the figures are made."""

@@ -214,7 +214,7 @@ def _module(name: str, folders: Sequence[Path], target: str, where: str) -> Modu
             sys.modules[package.__name__] = package
             full_name = f"{package.__name__}.{name}"
             break
-    importlib.invalidate_caches()  # a file written a moment ago may not be in the cached listing of its folder
+    importlib.invalidate_caches()  # the cached listing of a folder may be older than its newest file
     try:
         return importlib.import_module(full_name)
     except ModuleNotFoundError as cause:

@@ -8,18 +8,16 @@ the bars, counts in a column beside them. matplotlib is imported inside, its pyp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from zmqinfer.load.report import batching_pairs, batching_ratio, fitted, load_of, natural, side_by_side
+from zmqinfer.load import report
+from zmqinfer.load.report import fitted, load_of, short_time
 from zmqinfer.load.results import BenchResult, Scenario, write_atomically
-from zmqinfer.load.statistics import Histogram, Latencies, median_latencies, summarize
+from zmqinfer.load.statistics import BUCKETS_PER_DECADE, Latencies, median_latencies, summarize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,35 +144,28 @@ def _time_axis(axis: Axis, low: float, high: float) -> None:
 
 
 def _latency_panel(axes: Axes, latencies: Latencies, low: float, high: float, height_px: float) -> None:
-    edges, counts = _merged(latencies.histogram, low, high)
+    # So many buckets in one bar that `_BARS` of them fill the axis.
+    step = round(BUCKETS_PER_DECADE * math.log10(high / low) / _BARS)
+    edges, counts = latencies.histogram.merged(max(1, step))
     shares = 100 * counts / latencies.count
     axes.stairs(shares, edges, fill=True, color=_BLUE)
     axes.set_ylabel("share of\nanswers (%)")
     axes.grid(visible=False, axis="x")
     figures = {**latencies.percentiles, "max": latencies.max_ms}
     marks = [(name, figure) for name, figure in figures.items() if figure is not None]
-    texts = [f"{label} {_time(figure)}" for label, figure in marks]
-    places = [math.log(max(figure, low) / low) / math.log(high / low) for _, figure in marks]
+    texts = [f"{label} {short_time(figure)}" for label, figure in marks]
+    at_ms = [max(figure, low) for _, figure in marks]
+    places = [math.log(x / low) / math.log(high / low) for x in at_ms]
     levels = _staircase(places, [(_LABEL_PX * len(text) + 14) / (_WIDTH_PX - 110) for text in texts])
     stair = _LINE_PX / height_px
     bars_top = 1 - stair * (max(levels) + 1) - 0.04
     axes.set_ylim(0, float(shares.max()) / bars_top)
     at = axes.get_xaxis_transform()
-    for text, (label, figure), level in zip(texts, marks, levels, strict=True):
+    for text, x, level in zip(texts, at_ms, levels, strict=True):
         y = bars_top + 0.02 + stair * level
-        colour, dashes = (_GREY, ":") if label == "max" else (_VERMILLION, "-")
-        axes.plot([figure] * 2, [0, y + 0.8 * stair], dashes, color=colour, transform=at)
-        axes.annotate(text, (figure, y), (4, 1), xycoords=at, textcoords="offset points")
-
-
-def _merged(histogram: Histogram, low: float, high: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The histogram with so many neighbours in one bar that `_BARS` of them fill the axis."""
-    edges, counts = histogram.edges_ms(), np.asarray(histogram.counts)
-    buckets = math.log(high / low) / math.log(edges[1] / edges[0])
-    step = max(1, round(buckets / _BARS))
-    missing = -len(counts) % step
-    counts = np.pad(counts, (0, missing)).reshape(-1, step).sum(axis=1)
-    return edges[0] * (edges[1] / edges[0]) ** (step * np.arange(len(counts) + 1)), counts
+        colour, dashes = (_GREY, ":") if text.startswith("max") else (_VERMILLION, "-")
+        axes.plot([x, x], [0, y + 0.8 * stair], dashes, color=colour, transform=at)
+        axes.annotate(text, (x, y), (4, 1), xycoords=at, textcoords="offset points")
 
 
 def _staircase(places: Sequence[float], widths: Sequence[float]) -> list[int]:
@@ -191,7 +182,7 @@ def _staircase(places: Sequence[float], widths: Sequence[float]) -> list[int]:
 
 def _node_figure(scenarios: Sequence[Scenario]) -> Figure:
     """One panel a scenario, three in a row; the workers from top to bottom."""
-    workers = sorted({name for s in scenarios for name in s.worker_requests}, key=natural)
+    workers = sorted({name for s in scenarios for name in s.worker_requests}, key=report.natural)
     columns = min(3, len(scenarios))
     rows = -(-len(scenarios) // columns)
     figure = _figure(max(_HEIGHT_PX, 60 + rows * (110 + 24 * len(workers))))
@@ -235,7 +226,7 @@ def _node_panel(axes: Axes, scenario: Scenario, workers: Sequence[str]) -> None:
 
 def _comparison_figure(result: BenchResult) -> Figure:
     """Loads side by side above, batching on against off below, as far as they were measured."""
-    scenarios, pairs = side_by_side(result), batching_pairs(result)[:3]
+    scenarios, pairs = report.side_by_side(result), report.batching_pairs(result)[:3]
     figure = _figure(_HEIGHT_PX + (200 if scenarios and pairs else 0))
     parts = figure.subfigures(2 if scenarios and pairs else 1, 1, squeeze=False)[:, 0]
     if scenarios:
@@ -264,14 +255,11 @@ def _batching_part(part: Figure | SubFigure, pairs: Sequence[tuple[Scenario, Sce
     for axes, (on, off) in zip(part.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
         bars = _rate_bars(axes, (on, off), (_BLUE, _ORANGE))
         bars[1].set_hatch("//")
-        axes.set_title(f"{_drawable(fitted(on.model, 30))}\n{batching_ratio(on, off)}")
-        words = []
-        for side in (on, off):
-            percentiles = median_latencies(side).percentiles
-            times = (f"{name} {_time(percentiles[name])}" for name in ("p50", "p99"))
-            words.append("\n".join((f"batching {side.batching}", *times)))
+        axes.set_title(f"{_drawable(fitted(on.model, 30))}\n{report.batching_ratio(on, off)}")
+        latencies = (median_latencies(on), median_latencies(off))
+        times = [f"p50 {short_time(x.p50_ms)}\np99 {short_time(x.p99_ms)}" for x in latencies]
         axes.set_xlim(-0.7, 1.7)
-        axes.set_xticks((0, 1), words)
+        axes.set_xticks((0, 1), [f"batching on\n{times[0]}", f"batching off\n{times[1]}"])
 
 
 def _rate_bars(axes: Axes, scenarios: Sequence[Scenario], colours: Sequence[str]) -> BarContainer:
@@ -300,26 +288,31 @@ def _rate_bars(axes: Axes, scenarios: Sequence[Scenario], colours: Sequence[str]
 
 def _time_dots(axes: Axes, scenarios: Sequence[Scenario]) -> None:
     """p50 as a dot labelled below, p99 as a diamond labelled above, so that the two never meet."""
-    shown: list[float] = []
-    for i, scenario in enumerate(scenarios):
-        percentiles = median_latencies(scenario).percentiles
-        p50_ms, p99_ms = percentiles["p50"], percentiles["p99"]
-        if p50_ms is None:
-            axes.text(i, 0.5, "too few\nright answers", transform=axes.get_xaxis_transform(), ha="center")
-            continue
-        if p99_ms is not None:
-            axes.plot([i, i], [p50_ms, p99_ms], color=_GREY, linewidth=1)
-            axes.plot([i], [p99_ms], "D", color=_VERMILLION)
-            _label(axes, _time(p99_ms), i, p99_ms, 8)
-        axes.plot([i], [p50_ms], "o", color=_BLUE)
-        _label(axes, _time(p50_ms), i, p50_ms, -8)
-        shown += [p50_ms, p50_ms if p99_ms is None else p99_ms]
-    low, high = max(min(shown, default=1.0), 1e-3) / 3, max(*shown, 1e-3, 1e-3) * 3
     axes.set_yscale("log")
+    shown = [_time_dot(axes, i, median_latencies(s).percentiles) for i, s in enumerate(scenarios)]
+    heights = [height for of_scenario in shown for height in of_scenario]
+    low, high = min(heights, default=1.0) / 3, max(heights, default=1.0) * 3
     axes.set_ylim(low, high)
     _time_axis(axes.yaxis, low, high)
-    axes.grid(visible=False, axis="both" if not shown else "x")
-    axes.tick_params(axis="y", left=bool(shown), labelleft=bool(shown))
+    axes.grid(visible=False, axis="x" if heights else "both")
+    axes.tick_params(axis="y", left=bool(heights), labelleft=bool(heights))
+
+
+def _time_dot(axes: Axes, x: float, percentiles: Mapping[str, float | None]) -> list[float]:
+    """Draws what there is of one scenario, and says at which heights."""
+    # A logarithmic axis has no place for 0.
+    known = {name: max(figure, 0.001) for name, figure in percentiles.items() if figure is not None}
+    heights = [known[name] for name in ("p50", "p99") if name in known]
+    axes.plot([x] * len(heights), heights, color=_GREY, linewidth=1)
+    if "p99" in known:
+        axes.plot([x], [known["p99"]], "D", color=_VERMILLION)
+        _label(axes, short_time(percentiles["p99"]), x, known["p99"], 8)
+    if "p50" in known:
+        axes.plot([x], [known["p50"]], "o", color=_BLUE)
+        _label(axes, short_time(percentiles["p50"]), x, known["p50"], -8)
+    else:
+        axes.text(x, 0.5, "too few\nright answers", transform=axes.get_xaxis_transform(), ha="center")
+    return heights
 
 
 def _broken(words: str, scenarios: Sequence[Scenario]) -> str:
@@ -355,18 +348,6 @@ def _say(axes: Axes, text: str, silent: Literal["x", "y", "both"]) -> None:
 
 def _plain(value: float, _position: int | None = None) -> str:
     return f"{value:,.7g}"
-
-
-def _time(latency_ms: float | None) -> str:
-    """Three digits and a unit."""
-    if latency_ms is None:
-        return "-"
-    value, unit = latency_ms, "ms"
-    if latency_ms >= 999.5:
-        value, unit = latency_ms / 1000, "s"
-    elif latency_ms < 0.01:
-        value, unit = latency_ms * 1000, "us"
-    return f"{value:#.3g}".rstrip(".") + f" {unit}"
 
 
 def _drawable(name: str) -> str:

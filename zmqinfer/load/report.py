@@ -33,6 +33,7 @@ __all__ = [
     "load_of",
     "natural",
     "report_text",
+    "short_time",
     "side_by_side",
     "write_report",
 ]
@@ -124,6 +125,18 @@ def fitted(name: str, width: int) -> str:
 def natural(name: str) -> list[tuple[int, str]]:
     """A sort key by which worker_2 stands before worker_10."""
     return [(int(part), "") if i % 2 else (0, part) for i, part in enumerate(re.split(r"(\d+)", name))]
+
+
+def short_time(latency_ms: float | None) -> str:
+    """The latency with three digits and a unit that suits it, or "-" if there is none."""
+    if latency_ms is None:
+        return "-"
+    value, unit = latency_ms, "ms"
+    if latency_ms >= 999.5:
+        value, unit = latency_ms / 1000, "s"
+    elif latency_ms < 0.01:
+        value, unit = latency_ms * 1000, "us"
+    return f"{value:#.3g}".rstrip(".") + f" {unit}"
 
 
 def _all_scenarios(result: BenchResult) -> tuple[Scenario, ...]:

@@ -165,9 +165,8 @@ def _cpu_model() -> str:
     try:
         if sys.platform == "darwin":
             command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(
-                command, capture_output=True, text=True, check=True, timeout=5
-            ).stdout.strip()
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
+            return done.stdout.strip()
         for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             name, _, value = line.partition(":")
             if name.strip() == "model name":
@@ -247,9 +246,9 @@ def write_results(result: BenchResult, directory: Path) -> Path:
     Raises:
         ConfigError: the file cannot be written.
     """
-    document = {"schema": SCHEMA, **_encoded(result)}
     path = directory / RESULTS_FILE
-    write_atomically(path, (_laid_out(document) + "\n").encode())
+    document = _laid_out({"schema": SCHEMA, **_encoded(result)})
+    write_atomically(path, f"{document}\n".encode())
     return path
 
 
@@ -270,10 +269,8 @@ def read_results(path: Path) -> BenchResult:
         raise ConfigError(f"{file} is not JSON: {e}; repeat the benchmark") from e
     schema = document.get("schema") if isinstance(document, dict) else None
     if type(schema) is not int or schema != SCHEMA:
-        raise ConfigError(
-            f"{file} has schema {schema!r}, expected {SCHEMA}; "
-            "read it with the zmqinfer that wrote it, or repeat the benchmark"
-        )
+        hint = "read it with the zmqinfer that wrote it, or repeat the benchmark"
+        raise ConfigError(f"{file} has schema {schema!r:.60}, expected {SCHEMA}; {hint}")
     try:
         result: BenchResult = _decoded(BenchResult, document, "")
     except (ValueError, OverflowError) as e:
@@ -299,20 +296,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise ConfigError(f"cannot write {path}: {e.strerror}; choose another place with --out") from e
 
 
-def _encoded(value: object) -> Any:
-    if isinstance(value, Scenario):
-        return {**_fields(value), "summary": _fields(summarize(value))}
+def _encoded(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        return _fields(value)
+        fields = {f.name: _encoded(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {**fields, "summary": _encoded(summarize(value))} if isinstance(value, Scenario) else fields
     if isinstance(value, Mapping):
         return {name: _encoded(content) for name, content in value.items()}
     if isinstance(value, tuple):
         return [_encoded(element) for element in value]
     return value
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return {f.name: _encoded(getattr(value, f.name)) for f in dataclasses.fields(value)}
 
 
 def _laid_out(value: object, indent: str = "\n") -> str:

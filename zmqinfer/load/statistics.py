@@ -136,6 +136,13 @@ class Histogram:
         buckets = np.arange(self.first, self.first + len(self.counts) + 1, dtype=np.float64)
         return np.power(10.0, buckets / BUCKETS_PER_DECADE)
 
+    def merged(self, step: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Borders in ms and counts with `step` buckets in each, for a picture of few bars."""
+        counts = np.asarray(self.counts, dtype=np.int64)
+        merged = np.pad(counts, (0, -len(counts) % step)).reshape(-1, step).sum(axis=1)
+        borders = self.first + step * np.arange(len(merged) + 1, dtype=np.float64)
+        return np.power(10.0, borders / BUCKETS_PER_DECADE), merged
+
 
 @dataclass(frozen=True, slots=True)
 class Latencies:

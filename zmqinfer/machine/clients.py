@@ -20,7 +20,7 @@ class Clients:
     """The sessions behind the gateway's door for clients."""
 
     def __init__(self, gateway: GatewayMachine, *, session: bytes, agent: str) -> None:
-        self.door = Door(gateway.dirty)
+        self.door = Door()
         self._gateway = gateway
         self._session = session
         self._agent = agent
@@ -41,7 +41,9 @@ class Clients:
             if kind is Kind.HELLO and records:
                 self._on_hello(peer, records[0])
             elif kind in {Kind.READY, Kind.REPLY}:
-                self.door.say(peer, "wrong door", f"workers dial {self._gateway.addresses[1]}, this is for clients")
+                self.door.say(
+                    peer, "wrong door", f"workers dial {self._gateway.addresses[1]}, this is for clients"
+                )
             elif kind is not Kind.DISCONNECT:
                 self.door.no_session(peer)
             return
@@ -74,7 +76,7 @@ class Clients:
             if len(self._by_session) >= limit:
                 self.door.say(peer, "too many clients", f"{limit} clients are connected, which is the limit")
                 return
-            client = ClientSession(session, Outbox(peer, self._gateway.dirty))
+            client = ClientSession(session, Outbox(peer, self.door.dirty))
             self._by_session[session] = client
         elif client.outbox.address != peer:
             # Back on another connection: what it is owed goes there, and the old one is a stranger's.

@@ -12,7 +12,6 @@ from zmqinfer.errors import EXECUTED, Executed, Status
 from zmqinfer.machine.clients import Clients
 from zmqinfer.machine.flight import OUT, Flight
 from zmqinfer.machine.members import ClientSession, Peer, WorkerSession
-from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.routes import Engine, Route, Routes
 from zmqinfer.machine.workers import Workers
 from zmqinfer.policy.admission import Admission
@@ -50,7 +49,6 @@ class GatewayMachine:
     """All that a gateway decides. Its shell owns two ROUTER sockets, a clock and nothing else.
 
     Attributes:
-        dirty: outboxes with something to send; the shell empties them once a turn.
         outcomes: how many requests ended with each status, refusals included.
     """
 
@@ -74,7 +72,6 @@ class GatewayMachine:
         self.settings = settings
         self.addresses = addresses
         self.started_at = now
-        self.dirty: list[Outbox] = []
         self.routes = Routes()
         self.admission = Admission(settings)
         self.clients = Clients(self, session=session, agent=agent)
@@ -124,7 +121,13 @@ class GatewayMachine:
             deadline = arrived + record[BUDGET_US] * 1e-6
             key = record[KEY]
             flight = Flight(
-                record, client, tag, deadline, key_hash(record[REQUEST_ID] if key is None else key), size, route
+                record,
+                client,
+                tag,
+                deadline,
+                key_hash(record[REQUEST_ID] if key is None else key),
+                size,
+                route,
             )
             flights[tag] = flight
             flight.slot = self.wheel.add(flight, deadline)
@@ -168,7 +171,9 @@ class GatewayMachine:
         """Makes the wheel wake at the end of patience instead of the deadline, or at the deadline again."""
         self.wheel.remove(flight, flight.slot)
         flight.patience = until
-        flight.slot = self.wheel.add(flight, flight.deadline if until is None else min(until, flight.deadline))
+        flight.slot = self.wheel.add(
+            flight, flight.deadline if until is None else min(until, flight.deadline)
+        )
 
     def serve(self, route: Route) -> None:
         """Gives the free credits of a route's engines to those who wait."""
@@ -313,7 +318,9 @@ class GatewayMachine:
             self._end(flight, Status.UNAVAILABLE, self._unavailable(flight.route))
         else:
             waited_for = f"waited for a worker with room for model {flight.route.model!r}"
-            self._end(flight, Status.DEADLINE_EXCEEDED, f"the time was up while it {waited_for}", where="queue")
+            self._end(
+                flight, Status.DEADLINE_EXCEEDED, f"the time was up while it {waited_for}", where="queue"
+            )
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, or None when nothing waits for time to pass."""
@@ -398,5 +405,3 @@ def _queue_full(route: Route) -> str:
 def _reply(tag: int, status: Status, detail: str, where: str | None, attempts: int, ran: int) -> Record:
     """A REPLY of the gateway's own: no worker, no batch, no times."""
     return [tag, status, detail, where, "", 0, attempts, ran, None, 0, 0, 0]
-
-

@@ -80,23 +80,31 @@ class WorkerSession:
 
 
 class Door:
-    """One of the gateway's two sockets as the machine sees it: what strangers and offenders get to hear."""
+    """One of the gateway's two sockets as the machine sees it: what leaves through it, and who offended.
 
-    __slots__ = ("_dirty", "_offences", "cut", "offences")
+    Attributes:
+        dirty: outboxes with something to send; the shell empties them once a turn.
+        cut: peers to cut off; the shell does it and clears the list.
+        offences: how many broken messages came.
+    """
 
-    def __init__(self, dirty: list[Outbox]) -> None:
-        self._dirty = dirty
+    __slots__ = ("_offences", "cut", "dirty", "offences")
+
+    def __init__(self) -> None:
+        self.dirty: list[Outbox] = []
         self._offences: dict[Peer, int] = {}
         self.cut: list[Peer] = []
         self.offences = 0
 
     def say(self, peer: Peer, reason: str, detail: str) -> None:
         """Sends DISCONNECT to a peer that has no session, and so no outbox of its own."""
-        Outbox(peer, self._dirty).put(Kind.DISCONNECT, [reason, detail])
+        Outbox(peer, self.dirty).put(Kind.DISCONNECT, [reason, detail])
 
     def no_session(self, peer: Peer) -> None:
         """Asks a stranger for its greeting."""
-        self.say(peer, NO_SESSION, "say HELLO or READY first, with your session id, and resend what is pending")
+        self.say(
+            peer, NO_SESSION, "say HELLO or READY first, with your session id, and resend what is pending"
+        )
 
     def offend(self, peer: Peer, detail: str) -> bool:
         """Counts a broken message. The first is answered; with the third the peer is to be cut off: True."""
@@ -118,5 +126,3 @@ class Door:
     def forget(self, peer: Peer) -> None:
         """Drops what is remembered of a connection that is over."""
         self._offences.pop(peer, None)
-
-

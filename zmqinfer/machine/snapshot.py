@@ -27,7 +27,13 @@ def answer(gateway: GatewayMachine, kind: Kind, record: Record, now: float) -> R
         return [tag, subject, None if value is None else json.dumps(value).encode()]
     tag, command, argument = record[:3]
     if command != "drain":
-        return [tag, command, argument, Status.INVALID_ARGUMENT, f"command {command!r} is not known; known: drain"]
+        return [
+            tag,
+            command,
+            argument,
+            Status.INVALID_ARGUMENT,
+            f"command {command!r} is not known; known: drain",
+        ]
     if gateway.workers.drain(argument):
         return [tag, command, argument, Status.OK, f"worker {argument!r} was asked to drain"]
     names = ", ".join(sorted(worker.name for worker in gateway.workers.everyone())) or "none"
@@ -54,7 +60,9 @@ def status(gateway: GatewayMachine, now: float) -> dict[str, Any]:
             "pending": gateway.admission.requests,
             "moved": gateway.moved,
             "duplicates": gateway.duplicates,
-            "outcomes": {status.name: count for status, count in zip(Status, gateway.outcomes, strict=True) if count},
+            "outcomes": {
+                status.name: count for status, count in zip(Status, gateway.outcomes, strict=True) if count
+            },
         },
         "queued": {"requests": gateway.queued(), "bytes": gateway.admission.bytes},
         "protocol_errors": gateway.protocol_errors(),

@@ -143,7 +143,14 @@ class WorkerMachine:
         number = self.links.index(link) if link in self.links else 0
         self._drop_tasks(number)
         link.greeting[5] = [
-            [card.name, card.version, card.signature.to_wire(), card.limits.max_rows, self._share(engine), card.idempotent]
+            [
+                card.name,
+                card.version,
+                card.signature.to_wire(),
+                card.limits.max_rows,
+                self._share(engine),
+                card.idempotent,
+            ]
             for engine in self._engines
             for card in (engine.card,)
         ]
@@ -164,7 +171,9 @@ class WorkerMachine:
     def _engine_of(self, task: Task) -> _Engine:
         return self._engines[self._numbers[task.record[MODEL], task.record[MODEL_VERSION]]]
 
-    def on_message(self, number: int, kind: Kind, records: list[Record], now: float, gap: float = 0.0) -> None:
+    def on_message(
+        self, number: int, kind: Kind, records: list[Record], now: float, gap: float = 0.0
+    ) -> None:
         """Takes one decoded message from the gateway with this number."""
         link = self.links[number]
         link.heard(now)
@@ -200,7 +209,9 @@ class WorkerMachine:
         elif reason == REPLACED or link.welcomes == 0:
             self.ended_by = f"{detail} (gateway {link.address})"
         else:
-            self.events.append(("gateway says", {"gateway": link.address, "reason": reason, "detail": detail}))
+            self.events.append(
+                ("gateway says", {"gateway": link.address, "reason": reason, "detail": detail})
+            )
 
     # Requests ------------------------------------------------------------------------------------
 

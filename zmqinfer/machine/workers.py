@@ -10,7 +10,7 @@ from zmqinfer.machine.members import Door, Peer, WorkerSession, WorkerState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.routes import Engine
 from zmqinfer.policy.liveness import Liveness
-from zmqinfer.policy.ring import Ring
+from zmqinfer.policy.ring import version_of
 from zmqinfer.records import Kind, Record
 from zmqinfer.signature import Signature
 
@@ -38,7 +38,7 @@ class Workers:
     """
 
     def __init__(self, gateway: GatewayMachine, *, session: bytes, agent: str) -> None:
-        self.door = Door(gateway.dirty)
+        self.door = Door()
         self.events: list[tuple[str, dict[str, object]]] = []
         self._gateway = gateway
         self._session = session
@@ -61,8 +61,7 @@ class Workers:
 
     def ring_version(self) -> str:
         """Returns what two gateways must agree on to send a key to the same worker."""
-        weights = {n: w.weight for n, w in self._by_name.items() if w.state is WorkerState.READY}
-        return Ring(weights).version
+        return version_of({n: w.weight for n, w in self._by_name.items() if w.state is WorkerState.READY})
 
     def on_message(self, peer: Peer, kind: Kind, records: list[Record], now: float) -> None:
         """Takes one decoded message from a connection."""
@@ -91,7 +90,9 @@ class Workers:
         if kind is Kind.READY and records:
             self._on_ready(peer, records[0], now)
         elif kind in {Kind.HELLO, Kind.REQUEST}:
-            self.door.say(peer, "wrong door", f"clients dial {self._gateway.addresses[0]}, this is for workers")
+            self.door.say(
+                peer, "wrong door", f"clients dial {self._gateway.addresses[0]}, this is for workers"
+            )
         elif kind is Kind.DISCONNECT:
             # One that leaves without a session, as after our restart: tell it that it may go.
             for record in records:
@@ -113,13 +114,19 @@ class Workers:
             return
         if known is not None:
             self._supersede(known, session, now)
-        worker = WorkerSession(name, session, weight / 1000, Outbox(peer, self._gateway.dirty))
+        worker = WorkerSession(name, session, weight / 1000, Outbox(peer, self.door.dirty))
         self._by_peer[peer] = worker
         self._by_name[name] = worker
         self._liveness.watch(peer, now)
         worker.outbox.put(
             Kind.WELCOME,
-            [self._session, self._agent, self._gateway.settings.heartbeat_ms, self._gateway.settings.max_body_bytes, []],
+            [
+                self._session,
+                self._agent,
+                self._gateway.settings.heartbeat_ms,
+                self._gateway.settings.max_body_bytes,
+                [],
+            ],
         )
         self._join(worker, models, now)
         self._report("worker joined", worker=name, models=",".join(card[0] for card in models))

@@ -1,0 +1,151 @@
+"""Arrays to a request's body and a reply's body to arrays, for both clients.
+
+The common case is the same kind of input again: then the layout is the last one, and only the
+bytes are new. Everything else takes the long way once, which is also where an input is checked
+against the model's signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias, cast
+
+import numpy as np
+
+from zmqinfer.errors import EXECUTED, InvalidArgument, ProtocolError, Status, ZmqInferError, error_of
+from zmqinfer.records import ATTEMPTS, OUTPUT, RAN, RESULT, RETRY_AFTER_MS, STATUS, Record
+from zmqinfer.signature import Signature
+from zmqinfer.tensor import (
+    DTYPES,
+    INLINE_BYTES,
+    Array,
+    Arrays,
+    Layout,
+    Payload,
+    layout_of,
+    pack,
+    parse_layout,
+    unpack,
+)
+
+__all__ = ["Card", "Codec", "Input", "Output"]
+
+Input: TypeAlias = Array | Mapping[str, Array]
+Output: TypeAlias = Array | Arrays
+# What a client knows of a model: its signature, the rows of its largest batch, whether it may run twice.
+Card: TypeAlias = tuple[Signature, int, bool]
+
+_MAX_REMEMBERED = 1_024
+
+
+class Codec:
+    """Encodes inputs and decodes replies; remembers the layouts it met."""
+
+    __slots__ = ("_cards", "_results", "_seen")
+
+    def __init__(self) -> None:
+        self._cards: dict[tuple[str, int | None], Card] = {}
+        self._seen: dict[str, tuple[np.dtype[np.generic], tuple[int, ...], bytes]] = {}
+        self._results: dict[bytes, tuple[Layout, np.dtype[np.generic] | None, tuple[int, ...], int]] = {}
+
+    def learn(self, models: list[Record]) -> None:
+        """Takes the models that a gateway's WELCOME lists, in place of those known before."""
+        self._seen.clear()
+        self._cards.clear()
+        for name, version, signature, max_rows, idempotent, *_ in sorted(models, key=lambda card: card[1]):
+            try:
+                card = (Signature.from_wire(signature), max_rows, idempotent)
+            except ProtocolError:
+                continue  # of a newer release, perhaps: then the worker alone checks
+            self._cards[name, version] = card
+            self._cards[name, None] = card
+
+    def card(self, model: str, version: int | None) -> Card | None:
+        """Returns what is known of a model, None before the first WELCOME and for models unknown."""
+        return self._cards.get((model, version))
+
+    def encode(self, model: str, version: int | None, x: Input, rows: int | None) -> tuple[bytes, Payload]:
+        """Returns layout and payload of an input.
+
+        Args:
+            rows: None when `x` is one row without a batch axis, else the length of its leading axis.
+
+        Raises:
+            InvalidArgument: `x` is no array, cannot travel, or does not fit the model's signature.
+        """
+        # 0.5 us; the long way takes 6.
+        if type(x) is np.ndarray and rows is None and version is None:
+            seen = self._seen.get(model)
+            if seen is not None and x.dtype is seen[0] and x.shape == seen[1]:
+                return seen[2], x.tobytes()
+        arrays = self._named(model, x)
+        layout = layout_of(arrays, rows)
+        card = self._cards.get((model, version))
+        if card is not None:
+            card[0].order(layout, model)
+        if type(x) is np.ndarray and rows is None and version is None and x.nbytes <= INLINE_BYTES:
+            if len(self._seen) >= _MAX_REMEMBERED:
+                self._seen.clear()
+            # A byte order that is not little-endian has to be converted each time, so it is not remembered.
+            if x.dtype is DTYPES[layout.fields[0].dtype]:
+                self._seen[model] = x.dtype, x.shape, layout.raw
+        return layout.raw, pack(list(arrays.values()))
+
+    @staticmethod
+    def _named(model: str, x: Input) -> Mapping[str, Array]:
+        if isinstance(x, np.ndarray):
+            return {"": x}
+        if isinstance(x, Mapping):
+            return x
+        raise InvalidArgument(
+            f"the input for model {model!r} is a {type(x).__module__}.{type(x).__qualname__},"
+            " expected a numpy.ndarray or a dict of them; convert it with numpy.asarray".replace(
+                "builtins.", ""
+            )
+        )
+
+    def decode(self, reply: Record, rows: int | None) -> Output:
+        """Returns the arrays of a reply, a bare one if it is the only one. They are read-only.
+
+        Raises:
+            ZmqInferError: the request did not end with a result; the class says how.
+        """
+        if reply[STATUS]:
+            raise self.error(reply)
+        raw: bytes = reply[RESULT]
+        payload: Payload = reply[OUTPUT]
+        known = self._results.get(raw)
+        if known is None:
+            known = self._remember(raw)
+        layout, dtype, shape, size = known
+        if dtype is not None and type(payload) is bytes:
+            if rows is None and len(payload) == size:
+                return np.ndarray(shape, dtype, payload)
+            if rows is not None and len(payload) == size * rows:
+                return np.ndarray((rows, *shape), dtype, payload)
+        arrays = unpack(layout, rows, payload)
+        if len(arrays) == 1:
+            return arrays[0]
+        return {field.name: array for field, array in zip(layout.fields, arrays, strict=True)}
+
+    def _remember(self, raw: bytes) -> tuple[Layout, np.dtype[np.generic] | None, tuple[int, ...], int]:
+        layout = parse_layout(raw)
+        field = layout.fields[0]
+        is_plain = len(layout.fields) == 1 and field.dtype != "BOOL"
+        if len(self._results) >= _MAX_REMEMBERED:
+            self._results.clear()
+        known = (layout, DTYPES[field.dtype] if is_plain else None, field.shape, field.row_bytes)
+        self._results[raw] = known
+        return known
+
+    @staticmethod
+    def error(reply: Record) -> ZmqInferError:
+        """Builds the exception that a reply without a result stands for."""
+        return error_of(
+            Status(reply[STATUS]),
+            cast("str", reply[RESULT]),
+            where=reply[OUTPUT] or "",
+            attempts=reply[ATTEMPTS],
+            executed=EXECUTED[reply[RAN]],
+            retry_after_ms=reply[RETRY_AFTER_MS],
+        )

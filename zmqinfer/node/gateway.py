@@ -1,0 +1,257 @@
+"""The gateway's loop: two ROUTER sockets around a GatewayMachine.
+
+Each turn drains a bounded number of messages, the workers' first, for they free what the clients
+wait for; then it feeds the machine's clock and sends what the machine has put into its outboxes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from zmqinfer import __version__
+from zmqinfer.config import GatewaySettings
+from zmqinfer.errors import ProtocolError
+from zmqinfer.machine.clients import Clients
+from zmqinfer.machine.gateway import GatewayMachine
+from zmqinfer.machine.outbox import Outbox
+from zmqinfer.machine.workers import Workers
+from zmqinfer.node import sockets
+from zmqinfer.node.report import Report
+from zmqinfer.node.waker import Waker
+from zmqinfer.tensor import Buffer
+from zmqinfer.wire import decode
+
+__all__ = ["GatewayNode"]
+
+# Messages taken from one socket in a turn: each carries up to 256 records.
+_MAX_DRAIN = 64
+# A full socket tells nobody when it is no longer full, so what it did not take is tried again so soon.
+_RETRY_S = 0.005
+_MONITORED = zmq.EVENT_DISCONNECTED
+
+
+@dataclass(slots=True)
+class _Face:
+    """One of the two sockets, with what is known of the connections behind it."""
+
+    socket: zmq.Socket[bytes]
+    monitor: zmq.Socket[bytes]
+    # Routing id to the connection's descriptor and address, and back. Hints: a descriptor may be reused.
+    connections: dict[bytes, tuple[int, str]] = field(default_factory=dict)
+    peers: dict[int, bytes] = field(default_factory=dict)
+
+    def note(self, peer: bytes, frame: zmq.Frame) -> None:
+        """Remembers where a new peer's messages come from."""
+        descriptor = int(frame.get(zmq.SRCFD))  # type: ignore[call-overload]
+        self.connections[peer] = descriptor, str(frame.get("Peer-Address"))
+        self.peers[descriptor] = peer
+
+
+class GatewayNode:
+    """One gateway process's or thread's worth of gateway."""
+
+    def __init__(self, clients_address: str, workers_address: str, settings: GatewaySettings | None = None) -> None:
+        """Binds both sockets; `clients_address` and `workers_address` then hold the real ports.
+
+        Raises:
+            ConfigError: an address is taken or cannot be bound.
+        """
+        self._context = sockets.new_context()
+        try:
+            self._clients = self._bind(clients_address)
+            self._workers = self._bind(workers_address)
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
+        self.clients_address = _endpoint(self._clients.socket)
+        self.workers_address = _endpoint(self._workers.socket)
+        self._report = Report("gateway")
+        self._waker = Waker()
+        self._stopping = threading.Event()
+        self.machine = GatewayMachine(
+            settings or GatewaySettings(),
+            session=os.urandom(16),
+            agent=f"zmqinfer/{__version__} pid {os.getpid()}",
+            addresses=(self.clients_address, self.workers_address),
+            first_tag=int.from_bytes(os.urandom(7), "little") >> 8,
+            now=time.monotonic(),
+        )
+
+    def _bind(self, address: str) -> _Face:
+        socket = sockets.router(self._context, address)
+        return _Face(socket, socket.get_monitor_socket(_MONITORED))
+
+    def stop(self) -> None:
+        """Ends `run` after its present turn; from any thread or signal handler."""
+        self._stopping.set()
+        self._waker.wake()
+
+    def run(self) -> None:
+        """Serves until `stop`, then closes everything."""
+        poller = zmq.Poller()
+        for face in (self._workers, self._clients):
+            poller.register(face.socket, zmq.POLLIN)
+            poller.register(face.monitor, zmq.POLLIN)
+        poller.register(self._waker.fileno(), zmq.POLLIN)
+        machine, clock = self.machine, time.monotonic
+        self._report.info("gateway listens", clients=self.clients_address, workers=self.workers_address)
+        ended_at = clock()
+        is_stuck = False
+        try:
+            while not self._stopping.is_set():
+                now = clock()
+                due = machine.wake_at()
+                wait_ms = 1_000 if due is None else min(max(0, int((due - now) * 1e3) + 1), 1_000)
+                if is_stuck:
+                    wait_ms = min(wait_ms, int(_RETRY_S * 1e3))
+                ready = dict(poller.poll(wait_ms))
+                now = clock()
+                # What the poll should have taken, it did wait for; beyond that we were not there.
+                gap = max(0.0, now - ended_at - wait_ms / 1e3)
+                is_stuck = self._turn(ready, now, gap)
+                ended_at = clock()
+        finally:
+            self._close()
+
+    def _turn(self, ready: dict[object, int], now: float, gap: float) -> bool:
+        machine = self.machine
+        if self._workers.socket in ready:
+            self._drain_workers(now)
+        if self._clients.socket in ready:
+            self._drain_clients(now, gap)
+        if self._workers.monitor in ready and self._closed(self._workers):
+            machine.workers.probe_all()
+        if self._clients.monitor in ready:
+            for peer in self._closed(self._clients):
+                machine.clients.probe(peer)
+        if self._waker.fileno() in ready:
+            self._waker.clear()
+        due = machine.wake_at()
+        if due is not None and due <= now:
+            machine.on_timer(now)
+        is_stuck = self._flush(now)
+        self._cut_offenders()
+        for event, values in machine.workers.events:
+            self._report.info(event, **values)
+        machine.workers.events.clear()
+        return is_stuck
+
+    def _receive(self, face: _Face) -> tuple[bytes, bytes, list[Buffer]] | None:
+        socket = face.socket
+        try:
+            peer = socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        if peer in face.connections:
+            head = socket.recv(zmq.NOBLOCK)
+        else:
+            frame = socket.recv(zmq.NOBLOCK, copy=False)
+            face.note(peer, frame)  # type: ignore[arg-type]
+            head = bytes(frame.buffer)  # type: ignore[attr-defined]
+        parts: list[Buffer] = []
+        while socket.get(sockets.RECV_MORE):
+            parts.append(socket.recv(zmq.NOBLOCK, copy=False))  # type: ignore[arg-type]
+        return peer, head, parts
+
+    def _drain_workers(self, now: float) -> None:
+        workers = self.machine.workers
+        for _ in range(_MAX_DRAIN):
+            message = self._receive(self._workers)
+            if message is None:
+                return
+            peer, head, parts = message
+            if workers.door.is_cut(peer):
+                continue
+            try:
+                kind, records = decode(head, parts)
+            except ProtocolError as error:
+                workers.on_offence(peer, str(error), now)
+                continue
+            workers.on_message(peer, kind, records, now)
+
+    def _drain_clients(self, now: float, gap: float) -> None:
+        clients = self.machine.clients
+        for _ in range(_MAX_DRAIN):
+            message = self._receive(self._clients)
+            if message is None:
+                return
+            peer, head, parts = message
+            if clients.door.is_cut(peer):
+                continue
+            try:
+                kind, records = decode(head, parts)
+            except ProtocolError as error:
+                clients.on_offence(peer, str(error))
+                continue
+            clients.on_message(peer, kind, records, now, gap)
+
+    def _closed(self, face: _Face) -> list[bytes]:
+        """Reads the monitor; returns the peers whose connections seem to have closed."""
+        closed: list[bytes] = []
+        while face.monitor.get(zmq.EVENTS) & zmq.POLLIN:
+            event = parse_monitor_message(face.monitor.recv_multipart())
+            peer = face.peers.pop(event["value"], None)
+            closed.append(peer or b"")
+            if peer is not None:
+                face.connections.pop(peer, None)
+                self.machine.forget_peer(peer)
+        return closed
+
+    def _flush(self, now: float) -> bool:
+        """Empties the outboxes; True if a full socket left something for a later turn."""
+        workers, clients = self.machine.workers, self.machine.clients
+        stuck: list[tuple[Outbox, list[Outbox]]] = []
+        # Losing a peer fills other outboxes, so go on until there is nothing new.
+        while workers.door.dirty or clients.door.dirty:
+            for face, roster in ((self._workers, workers), (self._clients, clients)):
+                dirty = roster.door.dirty
+                for outbox in dirty.copy():
+                    if not self._empty(face.socket, outbox, roster, now):
+                        stuck.append((outbox, dirty))
+                del dirty[: len(dirty)]
+        for outbox, dirty in stuck:
+            dirty.append(outbox)
+        return bool(stuck)
+
+    @staticmethod
+    def _empty(socket: zmq.Socket[bytes], outbox: Outbox, roster: Clients | Workers, now: float) -> bool:
+        address = outbox.address
+        assert address is None or isinstance(address, bytes)
+        for frames in outbox.messages(now):
+            try:
+                socket.send(address or b"", zmq.NOBLOCK | zmq.SNDMORE)
+            except zmq.Again:
+                return False
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                roster.on_unreachable(address or b"", now)
+                return True
+            sockets.send(socket, frames)
+        return True
+
+    def _cut_offenders(self) -> None:
+        for face, door in ((self._clients, self.machine.clients.door), (self._workers, self.machine.workers.door)):
+            for peer in door.cut:
+                descriptor, address = face.connections.get(peer, (-1, ""))
+                done = descriptor >= 0 and sockets.drop(descriptor, address)
+                self._report.warning("peer cut off after three broken messages", peer=address, closed=done)
+            door.cut.clear()
+
+    def _close(self) -> None:
+        for face in (self._workers, self._clients):
+            face.socket.disable_monitor()
+            face.monitor.close(0)
+        self._context.destroy(linger=sockets.LINGER_MS)
+        self._waker.close()
+
+
+def _endpoint(socket: zmq.Socket[bytes]) -> str:
+    endpoint = socket.get(zmq.LAST_ENDPOINT)
+    return bytes(endpoint).rstrip(b"\0").decode()

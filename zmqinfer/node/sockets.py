@@ -1,0 +1,155 @@
+"""The only module that makes ZeroMQ sockets, and the four moves that every loop makes with them.
+
+Frame by frame, never `*_multipart`: 1.5 us against 6 for three small frames. Sends never block.
+The head is copied (it is small and read at once); further parts are kept as frames and sent
+again without a copy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket as stdlib_socket
+import sys
+from typing import Final, TypeAlias
+
+import zmq
+
+from zmqinfer.errors import ConfigError
+from zmqinfer.tensor import Buffer
+
+__all__ = ["RECV_MORE", "Frames", "Incoming", "dealer", "drop", "new_context", "receive", "router", "send"]
+
+Frames: TypeAlias = list[Buffer]
+Incoming: TypeAlias = tuple[bytes, list[Buffer]]
+
+# Backstop only: larger bodies are refused by admission with a sentence, larger frames cut the connection.
+MAX_FRAME_BYTES = 2**31
+HANDSHAKE_MS = 3_000
+LINGER_MS = 500
+ZMTP_HEARTBEAT_MS = 500
+ZMTP_TIMEOUT_MS = 1_500
+
+RECV_MORE: Final = zmq.RCVMORE
+_NOBLOCK: Final = zmq.NOBLOCK
+_MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
+
+
+def new_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """Makes a context of one I/O thread.
+
+    libzmq draws the first routing id of a ROUTER from the C library's generator, which nobody
+    seeds; a clash of such ids has ended processes (libzmq 4503), so it is seeded here.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+    return context
+
+
+def router(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
+    """Binds a ROUTER; `address` may end in `:0`, then the socket's LAST_ENDPOINT says the port.
+
+    Raises:
+        ConfigError: the address is taken or cannot be bound.
+    """
+    socket = context.socket(zmq.ROUTER)
+    _common(socket)
+    socket.router_mandatory = True
+    socket.set(zmq.ROUTER_HANDOVER, 0)
+    socket.set(zmq.BACKLOG, 1_024)
+    socket.sndhwm = 256
+    socket.rcvhwm = 1_000
+    try:
+        socket.bind(_numeric(address))
+    except zmq.ZMQError as cause:
+        socket.close(0)
+        raise ConfigError(
+            f"cannot listen at {address} ({cause}); stop whatever holds it, or choose another address"
+        ) from cause
+    return socket
+
+
+def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
+    """Connects a DEALER without an identity of its own: the ROUTER names each connection afresh.
+
+    Raises:
+        ConfigError: the address is none that ZeroMQ can dial, or its host has no address.
+    """
+    socket = context.socket(zmq.DEALER)
+    _common(socket)
+    socket.sndhwm = 256
+    socket.rcvhwm = 256
+    # Nothing is queued into the void: what is pending lives in our own tables.
+    socket.set(zmq.IMMEDIATE, 1)
+    socket.set(zmq.RECONNECT_IVL, 50)
+    socket.set(zmq.RECONNECT_IVL_MAX, 1_000)
+    try:
+        socket.connect(_numeric(address))
+    except zmq.ZMQError as cause:
+        socket.close(0)
+        raise ConfigError(
+            f"cannot dial {address} ({cause}), expected tcp://HOST:PORT or ipc://PATH"
+        ) from cause
+    return socket
+
+
+def _common(socket: zmq.Socket[bytes]) -> None:
+    socket.linger = LINGER_MS
+    socket.set(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+    socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.set(zmq.HEARTBEAT_IVL, ZMTP_HEARTBEAT_MS)
+    socket.set(zmq.HEARTBEAT_TIMEOUT, ZMTP_TIMEOUT_MS)
+    socket.set(zmq.HEARTBEAT_TTL, ZMTP_TIMEOUT_MS)
+
+
+def _numeric(address: str) -> str:
+    """Resolves a host name here: libzmq would do it on its I/O thread, which serves all sockets."""
+    scheme, _, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
+    if scheme != "tcp" or not host or host == "*" or host[0] == "[" or host.replace(".", "").isdigit():
+        return address
+    try:
+        found = stdlib_socket.getaddrinfo(host, None, stdlib_socket.AF_INET, stdlib_socket.SOCK_STREAM)
+    except OSError as cause:
+        raise ConfigError(f"host {host!r} of {address} has no address ({cause}); check the name") from cause
+    return f"tcp://{found[0][4][0]}:{port}"
+
+
+def receive(socket: zmq.Socket[bytes]) -> Incoming | None:
+    """Returns the next message, its first frame and the other ones, or None when there is none."""
+    try:
+        first = socket.recv(_NOBLOCK)
+    except zmq.Again:
+        return None
+    parts: list[Buffer] = []
+    while socket.get(RECV_MORE):
+        parts.append(socket.recv(_NOBLOCK, copy=False))  # type: ignore[arg-type]
+    return first, parts
+
+
+def send(socket: zmq.Socket[bytes], frames: Frames) -> None:
+    """Sends one message without blocking; raises `zmq.Again` or, at a ROUTER, EHOSTUNREACH before anything left."""
+    last = len(frames) - 1
+    if not last:
+        socket.send(frames[0], _NOBLOCK)
+        return
+    for number, frame in enumerate(frames):
+        # Copied up to pyzmq's own threshold: below it the bookkeeping of a shared buffer costs more.
+        copy = len(frame) < 65_536 and not isinstance(frame, zmq.Frame)
+        socket.send(frame, _NOBLOCK if number == last else _MORE, copy=copy)
+
+
+def drop(descriptor: int, peer_address: str) -> bool:
+    """Cuts the connection behind a descriptor, which ROUTER itself cannot do; True if it was done.
+
+    Only if it still leads to `peer_address`: the number may have been given to another connection.
+    """
+    try:
+        with stdlib_socket.socket(fileno=os.dup(descriptor)) as duplicate:
+            if str(duplicate.getpeername()[0]) != peer_address:
+                return False
+            duplicate.shutdown(stdlib_socket.SHUT_RDWR)
+    except OSError:
+        return False
+    return True
