@@ -104,7 +104,7 @@ class ClientMachine:
         now: float,
         key: bytes | None = None,
         priority: int = 4,
-        idempotent: bool | None = None,  # noqa: FBT001 - a field of the record, by its position
+        idempotent: bool | None = None,
     ) -> Call:
         """Sends a request with the next turn."""
         self._tag += 1

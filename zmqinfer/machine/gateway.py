@@ -52,7 +52,7 @@ class GatewayMachine:
         outcomes: how many requests ended with each status, refusals included.
     """
 
-    def __init__(  # noqa: D417 - the rest is what it says
+    def __init__(
         self,
         settings: GatewaySettings,
         *,
@@ -194,7 +194,7 @@ class GatewayMachine:
 
     # Replies -------------------------------------------------------------------------------------
 
-    def on_replies(self, worker: WorkerSession, records: list[Record], now: float) -> None:
+    def on_replies(self, worker: WorkerSession, records: list[Record]) -> None:
         """Takes REPLY records of a worker; each gives its credit back."""
         flights = self._open
         freed: dict[Route, None] = {}

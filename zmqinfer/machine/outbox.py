@@ -123,7 +123,10 @@ class Outbox:
                     yield frames
                     sent += count
             finally:
-                if sent == len(records):
+                # The outbox may have been emptied meanwhile: the attempt showed that the peer is gone.
+                if self._records.get(kind) is not records:
+                    pass
+                elif sent == len(records):
                     del self._records[kind]
                     if kind is Kind.REQUEST:
                         self._deadlines.clear()

@@ -89,7 +89,7 @@ class Routes:
     requests wait in it.
     """
 
-    __slots__ = ("_absent", "_latest", "_known")  # fmt: skip
+    __slots__ = ("_absent", "_known", "_latest")  # fmt: skip
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int], Route] = {}

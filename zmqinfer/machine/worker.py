@@ -183,7 +183,7 @@ class WorkerMachine:
                     self._on_requests(number, records, now, gap)
             case Kind.CANCEL:
                 for record in records:
-                    self._on_cancel(number, record[0], now)
+                    self._on_cancel(number, record[0])
             case Kind.WELCOME:
                 if link.state is LinkState.GREETING:
                     link.welcome(records[0], now)
@@ -270,7 +270,7 @@ class WorkerMachine:
         reply = [record[TAG], status, detail, where, self.name, record[MODEL_VERSION] or 0, record[ATTEMPT]]
         self.links[number].outbox.put(Kind.REPLY, [*reply, _RAN_NO, None, 0, 0, 0])
 
-    def _on_cancel(self, number: int, tag: int, now: float) -> None:
+    def _on_cancel(self, number: int, tag: int) -> None:
         task = self._tasks[number].get(tag)
         if task is not None and task.is_waiting:
             self._engine_of(task).batcher.remove(task, task.bound)
@@ -301,7 +301,7 @@ class WorkerMachine:
                 expected_s += batcher.curve.predict(rows) or _HANDOVER_S
         return begun
 
-    def on_batch_done(self, batch: Batch, outcomes: list[Outcome], compute_s: float, now: float) -> None:
+    def on_batch_done(self, batch: Batch, outcomes: list[Outcome], compute_s: float) -> None:
         """Takes what an engine made of a batch, one outcome for each task and in their order.
 
         Args:

@@ -72,7 +72,7 @@ class Workers:
         self._liveness.heard(peer, now)
         match kind:
             case Kind.REPLY:
-                self._gateway.on_replies(worker, records, now)
+                self._gateway.on_replies(worker, records)
                 if worker.strays >= _MAX_STRAYS:
                     self._lose(worker, now, "it answered requests that it was not given")
             case Kind.HEARTBEAT:

@@ -136,17 +136,23 @@ def _split(tasks: list[Task], outputs: Arrays, rows: int) -> list[Outcome]:
     try:
         layout = layout_of(outputs, rows)
     except InvalidArgument as error:
-        raise _BadAnswerError(f"the model's answer cannot travel: {error}".replace("input", "output")) from error
+        raise _BadAnswerError(
+            f"the model's answer cannot travel: {error}".replace("input", "output")
+        ) from error
     raw = layout.raw
     arrays = list(outputs.values())
     if len(arrays) == 1 and layout.row_bytes * max(task.rows for task in tasks) <= 4_096:
         # Small rows: one copy of everything, then slices of it.
-        everything = np.ascontiguousarray(arrays[0]).astype(arrays[0].dtype.newbyteorder("<"), copy=False).tobytes()
+        everything = (
+            np.ascontiguousarray(arrays[0]).astype(arrays[0].dtype.newbyteorder("<"), copy=False).tobytes()
+        )
         size = layout.row_bytes
         if len(tasks) == rows:
-            return [(raw, everything[at : at + size]) for at in range(0, rows * size, size)] if size else [
-                (raw, b"")
-            ] * rows
+            return (
+                [(raw, everything[at : at + size]) for at in range(0, rows * size, size)]
+                if size
+                else [(raw, b"")] * rows
+            )
     outcomes: list[Outcome] = []
     at = 0
     for task in tasks:

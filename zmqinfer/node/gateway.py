@@ -56,7 +56,9 @@ class _Face:
 class GatewayNode:
     """One gateway process's or thread's worth of gateway."""
 
-    def __init__(self, clients_address: str, workers_address: str, settings: GatewaySettings | None = None) -> None:
+    def __init__(
+        self, clients_address: str, workers_address: str, settings: GatewaySettings | None = None
+    ) -> None:
         """Binds both sockets; `clients_address` and `workers_address` then hold the real ports.
 
         Raises:
@@ -211,10 +213,11 @@ class GatewayNode:
         while workers.door.dirty or clients.door.dirty:
             for face, roster in ((self._workers, workers), (self._clients, clients)):
                 dirty = roster.door.dirty
-                for outbox in dirty.copy():
-                    if not self._empty(face.socket, outbox, roster, now):
-                        stuck.append((outbox, dirty))
-                del dirty[: len(dirty)]
+                batch = dirty.copy()
+                dirty.clear()
+                stuck += [
+                    (outbox, dirty) for outbox in batch if not self._empty(face.socket, outbox, roster, now)
+                ]
         for outbox, dirty in stuck:
             dirty.append(outbox)
         return bool(stuck)
@@ -237,7 +240,10 @@ class GatewayNode:
         return True
 
     def _cut_offenders(self) -> None:
-        for face, door in ((self._clients, self.machine.clients.door), (self._workers, self.machine.workers.door)):
+        for face, door in (
+            (self._clients, self.machine.clients.door),
+            (self._workers, self.machine.workers.door),
+        ):
             for peer in door.cut:
                 descriptor, address = face.connections.get(peer, (-1, ""))
                 done = descriptor >= 0 and sockets.drop(descriptor, address)

@@ -20,7 +20,7 @@ from typing import Generic, Protocol, TypeVar
 
 from zmqinfer.policy.curve import Curve, Rate
 
-__all__ = ["Batcher", "BatchLimits", "Item"]
+__all__ = ["BatchLimits", "Batcher", "Item"]
 
 # The load up to which a smaller batch is thought to keep up with the arrivals.
 _TARGET_LOAD = 0.95

@@ -62,12 +62,15 @@ class _Lane(Generic[W]):
 
     def pop(self) -> None:
         """Removes the one that `best` just returned, and gives the next client its turn."""
-        turns = self._levels[min(self._levels)]
+        priority = min(self._levels)
+        turns = self._levels[priority]
         turn, heap = next(iter(turns.items()))
         heapq.heappop(heap)
         del turns[turn]
         if heap:
             turns[turn] = heap
+        elif not turns:
+            del self._levels[priority]
 
     def compact(self, home: str | None) -> None:
         """Drops all that have left; called when they are the majority, so it costs O(1) each."""

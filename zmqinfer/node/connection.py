@@ -1,0 +1,173 @@
+"""What both clients share: the machine, its sockets, and the checks of a call's arguments."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+from zmqinfer import __version__
+from zmqinfer.config import DEFAULT_CLIENTS, ClientSettings
+from zmqinfer.errors import ConfigError, InvalidArgument, UsageError
+from zmqinfer.machine.client import ClientMachine
+from zmqinfer.machine.codec import Input, Output
+from zmqinfer.node import sockets
+from zmqinfer.node.dialler import Dialler
+from zmqinfer.records import MAX_ID_BYTES, PRIORITIES
+from zmqinfer.tensor import Array, Arrays
+
+__all__ = ["Connection", "Defaults", "check_call", "endpoints_of", "key_bytes"]
+
+MAX_DEADLINE_S = 300.0
+
+
+class Defaults:
+    """The clients' keyword defaults, as `ClientSettings` declares them."""
+
+    ENDPOINT: Final = DEFAULT_CLIENTS
+    CONNECT_TIMEOUT_S: Final = 5.0
+    DEADLINE_S: Final = 30.0
+    HEARTBEAT_MS: Final = 500
+
+
+class Connection:
+    """One client's machine and sockets."""
+
+    def __init__(
+        self, endpoints: str | Iterable[str], connect_timeout_s: float, deadline_s: float, heartbeat_ms: int
+    ) -> None:
+        addresses = endpoints_of(endpoints)
+        settings = ClientSettings(
+            connect_timeout_s=float(connect_timeout_s),
+            deadline_s=float(deadline_s),
+            heartbeat_ms=heartbeat_ms,
+        )
+        self.is_open = True
+        self._is_forked = False
+        self._context = sockets.new_context()
+        try:
+            self.dialler = Dialler(self._context, addresses)
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
+        self.machine = ClientMachine(
+            settings,
+            session=os.urandom(16),
+            id_prefix=os.urandom(8),
+            agent=f"zmqinfer/{__version__} pid {os.getpid()}",
+            gateways=addresses,
+            now=time.monotonic(),
+        )
+        _OPEN.add(self)
+
+    def check_open(self) -> None:
+        """Raises `UsageError` in a forked child, whose sends would vanish, and after `close`."""
+        if self._is_forked:
+            raise UsageError("this client was made before a fork; make a new one in the child process")
+        if not self.is_open:
+            raise UsageError("this client is closed; make a new one")
+
+    def forbid(self) -> None:
+        """Marks the copy in a forked child as unusable."""
+        self._is_forked = True
+
+    def close(self) -> None:
+        """Closes the sockets. In a forked child they belong to the parent and are left alone."""
+        self.is_open = False
+        if not self._is_forked:
+            self.dialler.close()
+            self._context.destroy(linger=sockets.LINGER_MS)
+
+    def pieces(self, model: str, version: int | None, x: Input) -> list[tuple[Input, int]]:
+        """Cuts n rows into pieces that the model's largest batch takes, each with its number of rows.
+
+        Raises:
+            InvalidArgument: there is no row, or the inputs' leading axes differ.
+        """
+        arrays = {"": x} if isinstance(x, np.ndarray) else x
+        if not isinstance(arrays, dict):
+            self.machine.codec.encode(model, version, x, 1)  # raises, saying what came
+            raise AssertionError(type(x))
+        lengths = {
+            name: array.shape[0] if isinstance(array, np.ndarray) and array.ndim else 0
+            for name, array in arrays.items()
+        }
+        rows = next(iter(lengths.values()), 0)
+        if not rows or any(length != rows for length in lengths.values()):
+            raise InvalidArgument(
+                f"the leading axes of the inputs are {lengths}, expected one number of rows, 1 or more, for all"
+            )
+        card = self.machine.codec.card(model, version)
+        step = min(rows, card[1] if card else 32)
+        cuts = [(at, min(at + step, rows)) for at in range(0, rows, step)]
+        if isinstance(x, np.ndarray):
+            return [(x[low:high], high - low) for low, high in cuts]
+        return [({name: array[low:high] for name, array in arrays.items()}, high - low) for low, high in cuts]
+
+    @staticmethod
+    def join(pieces: list[Output]) -> Output:
+        """Puts the results of the pieces together again along the leading axis."""
+        first = pieces[0]
+        if len(pieces) == 1:
+            return first
+        if isinstance(first, np.ndarray):
+            arrays: list[Array] = [piece for piece in pieces if isinstance(piece, np.ndarray)]
+            return np.concatenate(arrays)
+        dicts: list[Arrays] = [piece for piece in pieces if isinstance(piece, dict)]
+        return {name: np.concatenate([piece[name] for piece in dicts]) for name in first}
+
+
+_OPEN: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for connection in list(_OPEN):
+        connection.forbid()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def endpoints_of(endpoints: str | Iterable[str]) -> list[str]:
+    """Returns the addresses in a list or a text with commas, each once.
+
+    Raises:
+        ConfigError: there is none, or one that is neither tcp:// nor ipc://.
+    """
+    given = [endpoints] if isinstance(endpoints, str) else list(endpoints)
+    addresses = [part.strip() for text in given for part in text.split(",") if part.strip()]
+    if not addresses:
+        raise ConfigError("no gateway address was given, expected for example tcp://127.0.0.1:5555")
+    for address in addresses:
+        if not address.startswith(("tcp://", "ipc://")):
+            raise ConfigError(f"gateway address {address!r} is neither tcp://HOST:PORT nor ipc://PATH")
+    return list(dict.fromkeys(addresses))
+
+
+def key_bytes(key: str | bytes | None) -> bytes | None:
+    """Returns a routing key as it travels; raises `InvalidArgument` for one that is too long or no text."""
+    if key is None:
+        return None
+    if not isinstance(key, str | bytes):
+        raise InvalidArgument(f"key is a {type(key).__name__}, expected str or bytes")
+    raw = key.encode() if isinstance(key, str) else key
+    if len(raw) > MAX_ID_BYTES:
+        raise InvalidArgument(f"key has {len(raw)} bytes, expected at most {MAX_ID_BYTES}; hash it first")
+    return raw
+
+
+def check_call(deadline_s: float | None, priority: int, default_s: float) -> float:
+    """Returns the call's time limit; raises `InvalidArgument` for a limit or priority out of range."""
+    if type(priority) is not int or not 1 <= priority <= PRIORITIES:
+        raise InvalidArgument(f"priority is {priority!r}, expected 1, the most urgent, to {PRIORITIES}")
+    if deadline_s is None:
+        return default_s
+    if not isinstance(deadline_s, int | float) or not 0 < deadline_s <= MAX_DEADLINE_S:
+        raise InvalidArgument(
+            f"deadline_s is {deadline_s!r}, expected more than 0 and at most {MAX_DEADLINE_S:g}"
+        )
+    return deadline_s

@@ -1,0 +1,84 @@
+"""The dialling side's sockets: one DEALER for each gateway, drained and emptied the same way
+by a worker's loop, a client's thread and a client's event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import zmq
+
+from zmqinfer.errors import ProtocolError
+from zmqinfer.machine.outbox import Outbox
+from zmqinfer.node import sockets
+from zmqinfer.records import Kind, Record
+from zmqinfer.wire import decode
+
+__all__ = ["Dialler"]
+
+OnMessage: TypeAlias = Callable[[int, Kind, list[Record], float], None]
+
+# Messages taken from one socket in a turn: each carries up to 256 records.
+_MAX_DRAIN = 64
+
+
+class Dialler:
+    """DEALER sockets, numbered as the machine numbers its links."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], addresses: Sequence[str]) -> None:
+        """Connects to every address; raises `ConfigError` for one that cannot be dialled."""
+        self.sockets: list[zmq.Socket[bytes]] = []
+        self.broken_messages = 0
+        try:
+            for address in addresses:
+                self.sockets.append(sockets.dealer(context, address))
+        except BaseException:
+            self.close()
+            raise
+
+    def descriptors(self) -> list[int]:
+        """Returns the edge-triggered descriptors: after one fires, drain until `is_readable` says no."""
+        return [int(socket.get(zmq.FD)) for socket in self.sockets]
+
+    def is_readable(self) -> bool:
+        """Whether any socket has a message; asking also re-arms the descriptors."""
+        # All are asked, not only the first that says yes.
+        return any([socket.get(zmq.EVENTS) & zmq.POLLIN for socket in self.sockets])
+
+    def drain(self, on_message: OnMessage, now: float) -> None:
+        """Feeds what has arrived to the machine, a bounded number of messages from each gateway."""
+        for number, socket in enumerate(self.sockets):
+            for _ in range(_MAX_DRAIN):
+                if not socket.get(zmq.EVENTS) & zmq.POLLIN:
+                    break
+                message = sockets.receive(socket)
+                if message is None:
+                    break
+                try:
+                    kind, records = decode(*message)
+                except ProtocolError:
+                    self.broken_messages += 1
+                    continue
+                on_message(number, kind, records, now)
+
+    def flush(self, dirty: list[Outbox], now: float) -> bool:
+        """Empties the outboxes; True if a socket that is full or not connected left something."""
+        batch = dirty.copy()
+        dirty.clear()
+        for outbox in batch:
+            number = outbox.address
+            assert isinstance(number, int)
+            socket = self.sockets[number]
+            for frames in outbox.messages(now):
+                try:
+                    sockets.send(socket, frames)
+                except zmq.Again:
+                    dirty.append(outbox)
+                    break
+        return bool(dirty)
+
+    def close(self) -> None:
+        """Closes the sockets; what they hold has half a second to leave."""
+        for socket in self.sockets:
+            socket.close(sockets.LINGER_MS)
