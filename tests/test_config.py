@@ -19,11 +19,7 @@ from zmqinfer.config import (
 from zmqinfer.errors import ConfigError
 
 GROUPS: list[type[Settings]] = [GatewaySettings, WorkerSettings, ClientSettings, ModelSettings]
-ALL = [
-    pytest.param(group, one, id=f"{group.__name__}.{one.name}")
-    for group in GROUPS
-    for one in group.describe()
-]
+ALL = [pytest.param(group, one, id=f"{group.__name__}.{one.name}") for group in GROUPS for one in group.describe()]
 NUMBERS = [param for param in ALL if type(param.values[1].default) in (int, float)]
 
 

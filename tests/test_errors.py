@@ -47,9 +47,7 @@ def test_an_error_survives_pickling(status: Status) -> None:
         (errors.DeadlineExceeded, TimeoutError),
     ],
 )
-def test_an_error_is_caught_where_users_expect_it(
-    mine: type[ZmqInferError], standard: type[Exception]
-) -> None:
+def test_an_error_is_caught_where_users_expect_it(mine: type[ZmqInferError], standard: type[Exception]) -> None:
     """`except TimeoutError` catches a deadline."""
     error = mine("text")
 

@@ -14,9 +14,7 @@ from zmqinfer.tensor import DTYPES, MAX_ELEMENTS, Array, layout_of
 
 FP32 = np.dtype("<f4")
 ONE = Signature((TensorSpec("x", "FP32", (64,)),), (TensorSpec("y", "FP32", (10,)),))
-TWO = Signature(
-    (TensorSpec("ids", "INT64", (-1,)), TensorSpec("mask", "BOOL", (-1,))), (TensorSpec("y", "FP32", ()),)
-)
+TWO = Signature((TensorSpec("ids", "INT64", (-1,)), TensorSpec("mask", "BOOL", (-1,))), (TensorSpec("y", "FP32", ()),))
 
 names = st.from_regex(r"\A[A-Za-z0-9._:-]{1,12}\Z")
 specs = st.lists(
@@ -62,9 +60,7 @@ def test_the_only_input_needs_no_name() -> None:
         (TWO, {"": np.zeros(3, "<i8")}, r"takes 2 inputs \(ids, mask\), a bare array came; pass a dict"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(
-    signature: Signature, arrays: dict[str, Array], message: str
-) -> None:
+def test_what_does_not_fit_is_refused_by_name(signature: Signature, arrays: dict[str, Array], message: str) -> None:
     """Which input, what came, and what the model takes; nothing is cast."""
     with pytest.raises(InvalidArgument, match=message):
         order(signature, **arrays)
@@ -97,9 +93,7 @@ def test_a_declaration_reads_well() -> None:
 
 @pytest.mark.slow
 @given(inputs=specs, outputs=specs)
-def test_a_signature_survives_the_wire(
-    inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
-) -> None:
+def test_a_signature_survives_the_wire(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
     """to_wire and from_wire are inverse."""
     signature = Signature(inputs, outputs)
 

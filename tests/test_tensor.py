@@ -241,9 +241,7 @@ def test_the_number_of_tensors_is_bounded(count: int) -> None:
 @pytest.mark.parametrize(("shape", "rows"), [((), 1), ((2,), 3), ((0, 3), 1), ((3, 0), 0)])
 def test_a_batch_needs_its_leading_axis(shape: tuple[int, ...], rows: int) -> None:
     """Every input of a request of n rows has n rows."""
-    with pytest.raises(
-        InvalidArgument, match=rf"input 'x' has shape .* expected a leading axis of {rows} rows"
-    ):
+    with pytest.raises(InvalidArgument, match=rf"input 'x' has shape .* expected a leading axis of {rows} rows"):
         layout_of({"x": np.zeros(shape)}, rows)
 
 

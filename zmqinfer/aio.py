@@ -176,9 +176,7 @@ class AsyncClient:
                 self._cancel(call)
             raise
         decode = self._machine.codec.decode
-        return self._connection.join(
-            [decode(reply, rows) for reply, (_, rows) in zip(replies, pieces, strict=True)]
-        )
+        return self._connection.join([decode(reply, rows) for reply, (_, rows) in zip(replies, pieces, strict=True)])
 
     def _begin(
         self,
@@ -234,9 +232,7 @@ class AsyncClient:
                         is_over = True
                         break
                     self._connection.check_open()
-                    window.append(
-                        self._begin(model, version, x, None, limit_s, key_bytes(key), priority, idempotent)
-                    )
+                    window.append(self._begin(model, version, x, None, limit_s, key_bytes(key), priority, idempotent))
                 # Everything that is there by now is given out before new inputs are asked for.
                 if window:
                     await window[0][1]

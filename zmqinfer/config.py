@@ -53,9 +53,7 @@ class Setting:
         if self.low is not None and self.high is not None:
             assert isinstance(value, int | float), value
             if not self.low <= value <= self.high:
-                raise ConfigError(
-                    f"{name} is {value}, expected {self.low:,} to {self.high:,}{self._in_unit()}"
-                )
+                raise ConfigError(f"{name} is {value}, expected {self.low:,} to {self.high:,}{self._in_unit()}")
 
     def _in_unit(self) -> str:
         return f" {self.unit}" if self.unit else ""
@@ -112,9 +110,7 @@ class GatewaySettings(Settings):
     max_requests: int = setting(
         100_000, "requests in hand, queued and dispatched", unit="requests", low=1, high=10_000_000
     )
-    max_bytes: int = setting(
-        512 * 2**20, "bodies of the requests in hand", unit="bytes", low=2**20, high=2**40
-    )
+    max_bytes: int = setting(512 * 2**20, "bodies of the requests in hand", unit="bytes", low=2**20, high=2**40)
     max_queued: int = setting(
         10_000, "requests waiting for a worker, for each model", unit="requests", low=1, high=1_000_000
     )
@@ -166,9 +162,7 @@ class ClientSettings(Settings):
     connect_timeout_s: float = setting(
         5.0, "how long the first call waits for a first gateway", unit="s", low=0.01, high=300
     )
-    deadline_s: float = setting(
-        30.0, "time limit of a call that names none of its own", unit="s", low=0.001, high=300
-    )
+    deadline_s: float = setting(30.0, "time limit of a call that names none of its own", unit="s", low=0.001, high=300)
     heartbeat_ms: int = setting(
         500, "how often a silent gateway is spoken to while calls are pending", unit="ms", low=20, high=60_000
     )

@@ -100,18 +100,14 @@ def _settings(table: Mapping[str, object], where: str) -> ModelSettings:
         declared[key].check(value, where)
     settings = ModelSettings(**given)  # type: ignore[arg-type]  # check() has just seen to the types
     if "backend" not in given and "target" not in given:
-        raise ConfigError(
-            f"{where}backend is missing, expected one of: {', '.join(declared['backend'].choices)}"
-        )
+        raise ConfigError(f"{where}backend is missing, expected one of: {', '.join(declared['backend'].choices)}")
     if settings.backend == "python" and not settings.target:
         raise ConfigError(
             f"{where}target is missing, backend 'python' expects module:callable;"
             ' add for example: target = "scorer:predict"'
         )
     if settings.backend != "python" and settings.target:
-        raise ConfigError(
-            f"{where}target is {settings.target!r}, backend {settings.backend!r} takes none; remove it"
-        )
+        raise ConfigError(f"{where}target is {settings.target!r}, backend {settings.backend!r} takes none; remove it")
     return settings
 
 

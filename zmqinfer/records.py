@@ -322,9 +322,7 @@ _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
         (
             "tags in the running batch, expected a list of tags",
             lambda value: (
-                type(value) is list
-                and len(value) <= MAX_RECORDS * 4
-                and all(map(_integer(0, MAX_TAG), value))
+                type(value) is list and len(value) <= MAX_RECORDS * 4 and all(map(_integer(0, MAX_TAG), value))
             ),
         ),
     ),

@@ -92,9 +92,7 @@ class Signature:
 
     def to_wire(self) -> list[list[object]]:
         """Returns the form in which READY and WELCOME carry a signature."""
-        return [
-            [[spec.name, spec.dtype, spec.shape] for spec in specs] for specs in (self.inputs, self.outputs)
-        ]
+        return [[[spec.name, spec.dtype, spec.shape] for spec in specs] for specs in (self.inputs, self.outputs)]
 
     @classmethod
     def from_wire(cls, value: object) -> Signature:

@@ -46,9 +46,7 @@ def test_an_unknown_backend_is_a_config_error() -> None:
     settings = ModelSettings()
     object.__setattr__(settings, "backend", "onnx")
 
-    with pytest.raises(
-        ConfigError, match=r"net/model\.toml: backend is 'onnx', which this version does not know"
-    ):
+    with pytest.raises(ConfigError, match=r"net/model\.toml: backend is 'onnx', which this version does not know"):
         make_backend(dataclasses.replace(CONFIG, settings=settings))
 
 

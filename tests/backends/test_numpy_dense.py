@@ -167,9 +167,7 @@ def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
         (Signature(PIXELS.inputs, (TensorSpec("y", "FP32", (2,)),)), "outputs are y FP32 [2], but"),
     ],
 )
-def test_a_declaration_must_agree_with_the_weights(
-    tmp_path: Path, signature: Signature, sentence: str
-) -> None:
+def test_a_declaration_must_agree_with_the_weights(tmp_path: Path, signature: Signature, sentence: str) -> None:
     """Both files are named."""
     text = refused(tmp_path, NET, signature)
 

@@ -289,16 +289,12 @@ def test_what_a_target_raises_reaches_the_engine(tmp_path: Path) -> None:
         loaded(tmp_path).infer({"x": X})
 
 
-@pytest.mark.parametrize(
-    ("answer", "came"), [("batch['x']", "numpy.ndarray"), ("None", "NoneType"), ("[1]", "list")]
-)
+@pytest.mark.parametrize(("answer", "came"), [("batch['x']", "numpy.ndarray"), ("None", "NoneType"), ("[1]", "list")])
 def test_an_answer_that_is_no_dict_is_a_model_error(tmp_path: Path, answer: str, came: str) -> None:
     """It says what came and which outputs were declared; the model did run."""
     write(tmp_path / "model.py", f"def predict(batch): return {answer}")
 
-    with pytest.raises(
-        ModelError, match=rf"model 'scorer' gave a {came}, expected a dict .* \(y\)"
-    ) as caught:
+    with pytest.raises(ModelError, match=rf"model 'scorer' gave a {came}, expected a dict .* \(y\)") as caught:
         loaded(tmp_path).infer({"x": X})
     assert caught.value.executed is Executed.YES
 
@@ -360,9 +356,7 @@ def test_a_bare_functions_answer_must_be_an_array(answer: object) -> None:
     """Nothing is converted: a list of lists may mean many things."""
     backend = BareFunction(_giving(answer))
 
-    with pytest.raises(
-        ModelError, match=r"function 'function' gave a .*, expected a numpy\.ndarray .* 2 it got"
-    ):
+    with pytest.raises(ModelError, match=r"function 'function' gave a .*, expected a numpy\.ndarray .* 2 it got"):
         backend.infer({"x": X})
 
 
@@ -398,7 +392,5 @@ def test_a_target_is_found_without_a_model_folder(tmp_path: Path) -> None:
     write(tmp_path / "my_scorer.py", "def predict(x): return x")
 
     assert callable(find_target("my_scorer:predict"))
-    with pytest.raises(
-        ConfigError, match=r"^target is 'my_scorre:predict', but no module 'my_scorre' is in sys\.path"
-    ):
+    with pytest.raises(ConfigError, match=r"^target is 'my_scorre:predict', but no module 'my_scorre' is in sys\.path"):
         find_target("my_scorre:predict")

@@ -101,15 +101,10 @@ CASES: dict[str, Callable[[], BenchResult]] = {
     ),
     "six equal loads that fail": lambda: result(
         *(
-            scenario(
-                f"{ODD}{i}", np.full(1000, 1.0), load=ClosedLoop(10 * i, 1), failures={"OVERLOADED": 41_000}
-            )
+            scenario(f"{ODD}{i}", np.full(1000, 1.0), load=ClosedLoop(10 * i, 1), failures={"OVERLOADED": 41_000})
             for i in range(1, 7)
         ),
-        comparison=pair("digits", 40_000, 9_000)
-        + pair("sleep", 900, 200)
-        + pair("echo", 1, 1)
-        + pair("x", 1, 1),
+        comparison=pair("digits", 40_000, 9_000) + pair("sleep", 900, 200) + pair("echo", 1, 1) + pair("x", 1, 1),
     ),
 }
 

@@ -88,9 +88,7 @@ def test_figures_are_the_median_rounds_with_units_and_spread() -> None:
     assert line_of(text, "load imbalance").startswith("load imbalance 10.0 %")
     assert line_of(text, "load generator") == "load generator 0.50 cores 0.75 s of CPU"
     assert "NOT STEADY" in text
-    assert "NOT STEADY" not in report_text(
-        replace(RESULT, scenarios=(scenario("s", walls_s=(1.0, 1.01, 1.02)),))
-    )
+    assert "NOT STEADY" not in report_text(replace(RESULT, scenarios=(scenario("s", walls_s=(1.0, 1.01, 1.02)),)))
 
 
 def test_figure_without_ten_samples_beyond_it_is_a_dash_with_a_note() -> None:
@@ -101,9 +99,7 @@ def test_figure_without_ten_samples_beyond_it_is_a_dash_with_a_note() -> None:
     assert "- fewer than 10 samples lie beyond it: p99.9 takes 10,000 successes a round" in text
     assert line_of(few, "latency p50") == "latency p50 - ms"
     assert "p50 takes 20, p95 takes 200, p99 takes 1,000" in few
-    assert "samples lie beyond" not in report_text(
-        replace(RESULT, scenarios=(scenario("all", successes=10_000),))
-    )
+    assert "samples lie beyond" not in report_text(replace(RESULT, scenarios=(scenario("all", successes=10_000),)))
 
 
 def test_workers_stand_in_natural_order_with_their_shares() -> None:
@@ -155,9 +151,7 @@ def test_batching_on_and_off_are_compared_with_their_ratio() -> None:
 
 def test_scenario_that_failed_altogether_is_reported() -> None:
     text = report_text(
-        replace(
-            RESULT, scenarios=(scenario("dead", successes=0, failures={"UNAVAILABLE": 9, "OVERLOADED": 11}),)
-        )
+        replace(RESULT, scenarios=(scenario("dead", successes=0, failures={"UNAVAILABLE": 9, "OVERLOADED": 11}),))
     )
 
     assert text.splitlines()[2].startswith("FAILED: 60 requests, 0 successes, 60 failures")
@@ -188,9 +182,7 @@ def test_no_line_is_longer_than_a_terminal_and_none_can_be_forged() -> None:
         configuration=Configuration(300, (long, "tcp://127.0.0.1:5557"), {long: long, "b": hostile}),
         command=f"zmqinfer {long} {hostile}",
     )
-    result = replace(
-        result, scenarios=(replace(result.scenarios[0], worker_requests={long: 10**12, hostile: 1}),)
-    )
+    result = replace(result, scenarios=(replace(result.scenarios[0], worker_requests={long: 10**12, hostile: 1}),))
 
     text = report_text(result)
 

@@ -43,9 +43,7 @@ MEDIUM = Scenario(
     mean_batch_size=14.25,
     client_cpu_s=1.5,
 )
-OPEN = Scenario(
-    "sleep", "sleep", OpenLoop(20.0, 2.0), (Round(1, 2.0, Latencies.of([3.5])),), batching=Batching.OFF
-)
+OPEN = Scenario("sleep", "sleep", OpenLoop(20.0, 2.0), (Round(1, 2.0, Latencies.of([3.5])),), batching=Batching.OFF)
 DEAD = Scenario("dead", "echo", ClosedLoop(1, 1), (Round(1, 0.1, Latencies.of([]), {"UNAVAILABLE": 1}),))
 RESULT = BenchResult(
     scenarios=(MEDIUM,),
@@ -154,9 +152,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("change", "said"), WRONG)
-def test_wrong_file_is_refused_with_the_place(
-    change: Callable[[Any], None], said: str, tmp_path: Path
-) -> None:
+def test_wrong_file_is_refused_with_the_place(change: Callable[[Any], None], said: str, tmp_path: Path) -> None:
     """One ConfigError that names the file, the key, the value and what was expected."""
     path = write_results(RESULT, tmp_path)
     document = json.loads(path.read_text())
@@ -169,9 +165,7 @@ def test_wrong_file_is_refused_with_the_place(
     assert str(path) in str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"schema": 1', b"null", b"[1]", b"1"]
-)
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"schema": 1', b"null", b"[1]", b"1"])
 def test_file_that_is_no_results_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / RESULTS_FILE).write_bytes(content)
 
@@ -180,9 +174,7 @@ def test_file_that_is_no_results_is_refused(content: bytes, tmp_path: Path) -> N
 
 
 def test_missing_results_say_how_to_make_some(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=rf"no results at .*{RESULTS_FILE}; make some with: zmqinfer bench --out"
-    ):
+    with pytest.raises(ConfigError, match=rf"no results at .*{RESULTS_FILE}; make some with: zmqinfer bench --out"):
         read_results(tmp_path)
     with pytest.raises(ConfigError, match="no results at"):
         read_results(tmp_path / "nowhere")

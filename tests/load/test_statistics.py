@@ -109,11 +109,7 @@ def test_histogram_counts_each_sample_in_its_bucket(samples: list[float]) -> Non
 
     assert histogram.total == len(samples)
     for edge, below in zip(edges[1:-1], np.cumsum(histogram.counts)[:-1], strict=True):
-        assert (
-            sum(s < edge * (1 - 1e-9) for s in samples)
-            <= below
-            <= sum(s <= edge * (1 + 1e-9) for s in samples)
-        )
+        assert sum(s < edge * (1 - 1e-9) for s in samples) <= below <= sum(s <= edge * (1 + 1e-9) for s in samples)
     if samples:
         assert histogram.counts[0]
         assert histogram.counts[-1]
@@ -127,9 +123,7 @@ def test_merged_histogram_loses_nothing(samples: list[float], step: int) -> None
 
     edges, counts = histogram.merged(step)
 
-    assert counts.tolist() == [
-        sum(histogram.counts[i : i + step]) for i in range(0, len(histogram.counts), step)
-    ]
+    assert counts.tolist() == [sum(histogram.counts[i : i + step]) for i in range(0, len(histogram.counts), step)]
     kept = histogram.edges_ms()[:-1:step]
     assert edges[:-1] == pytest.approx(kept)
     assert len(edges) == len(counts) + 1

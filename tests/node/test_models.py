@@ -107,8 +107,7 @@ def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
     one, two = add(tmp_path / "one", "scorer"), add(tmp_path / "two", "scorer")
 
     assert refused(one.parent, two.parent) == (
-        f"model 'scorer' is in {one}/model.toml and in {two}/model.toml,"
-        " expected one of each name; rename one folder"
+        f"model 'scorer' is in {one}/model.toml and in {two}/model.toml, expected one of each name; rename one folder"
     )
 
 
@@ -141,9 +140,7 @@ def test_a_model_that_cannot_be_loaded_is_a_config_error(tmp_path: Path) -> None
     folder = add(tmp_path, "scorer", toml=TOML.replace("model:predict", "model:score"))
 
     (config,) = find_models([tmp_path])
-    with pytest.raises(
-        ConfigError, match=rf"^{folder}/model\.toml: target is 'model:score', but .* has no 'score'"
-    ):
+    with pytest.raises(ConfigError, match=rf"^{folder}/model\.toml: target is 'model:score', but .* has no 'score'"):
         load_model(config)
 
 
@@ -154,14 +151,10 @@ def test_the_shipped_models_load_and_answer() -> None:
     assert sorted(models) == ["digits", "echo", "sleep"]
     digits = models["digits"]
     assert (digits.name, digits.version, digits.settings.backend) == ("digits", 1, "numpy")
-    assert digits.signature == Signature(
-        (TensorSpec("pixels", "FP32", (64,)),), (TensorSpec("logits", "FP32", (10,)),)
-    )
+    assert digits.signature == Signature((TensorSpec("pixels", "FP32", (64,)),), (TensorSpec("logits", "FP32", (10,)),))
     x = np.ones((3, 5), np.float32)
     for name in ("echo", "sleep"):
-        assert models[name].signature == Signature(
-            (TensorSpec("x", "FP32", (-1,)),), (TensorSpec("y", "FP32", (-1,)),)
-        )
+        assert models[name].signature == Signature((TensorSpec("x", "FP32", (-1,)),), (TensorSpec("y", "FP32", (-1,)),))
     assert models["echo"].backend.infer({"x": x})["y"] is x
     assert models["digits"].backend.infer({"pixels": np.ones((3, 64), np.float32)})["logits"].shape == (3, 10)
     for model in models.values():

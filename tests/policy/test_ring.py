@@ -25,9 +25,7 @@ law = settings(derandomize=True, deadline=None, max_examples=25)
 
 
 def members(low: int = 2) -> st.SearchStrategy[dict[str, float]]:
-    return st.integers(low, 64).flatmap(
-        lambda count: st.dictionaries(names, weights, min_size=count, max_size=count)
-    )
+    return st.integers(low, 64).flatmap(lambda count: st.dictionaries(names, weights, min_size=count, max_size=count))
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +192,7 @@ def test_clash_of_two_points_goes_to_the_smaller_name(monkeypatch: pytest.Monkey
 @pytest.mark.slow
 @law
 @given(members(), st.randoms(use_true_random=False))
-def test_ring_does_not_depend_on_the_order_of_its_members(
-    weights: dict[str, float], rng: random.Random
-) -> None:
+def test_ring_does_not_depend_on_the_order_of_its_members(weights: dict[str, float], rng: random.Random) -> None:
     """Two gateways that met the workers in another order agree."""
     shuffled = list(weights.items())
     rng.shuffle(shuffled)

@@ -192,8 +192,7 @@ def plain_callable(found: object, target: str, where: str = "") -> Callable[...,
         )
     if not callable(found):
         raise ConfigError(
-            f"{where}target {target!r} is {_described(found)}, expected a function"
-            " or a class with infer(batch)"
+            f"{where}target {target!r} is {_described(found)}, expected a function or a class with infer(batch)"
         )
     if inspect.iscoroutinefunction(found) or inspect.isgeneratorfunction(found):
         raise ConfigError(

@@ -185,9 +185,7 @@ def _rounds(scenario: Scenario, summary: Summary) -> str:
 
 def _figures(scenario: Scenario, summary: Summary) -> Iterator[str]:
     latencies = median_latencies(scenario)
-    yield _row(
-        "throughput", _rate(summary.throughput_per_s), "requests/s", _spread(summary.throughput_spread)
-    )
+    yield _row("throughput", _rate(summary.throughput_per_s), "requests/s", _spread(summary.throughput_spread))
     for label, figure in _latency_figures(latencies):
         yield _row(label, _ms(figure), "ms", _spread(summary.p50_spread) if label == "latency p50" else "")
     yield _row("mean batch size", _decimal(scenario.mean_batch_size), "rows")
@@ -284,9 +282,7 @@ def _circumstances(result: BenchResult) -> Iterator[str]:
         f"zmqinfer {versions.zmqinfer}, pyzmq {versions.pyzmq}, libzmq {versions.libzmq}, "
         f"numpy {versions.numpy}, msgpack {versions.msgpack}",
     )
-    yield from _wrapped(
-        "  cluster   ", f"{configuration.workers} workers, {', '.join(configuration.gateways)}"
-    )
+    yield from _wrapped("  cluster   ", f"{configuration.workers} workers, {', '.join(configuration.gateways)}")
     if configuration.settings:
         settings = ", ".join(f"{name} = {value}" for name, value in configuration.settings.items())
         yield from _wrapped("  settings  ", settings)

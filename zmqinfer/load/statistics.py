@@ -186,9 +186,7 @@ class Latencies:
         if not len(ordered):
             return cls(0, None, None, None, None, None, None, None, None, Histogram.of(ordered))
         if not (ordered[0] >= 0.0 and math.isfinite(ordered[-1])):
-            raise ValueError(
-                f"latencies run from {ordered[0]} to {ordered[-1]} ms, expected 0 or more and finite"
-            )
+            raise ValueError(f"latencies run from {ordered[0]} to {ordered[-1]} ms, expected 0 or more and finite")
         return cls(
             count=len(ordered),
             mean_ms=float(ordered.mean()),

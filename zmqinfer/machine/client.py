@@ -33,9 +33,7 @@ class Call:
 
     __slots__ = ("deadline", "link", "owner", "record", "size", "slot", "tag")
 
-    def __init__(
-        self, owner: object, tag: int, record: Record, deadline: float, size: int, link: int
-    ) -> None:
+    def __init__(self, owner: object, tag: int, record: Record, deadline: float, size: int, link: int) -> None:
         self.owner = owner
         self.tag = tag
         self.record = record
@@ -209,9 +207,7 @@ class ClientMachine:
         for call in [call for call in calls.values() if call.link == number]:
             del self._calls[call.tag]
             self._wheel.remove(call, call.slot)
-            self._complete(
-                call, status, f"gateway {link.address} refused this client: {detail}", None, _RAN_NO
-            )
+            self._complete(call, status, f"gateway {link.address} refused this client: {detail}", None, _RAN_NO)
 
     def _greet(self, number: int, now: float) -> None:
         """Greets a gateway anew, with everything that is pending there behind the greeting."""
@@ -262,9 +258,7 @@ class ClientMachine:
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, None for a client at rest."""
         instants = [] if (due := self._wheel.wake_at()) is None else [due]
-        instants += [
-            link.wake_at() for link in self.links if self.pending or link.state is LinkState.GREETING
-        ]
+        instants += [link.wake_at() for link in self.links if self.pending or link.state is LinkState.GREETING]
         return min(instants, default=None)
 
     def check(self) -> None:

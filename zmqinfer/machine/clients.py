@@ -41,9 +41,7 @@ class Clients:
             if kind is Kind.HELLO and records:
                 self._on_hello(peer, records[0])
             elif kind in {Kind.READY, Kind.REPLY}:
-                self.door.say(
-                    peer, "wrong door", f"workers dial {self._gateway.addresses[1]}, this is for clients"
-                )
+                self.door.say(peer, "wrong door", f"workers dial {self._gateway.addresses[1]}, this is for clients")
             elif kind is not Kind.DISCONNECT:
                 self.door.no_session(peer)
             return

@@ -99,9 +99,7 @@ class Codec:
             return x
         raise InvalidArgument(
             f"the input for model {model!r} is a {type(x).__module__}.{type(x).__qualname__},"
-            " expected a numpy.ndarray or a dict of them; convert it with numpy.asarray".replace(
-                "builtins.", ""
-            )
+            " expected a numpy.ndarray or a dict of them; convert it with numpy.asarray".replace("builtins.", "")
         )
 
     def decode(self, reply: Record, rows: int | None) -> Output:

@@ -171,9 +171,7 @@ class GatewayMachine:
         """Makes the wheel wake at the end of patience instead of the deadline, or at the deadline again."""
         self.wheel.remove(flight, flight.slot)
         flight.patience = until
-        flight.slot = self.wheel.add(
-            flight, flight.deadline if until is None else min(until, flight.deadline)
-        )
+        flight.slot = self.wheel.add(flight, flight.deadline if until is None else min(until, flight.deadline))
 
     def serve(self, route: Route) -> None:
         """Gives the free credits of a route's engines to those who wait."""
@@ -228,9 +226,7 @@ class GatewayMachine:
             self.outcomes[record[STATUS]] += 1
             record[TAG] = flight.client_tag
             output = record[OUTPUT]
-            client.outbox.put(
-                Kind.REPLY, record, payload_bytes(output) if type(output) is list else len(output or b"")
-            )
+            client.outbox.put(Kind.REPLY, record, payload_bytes(output) if type(output) is list else len(output or b""))
         for route in freed:
             self.serve(route)
 
@@ -242,9 +238,7 @@ class GatewayMachine:
         assert client is not None, flight.client_tag
         self.forget(flight)
         self.outcomes[status] += 1
-        client.outbox.put(
-            Kind.REPLY, _reply(flight.client_tag, status, detail, where, flight.record[ATTEMPT], ran)
-        )
+        client.outbox.put(Kind.REPLY, _reply(flight.client_tag, status, detail, where, flight.record[ATTEMPT], ran))
 
     def forget(self, flight: Flight) -> None:
         """Takes a request out of all tables but that of dispatched tags, where it becomes a tombstone."""
@@ -318,9 +312,7 @@ class GatewayMachine:
             self._end(flight, Status.UNAVAILABLE, self._unavailable(flight.route))
         else:
             waited_for = f"waited for a worker with room for model {flight.route.model!r}"
-            self._end(
-                flight, Status.DEADLINE_EXCEEDED, f"the time was up while it {waited_for}", where="queue"
-            )
+            self._end(flight, Status.DEADLINE_EXCEEDED, f"the time was up while it {waited_for}", where="queue")
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, or None when nothing waits for time to pass."""

@@ -102,9 +102,7 @@ class Door:
 
     def no_session(self, peer: Peer) -> None:
         """Asks a stranger for its greeting."""
-        self.say(
-            peer, NO_SESSION, "say HELLO or READY first, with your session id, and resend what is pending"
-        )
+        self.say(peer, NO_SESSION, "say HELLO or READY first, with your session id, and resend what is pending")
 
     def offend(self, peer: Peer, detail: str) -> bool:
         """Counts a broken message. The first is answered; with the third the peer is to be cut off: True."""

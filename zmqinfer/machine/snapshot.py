@@ -60,9 +60,7 @@ def status(gateway: GatewayMachine, now: float) -> dict[str, Any]:
             "pending": gateway.admission.requests,
             "moved": gateway.moved,
             "duplicates": gateway.duplicates,
-            "outcomes": {
-                status.name: count for status, count in zip(Status, gateway.outcomes, strict=True) if count
-            },
+            "outcomes": {status.name: count for status, count in zip(Status, gateway.outcomes, strict=True) if count},
         },
         "queued": {"requests": gateway.queued(), "bytes": gateway.admission.bytes},
         "protocol_errors": gateway.protocol_errors(),

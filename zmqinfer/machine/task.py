@@ -38,9 +38,7 @@ class Task:
 
     __slots__ = ("arrived_at", "bound", "deadline", "is_waiting", "link", "record", "rows", "size")
 
-    def __init__(
-        self, link: int, record: Record, bound: Bound, size: int, deadline: float, arrived_at: float
-    ) -> None:
+    def __init__(self, link: int, record: Record, bound: Bound, size: int, deadline: float, arrived_at: float) -> None:
         self.link = link
         self.record = record
         self.bound = bound

@@ -129,8 +129,7 @@ class WorkerMachine:
         heartbeat_s = settings.heartbeat_ms / 1000
         ready = [session, name, agent, round(settings.weight * 1000), None, []]
         self.links = [
-            Link(number, address, Kind.READY, ready, heartbeat_s, self.dirty)
-            for number, address in enumerate(gateways)
+            Link(number, address, Kind.READY, ready, heartbeat_s, self.dirty) for number, address in enumerate(gateways)
         ]
         self._tasks: list[dict[int, Task]] = [{} for _ in gateways]
         for link in self.links:
@@ -171,9 +170,7 @@ class WorkerMachine:
     def _engine_of(self, task: Task) -> _Engine:
         return self._engines[self._numbers[task.record[MODEL], task.record[MODEL_VERSION]]]
 
-    def on_message(
-        self, number: int, kind: Kind, records: list[Record], now: float, gap: float = 0.0
-    ) -> None:
+    def on_message(self, number: int, kind: Kind, records: list[Record], now: float, gap: float = 0.0) -> None:
         """Takes one decoded message from the gateway with this number."""
         link = self.links[number]
         link.heard(now)
@@ -209,9 +206,7 @@ class WorkerMachine:
         elif reason == REPLACED or link.welcomes == 0:
             self.ended_by = f"{detail} (gateway {link.address})"
         else:
-            self.events.append(
-                ("gateway says", {"gateway": link.address, "reason": reason, "detail": detail})
-            )
+            self.events.append(("gateway says", {"gateway": link.address, "reason": reason, "detail": detail}))
 
     # Requests ------------------------------------------------------------------------------------
 
@@ -254,9 +249,7 @@ class WorkerMachine:
         rows, payload = record[ROWS], record[PAYLOAD]
         fields = bound.layout.fields
         wanted = [field.row_bytes * rows for field in fields]
-        if size == sum(wanted) and (
-            type(payload) is bytes or [payload_bytes(part) for part in payload] == wanted
-        ):
+        if size == sum(wanted) and (type(payload) is bytes or [payload_bytes(part) for part in payload] == wanted):
             return bound
         detail = f"the payload has {size:,} bytes, {rows} rows of its layout have {sum(wanted):,}"
         self._refuse(number, record, Status.INVALID_ARGUMENT, detail)

@@ -90,9 +90,7 @@ class Workers:
         if kind is Kind.READY and records:
             self._on_ready(peer, records[0], now)
         elif kind in {Kind.HELLO, Kind.REQUEST}:
-            self.door.say(
-                peer, "wrong door", f"clients dial {self._gateway.addresses[0]}, this is for workers"
-            )
+            self.door.say(peer, "wrong door", f"clients dial {self._gateway.addresses[0]}, this is for workers")
         elif kind is Kind.DISCONNECT:
             # One that leaves without a session, as after our restart: tell it that it may go.
             for record in records:

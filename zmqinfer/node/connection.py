@@ -167,7 +167,5 @@ def check_call(deadline_s: float | None, priority: int, default_s: float) -> flo
     if deadline_s is None:
         return default_s
     if not isinstance(deadline_s, int | float) or not 0 < deadline_s <= MAX_DEADLINE_S:
-        raise InvalidArgument(
-            f"deadline_s is {deadline_s!r}, expected more than 0 and at most {MAX_DEADLINE_S:g}"
-        )
+        raise InvalidArgument(f"deadline_s is {deadline_s!r}, expected more than 0 and at most {MAX_DEADLINE_S:g}")
     return deadline_s

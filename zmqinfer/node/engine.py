@@ -117,8 +117,7 @@ def _check_spec(spec: TensorSpec, array: Array) -> None:
     if wanted is not None and array.dtype != wanted:
         raise _BadAnswerError(f"output {spec.name!r} is {array.dtype}, the model declares {spec}")
     if spec.shape is not None and (
-        len(spec.shape) != len(shape)
-        or any(want not in (-1, got) for want, got in zip(spec.shape, shape, strict=True))
+        len(spec.shape) != len(shape) or any(want not in (-1, got) for want, got in zip(spec.shape, shape, strict=True))
     ):
         raise _BadAnswerError(f"output {spec.name!r} has rows of {list(shape)}, the model declares {spec}")
 
@@ -136,16 +135,12 @@ def _split(tasks: list[Task], outputs: Arrays, rows: int) -> list[Outcome]:
     try:
         layout = layout_of(outputs, rows)
     except InvalidArgument as error:
-        raise _BadAnswerError(
-            f"the model's answer cannot travel: {error}".replace("input", "output")
-        ) from error
+        raise _BadAnswerError(f"the model's answer cannot travel: {error}".replace("input", "output")) from error
     raw = layout.raw
     arrays = list(outputs.values())
     if len(arrays) == 1 and layout.row_bytes * max(task.rows for task in tasks) <= 4_096:
         # Small rows: one copy of everything, then slices of it.
-        everything = (
-            np.ascontiguousarray(arrays[0]).astype(arrays[0].dtype.newbyteorder("<"), copy=False).tobytes()
-        )
+        everything = np.ascontiguousarray(arrays[0]).astype(arrays[0].dtype.newbyteorder("<"), copy=False).tobytes()
         size = layout.row_bytes
         if len(tasks) == rows:
             return (

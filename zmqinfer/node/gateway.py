@@ -56,9 +56,7 @@ class _Face:
 class GatewayNode:
     """One gateway process's or thread's worth of gateway."""
 
-    def __init__(
-        self, clients_address: str, workers_address: str, settings: GatewaySettings | None = None
-    ) -> None:
+    def __init__(self, clients_address: str, workers_address: str, settings: GatewaySettings | None = None) -> None:
         """Binds both sockets; `clients_address` and `workers_address` then hold the real ports.
 
         Raises:
@@ -215,9 +213,7 @@ class GatewayNode:
                 dirty = roster.door.dirty
                 batch = dirty.copy()
                 dirty.clear()
-                stuck += [
-                    (outbox, dirty) for outbox in batch if not self._empty(face.socket, outbox, roster, now)
-                ]
+                stuck += [(outbox, dirty) for outbox in batch if not self._empty(face.socket, outbox, roster, now)]
         for outbox, dirty in stuck:
             dirty.append(outbox)
         return bool(stuck)

@@ -115,8 +115,7 @@ def _model_folders(repository: Path) -> list[Path]:
     if not repository.is_dir():
         what = "is no folder" if repository.exists() else "does not exist"
         raise ConfigError(
-            f"model repository {repository} {what}, expected a folder of model folders;"
-            f" each needs a {FILE_NAME}"
+            f"model repository {repository} {what}, expected a folder of model folders; each needs a {FILE_NAME}"
         )
     if (repository / FILE_NAME).is_file():
         return [repository]
@@ -150,8 +149,7 @@ def _versions(folder: Path) -> Iterator[int]:
         if entry.name.isdecimal() and entry.is_dir():
             if not _VERSION.fullmatch(entry.name):
                 raise ConfigError(
-                    f"version folder {entry} is no number from 1 to 999999999, written without leading zeros;"
-                    " rename it"
+                    f"version folder {entry} is no number from 1 to 999999999, written without leading zeros; rename it"
                 )
             yield int(entry.name)
 
@@ -160,6 +158,4 @@ def _entries(folder: Path) -> Iterator[Path]:
     try:
         yield from folder.iterdir()
     except OSError as cause:
-        raise ConfigError(
-            f"{folder} cannot be read ({cause}), expected a folder that this user may list"
-        ) from cause
+        raise ConfigError(f"{folder} cannot be read ({cause}), expected a folder that this user may list") from cause

@@ -88,9 +88,7 @@ def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[
         socket.connect(_numeric(address))
     except zmq.ZMQError as cause:
         socket.close(0)
-        raise ConfigError(
-            f"cannot dial {address} ({cause}), expected tcp://HOST:PORT or ipc://PATH"
-        ) from cause
+        raise ConfigError(f"cannot dial {address} ({cause}), expected tcp://HOST:PORT or ipc://PATH") from cause
     return socket
 
 

@@ -106,9 +106,7 @@ class WorkerNode:
         for engine in self._engines:
             while engine.done:
                 machine.on_batch_done(*engine.done.popleft())
-        self._dialler.drain(
-            lambda number, kind, records, at: machine.on_message(number, kind, records, at, gap), now
-        )
+        self._dialler.drain(lambda number, kind, records, at: machine.on_message(number, kind, records, at, gap), now)
         if self._drain_wanted.is_set():
             machine.drain(now)
         due = machine.wake_at()

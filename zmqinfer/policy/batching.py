@@ -153,8 +153,7 @@ class Batcher(Generic[I]):
         batch = []
         rows = size = 0
         while items and (
-            not batch
-            or (rows + items[0].rows <= limits.max_rows and size + items[0].size <= limits.max_bytes)
+            not batch or (rows + items[0].rows <= limits.max_rows and size + items[0].size <= limits.max_bytes)
         ):
             item = items.popleft()
             item.is_waiting = False
@@ -176,9 +175,7 @@ class Batcher(Generic[I]):
 
     def _is_due(self, group: _Group[I], now: float) -> bool:
         return (
-            group.rows >= self._limits.max_rows
-            or group.bytes >= self._limits.max_bytes
-            or self._due_at(group) <= now
+            group.rows >= self._limits.max_rows or group.bytes >= self._limits.max_bytes or self._due_at(group) <= now
         )
 
     def _due_at(self, group: _Group[I]) -> float:
