@@ -1,3 +1,31 @@
-"""Model inference over ZeroMQ, where the unit on the wire is a batch, not a message."""
+"""Model inference over ZeroMQ, where the unit on the wire is a batch, not a message.
+
+    Client, AsyncClient    call models
+    LocalCluster           a gateway and workers for a function of yours, in this process
+    errors                 every way a call can fail
+
+The map of the house is docs/ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+__all__ = ["AsyncClient", "Client", "LocalCluster", "__version__"]
+
+if TYPE_CHECKING:
+    from zmqinfer.aio import AsyncClient
+    from zmqinfer.client import Client
+    from zmqinfer.launch.local import LocalCluster
+
+_HOMES = {"AsyncClient": "zmqinfer.aio", "Client": "zmqinfer.client", "LocalCluster": "zmqinfer.launch.local"}
+
+
+def __getattr__(name: str) -> object:
+    """Imports a public name when it is first used: the command line must start fast."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zmqinfer' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

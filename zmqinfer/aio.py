@@ -133,7 +133,7 @@ class AsyncClient:
             now,
             key,
             priority,
-            idempotent,  # type: ignore[arg-type]
+            idempotent,
         )
         if not self._is_scheduled:
             self._is_scheduled = True

@@ -399,9 +399,8 @@ class WorkerMachine:
     def wake_at(self) -> float | None:
         """Returns when `on_timer` or `take_batches` is worth calling."""
         instants = [link.wake_at() for link in self.links]
-        for engine in self._engines:
-            if not engine.running and (due := engine.batcher.wake_at()) is not None:
-                instants.append(due)
+        idle = [engine.batcher.wake_at() for engine in self._engines if not engine.running]
+        instants += [due for due in idle if due is not None]
         if self.is_draining:
             instants.append(self._drain_by)
         earliest = min(instants)

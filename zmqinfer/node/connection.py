@@ -12,15 +12,16 @@ import numpy as np
 
 from zmqinfer import __version__
 from zmqinfer.config import DEFAULT_CLIENTS, ClientSettings
-from zmqinfer.errors import ConfigError, InvalidArgument, UsageError
+from zmqinfer.errors import InvalidArgument, UsageError
 from zmqinfer.machine.client import ClientMachine
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node import sockets
+from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.dialler import Dialler
 from zmqinfer.records import MAX_ID_BYTES, PRIORITIES
 from zmqinfer.tensor import Array, Arrays
 
-__all__ = ["Connection", "Defaults", "check_call", "endpoints_of", "key_bytes"]
+__all__ = ["Connection", "Defaults", "check_call", "key_bytes"]
 
 MAX_DEADLINE_S = 300.0
 
@@ -40,14 +41,14 @@ class Connection:
     def __init__(
         self, endpoints: str | Iterable[str], connect_timeout_s: float, deadline_s: float, heartbeat_ms: int
     ) -> None:
-        addresses = endpoints_of(endpoints)
+        addresses = addresses_of(endpoints)
         settings = ClientSettings(
             connect_timeout_s=float(connect_timeout_s),
             deadline_s=float(deadline_s),
             heartbeat_ms=heartbeat_ms,
         )
         self.is_open = True
-        self._is_forked = False
+        self.is_forked = False
         self._context = sockets.new_context()
         try:
             self.dialler = Dialler(self._context, addresses)
@@ -66,19 +67,19 @@ class Connection:
 
     def check_open(self) -> None:
         """Raises `UsageError` in a forked child, whose sends would vanish, and after `close`."""
-        if self._is_forked:
+        if self.is_forked:
             raise UsageError("this client was made before a fork; make a new one in the child process")
         if not self.is_open:
             raise UsageError("this client is closed; make a new one")
 
     def forbid(self) -> None:
         """Marks the copy in a forked child as unusable."""
-        self._is_forked = True
+        self.is_forked = True
 
     def close(self) -> None:
         """Closes the sockets. In a forked child they belong to the parent and are left alone."""
         self.is_open = False
-        if not self._is_forked:
+        if not self.is_forked:
             self.dialler.close()
             self._context.destroy(linger=sockets.LINGER_MS)
 
@@ -90,8 +91,9 @@ class Connection:
         """
         arrays = {"": x} if isinstance(x, np.ndarray) else x
         if not isinstance(arrays, dict):
-            self.machine.codec.encode(model, version, x, 1)  # raises, saying what came
-            raise AssertionError(type(x))
+            raise InvalidArgument(
+                f"the input for model {model!r} is a {type(x).__qualname__}, expected a numpy.ndarray or a dict of them"
+            )
         lengths = {
             name: array.shape[0] if isinstance(array, np.ndarray) and array.ndim else 0
             for name, array in arrays.items()
@@ -130,22 +132,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def endpoints_of(endpoints: str | Iterable[str]) -> list[str]:
-    """Returns the addresses in a list or a text with commas, each once.
-
-    Raises:
-        ConfigError: there is none, or one that is neither tcp:// nor ipc://.
-    """
-    given = [endpoints] if isinstance(endpoints, str) else list(endpoints)
-    addresses = [part.strip() for text in given for part in text.split(",") if part.strip()]
-    if not addresses:
-        raise ConfigError("no gateway address was given, expected for example tcp://127.0.0.1:5555")
-    for address in addresses:
-        if not address.startswith(("tcp://", "ipc://")):
-            raise ConfigError(f"gateway address {address!r} is neither tcp://HOST:PORT nor ipc://PATH")
-    return list(dict.fromkeys(addresses))
 
 
 def key_bytes(key: str | bytes | None) -> bytes | None:

@@ -1,5 +1,6 @@
-"""The dialling side's sockets: one DEALER for each gateway, drained and emptied the same way
-by a worker's loop, a client's thread and a client's event loop.
+"""The dialling side's sockets: one DEALER for each gateway.
+
+A worker's loop, a client's thread and a client's event loop drain and empty them the same way.
 """
 
 from __future__ import annotations
@@ -43,14 +44,16 @@ class Dialler:
 
     def is_readable(self) -> bool:
         """Whether any socket has a message; asking also re-arms the descriptors."""
-        # All are asked, not only the first that says yes.
-        return any([socket.get(zmq.EVENTS) & zmq.POLLIN for socket in self.sockets])
+        readable = False
+        for socket in self.sockets:  # all of them, not only the first that says yes
+            readable |= bool(int(socket.get(zmq.EVENTS)) & zmq.POLLIN)
+        return readable
 
     def drain(self, on_message: OnMessage, now: float) -> None:
         """Feeds what has arrived to the machine, a bounded number of messages from each gateway."""
         for number, socket in enumerate(self.sockets):
             for _ in range(_MAX_DRAIN):
-                if not socket.get(zmq.EVENTS) & zmq.POLLIN:
+                if not int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
                     break
                 message = sockets.receive(socket)
                 if message is None:

@@ -48,7 +48,7 @@ class _Face:
 
     def note(self, peer: bytes, frame: zmq.Frame) -> None:
         """Remembers where a new peer's messages come from."""
-        descriptor = int(frame.get(zmq.SRCFD))  # type: ignore[call-overload]
+        descriptor = int(frame.get(zmq.SRCFD))
         self.connections[peer] = descriptor, str(frame.get("Peer-Address"))
         self.peers[descriptor] = peer
 
@@ -152,11 +152,11 @@ class GatewayNode:
             head = socket.recv(zmq.NOBLOCK)
         else:
             frame = socket.recv(zmq.NOBLOCK, copy=False)
-            face.note(peer, frame)  # type: ignore[arg-type]
-            head = bytes(frame.buffer)  # type: ignore[attr-defined]
+            face.note(peer, frame)
+            head = bytes(frame.buffer)
         parts: list[Buffer] = []
         while socket.get(sockets.RECV_MORE):
-            parts.append(socket.recv(zmq.NOBLOCK, copy=False))  # type: ignore[arg-type]
+            parts.append(socket.recv(zmq.NOBLOCK, copy=False))
         return peer, head, parts
 
     def _drain_workers(self, now: float) -> None:
@@ -194,7 +194,7 @@ class GatewayNode:
     def _closed(self, face: _Face) -> list[bytes]:
         """Reads the monitor; returns the peers whose connections seem to have closed."""
         closed: list[bytes] = []
-        while face.monitor.get(zmq.EVENTS) & zmq.POLLIN:
+        while int(face.monitor.get(zmq.EVENTS)) & zmq.POLLIN:
             event = parse_monitor_message(face.monitor.recv_multipart())
             peer = face.peers.pop(event["value"], None)
             closed.append(peer or b"")

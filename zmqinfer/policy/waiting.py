@@ -19,9 +19,12 @@ class Waiter(Protocol):
 
     priority: int
     deadline: float
-    client: object
     home: str | None
     is_waiting: bool
+
+    @property
+    def client(self) -> object:
+        """Who sent it; clients take turns."""
 
 
 W = TypeVar("W", bound=Waiter)

@@ -1,0 +1,107 @@
+"""The `zmqinfer` command.
+
+    options    turns declared settings into options, with their environment variables
+    nodes      gateway, worker: one node in the foreground
+    up         gateways and workers of this machine, supervised
+    ask        status, models, ring, drain: questions to running gateways
+    infer      one request from the shell
+    bench      load and report
+
+Each command's module is imported when it is called: start-up matters for one that is called often.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from zmqinfer import __version__
+from zmqinfer.errors import ConfigError, Unavailable, UsageError, ZmqInferError
+
+__all__ = ["EXIT_FAILED", "EXIT_GAVE_UP", "EXIT_NOBODY", "EXIT_USAGE", "main"]
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_NOBODY = 3
+EXIT_GAVE_UP = 4
+
+_COMMANDS = {
+    "up": ("up", "Serve models or a function on this machine."),
+    "gateway": ("nodes", "Run one gateway in the foreground."),
+    "worker": ("nodes", "Run one worker in the foreground."),
+    "infer": ("infer", "Send one request."),
+    "status": ("ask", "Show gateways, workers and counters."),
+    "models": ("ask", "List the models that can be called."),
+    "ring": ("ask", "Show who owns which share of the keys."),
+    "drain": ("ask", "Let a worker finish what it holds and leave."),
+    "bench": ("bench", "Make load, check every answer, and report."),
+    "report": ("bench", "Draw the pictures and the report again."),
+}
+
+
+class _Lazy(click.Group):
+    """A group whose commands live in modules that are imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"zmqinfer.cli.{_COMMANDS[cmd_name][0]}")
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """Lists the commands without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_Lazy,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "ZMQINFER",
+        "max_content_width": 100,
+    },
+)
+@click.version_option(__version__, prog_name="zmqinfer")
+def cli() -> None:
+    """Serve models over ZeroMQ, where the unit on the wire is a batch, not a message.
+
+    Exit codes: 0 done or drained, 1 it ran and something failed, 2 wrong usage or configuration,
+    3 nobody there, 4 gave up on a crash loop.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and ends the process with its exit code; no traceback reaches a user."""
+    try:
+        code: Any = cli.main(arguments, prog_name="zmqinfer", standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (ConfigError, UsageError) as error:
+        code = _say(error, EXIT_USAGE)
+    except Unavailable as error:
+        code = _say(error, EXIT_NOBODY)
+    except ZmqInferError as error:
+        code = _say(error, EXIT_FAILED)
+    except BrokenPipeError:
+        # Whoever read our output has enough of it.
+        sys.stderr.close()
+        code = EXIT_FAILED
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(error: Exception, code: int) -> int:
+    name = f" ({error.code})" if isinstance(error, ZmqInferError) else ""
+    click.echo(f"zmqinfer: {error}{name}", err=True)
+    return code

@@ -1,0 +1,104 @@
+"""`zmqinfer gateway` and `zmqinfer worker`: one node in the foreground."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zmqinfer.cli.options import (
+    bound,
+    log_option,
+    refuse_beyond_loopback,
+    setting_options,
+    start_logging,
+    workers_option,
+)
+from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, GatewaySettings, WorkerSettings
+from zmqinfer.errors import ConfigError
+from zmqinfer.node.addresses import addresses_of
+from zmqinfer.tensor import NAME
+
+__all__ = ["gateway", "worker"]
+
+
+@click.command()
+@click.option("--clients", default=DEFAULT_CLIENTS, show_default=True, help="Where clients dial.")
+@click.option("--workers", default=DEFAULT_WORKERS, show_default=True, help="Where workers dial.")
+@setting_options(GatewaySettings)
+@log_option
+def gateway(clients: str, workers: str, log_level: str, **values: Any) -> None:
+    """Run one gateway in the foreground until SIGTERM or Ctrl-C."""
+    from zmqinfer.node.gateway import GatewayNode
+
+    addresses_of([clients, workers])
+    refuse_beyond_loopback(clients, workers)
+    settings = bound(GatewaySettings, values)
+    start_logging(log_level)
+    node = GatewayNode(clients, workers, settings)
+    _on_signals(node.stop)
+    node.run()
+
+
+@click.command()
+@click.option("--name", default=None, help="What the ring knows it by.  [default: host-pid]")
+@workers_option
+@click.option(
+    "--models",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A folder of model folders, instead of the shipped models; may be repeated.",
+)
+@click.option("--function", default=None, metavar="MODULE:CALLABLE", help="A function to serve instead of models.")
+@setting_options(WorkerSettings)
+@log_option
+def worker(
+    name: str | None,
+    gateways: list[str],
+    folders: tuple[Path, ...],
+    function: str | None,
+    log_level: str,
+    **values: Any,
+) -> None:
+    """Run one worker in the foreground until it is drained by SIGTERM, Ctrl-C or `zmqinfer drain`."""
+    settings = bound(WorkerSettings, values)
+    if name is not None and not NAME.fullmatch(name):
+        raise ConfigError(f"--name is {name!r}, expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -")
+    start_logging(log_level)
+    from zmqinfer.node.models import find_models, function_model, load_model, load_target
+    from zmqinfer.node.worker import WorkerNode
+    from zmqinfer.zoo import ZOO
+
+    if function is not None:
+        models = [function_model(load_target(function))]
+    else:
+        models = [load_model(config) for config in find_models(folders or [ZOO])]
+    node = WorkerNode(name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}", models, gateways, settings)
+    _on_signals(node.drain, node.stop)
+    click.echo(
+        f"worker {node.machine.name}: serving {', '.join(m.name for m in models)}; dialling {', '.join(gateways)}"
+    )
+    sys.stdout.flush()
+    node.run()
+    if node.machine.ended_by:
+        raise ConfigError(f"this worker ends: {node.machine.ended_by}")
+
+
+def _on_signals(first: Callable[[], None], second: Callable[[], None] | None = None) -> None:
+    """Calls `first` at the first SIGTERM or Ctrl-C, and `second` at the next."""
+    asked = False
+
+    def on_signal(_number: int, _frame: object) -> None:
+        nonlocal asked
+        (second if asked and second is not None else first)()
+        asked = True
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)

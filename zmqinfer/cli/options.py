@@ -1,0 +1,121 @@
+"""Options derived from the declared settings, and the addresses that all commands share."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, Settings
+from zmqinfer.errors import ConfigError
+from zmqinfer.node.addresses import addresses_of
+
+__all__ = [
+    "bound",
+    "clients_option",
+    "log_option",
+    "refuse_beyond_loopback",
+    "setting_options",
+    "start_logging",
+    "workers_option",
+]
+
+S = TypeVar("S", bound=Settings)
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def setting_options(settings: type[Settings], *names: str) -> Callable[[Command], Command]:
+    """Adds an option for each declared setting, or for those named."""
+
+    def add(command: Command) -> Command:
+        for one in reversed(list(settings.describe())):
+            if names and one.name not in names:
+                continue
+            unit = f" [{one.unit}]" if one.unit else ""
+            command = click.option(
+                f"--{one.name.replace('_', '-')}",
+                one.name,
+                type=click.Choice(one.choices) if one.choices else type(one.default),
+                default=one.default,
+                show_default=True,
+                show_envvar=False,
+                help=f"{one.meaning}{unit}",
+            )(command)
+        return command
+
+    return add
+
+
+def bound(settings: type[S], values: dict[str, Any]) -> S:
+    """Makes the settings out of a command's values; `ConfigError` names the option that is out of bounds."""
+    names = {one.name for one in settings.describe()}
+    try:
+        return settings(**{name: value for name, value in values.items() if name in names})
+    except ConfigError as error:
+        name, _, rest = str(error).partition(" ")
+        raise ConfigError(f"--{name.replace('_', '-')} {rest}") from error
+
+
+def clients_option(command: Command) -> Command:
+    """Adds `--gateway` for commands that are clients."""
+    return click.option(
+        "--gateway",
+        "-g",
+        "gateways",
+        multiple=True,
+        default=(DEFAULT_CLIENTS,),
+        show_default=True,
+        callback=lambda _ctx, _param, value: addresses_of(value),
+        help="The gateway's address for clients; several with commas or by repetition.",
+    )(command)
+
+
+def workers_option(command: Command) -> Command:
+    """Adds `--gateway` for workers."""
+    return click.option(
+        "--gateway",
+        "-g",
+        "gateways",
+        multiple=True,
+        default=(DEFAULT_WORKERS,),
+        show_default=True,
+        callback=lambda _ctx, _param, value: addresses_of(value),
+        help="The gateway's address for workers; several with commas or by repetition.",
+    )(command)
+
+
+def log_option(command: Command) -> Command:
+    """Adds `--log-level`."""
+    return click.option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        default="info",
+        show_default=True,
+        help="What to log on standard error.",
+    )(command)
+
+
+def start_logging(level: str) -> None:
+    """Sends log lines to standard error, one event a line."""
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
+
+
+def refuse_beyond_loopback(*addresses: str) -> None:
+    """Raises `ConfigError` for an address that others could reach: there are no keys yet to keep them out."""
+    for address in addresses:
+        scheme, _, rest = address.partition("://")
+        if scheme == "ipc":
+            continue
+        host = rest.rpartition(":")[0].strip("[]")
+        try:
+            is_own = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            is_own = False
+        if not is_own:
+            raise ConfigError(
+                f"{address} is reachable from other machines, and this version has no keys to tell friends from"
+                " strangers; bind 127.0.0.1 and reach it through a tunnel"
+            )

@@ -1,0 +1,109 @@
+"""A gateway and workers in threads of this process, for tests and notebooks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from zmqinfer.client import Client
+from zmqinfer.config import GatewaySettings, ModelSettings, WorkerSettings
+from zmqinfer.errors import Unavailable
+from zmqinfer.node.gateway import GatewayNode
+from zmqinfer.node.models import LoadedModel, function_model
+from zmqinfer.node.worker import WorkerNode
+
+__all__ = ["LocalCluster"]
+
+_START_S = 5.0
+_END_S = 5.0
+
+
+class LocalCluster:
+    """Serves one function: an array of n rows to an array of n rows, one call for each batch.
+
+    The model has the function's name. All run in this process and share its interpreter's lock, so
+    this is for tests and notebooks; `zmqinfer up` serves the same function from processes of its own.
+
+    Args:
+        function: the model.
+        workers: how many threads of workers; they call `function` at the same time.
+        settings: how batches are made.
+        gateway: settings of the gateway.
+        worker: settings of the workers.
+
+    Attributes:
+        address: what clients dial.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        workers: int = 2,
+        settings: ModelSettings | None = None,
+        gateway: GatewaySettings | None = None,
+        worker: WorkerSettings | None = None,
+    ) -> None:
+        self._models: list[LoadedModel] = [function_model(function, settings) for _ in range(workers)]
+        self._gateway_settings = gateway
+        self._worker_settings = worker
+        self._nodes: list[WorkerNode] = []
+        self._threads: list[threading.Thread] = []
+        self._gateway: GatewayNode | None = None
+        self._gateway_thread: threading.Thread | None = None
+        self.address = ""
+
+    def __enter__(self) -> Self:
+        gateway = self._gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", self._gateway_settings)
+        self._gateway_thread = self._start(gateway.run, "gateway")
+        self.address = gateway.clients_address
+        for number, model in enumerate(self._models, start=1):
+            node = WorkerNode(f"worker_{number}", [model], [gateway.workers_address], self._worker_settings)
+            self._nodes.append(node)
+            self._threads.append(self._start(node.run, f"worker_{number}"))
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def client(self, **settings: Any) -> Client:
+        """Returns a new client of this cluster; the caller closes it."""
+        return Client(self.address, **settings)
+
+    def close(self) -> None:
+        """Drains the workers, then ends the gateway."""
+        for node in self._nodes:
+            node.drain()
+        for node, thread in zip(self._nodes, self._threads, strict=True):
+            thread.join(_END_S)
+            node.stop()
+        if self._gateway is not None and self._gateway_thread is not None:
+            self._gateway.stop()
+            self._gateway_thread.join(_END_S)
+        self._nodes.clear()
+        self._threads.clear()
+        self._gateway = None
+
+    @staticmethod
+    def _start(run: Callable[[], None], name: str) -> threading.Thread:
+        thread = threading.Thread(target=run, name=f"zmqinfer-{name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _wait_ready(self) -> None:
+        give_up_at = time.monotonic() + _START_S
+        with self.client() as client:
+            while sum(worker["state"] == "ready" for worker in client.status()[0]["workers"]) < len(self._nodes):
+                if time.monotonic() > give_up_at:
+                    raise Unavailable(f"the workers were not ready within {_START_S:g} s")
+                time.sleep(0.002)
