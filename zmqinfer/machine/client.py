@@ -203,11 +203,15 @@ class ClientMachine:
             return
         # A wrong door, too many clients, a broken protocol: repeating it would be answered the same.
         status = Status.OVERLOADED if reason == "too many clients" else Status.PROTOCOL
-        calls = self._calls if reason != "too many clients" or not self._was_welcome else {}
-        for call in [call for call in calls.values() if call.link == number]:
-            del self._calls[call.tag]
-            self._wheel.remove(call, call.slot)
-            self._complete(call, status, f"gateway {link.address} refused this client: {detail}", None, _RAN_NO)
+        for call in [*self._calls.values(), *self._questions.values()]:
+            if call.link == number:
+                self._forget(call)
+                self._complete(call, status, f"gateway {link.address} refused this client: {detail}", None, _RAN_NO)
+
+    def _forget(self, call: Call) -> None:
+        self._calls.pop(call.tag, None)
+        self._questions.pop(call.tag, None)
+        self._wheel.remove(call, call.slot)
 
     def _greet(self, number: int, now: float) -> None:
         """Greets a gateway anew, with everything that is pending there behind the greeting."""

@@ -57,7 +57,8 @@ class GatewayMachine:
         settings: GatewaySettings,
         *,
         session: bytes,
-        agent: str,
+        version: str,
+        pid: int,
         addresses: tuple[str, str],
         first_tag: int,
         now: float,
@@ -66,14 +67,19 @@ class GatewayMachine:
 
         Args:
             session: 16 random bytes that name this life of the gateway.
+            version: of the release, and
+            pid: of the process: for `status` and the peers' logs.
             addresses: where clients and where workers dial, for error texts.
             first_tag: where the tags begin; random, so that two lives of a gateway share none.
         """
         self.settings = settings
+        self.version = version
+        self.pid = pid
         self.addresses = addresses
         self.started_at = now
         self.routes = Routes()
         self.admission = Admission(settings)
+        agent = f"zmqinfer/{version} pid {pid}"
         self.clients = Clients(self, session=session, agent=agent)
         self.workers = Workers(self, session=session, agent=agent)
         self.received = self.refused = self.accepted = self.answered = 0

@@ -41,7 +41,7 @@ def answer(gateway: GatewayMachine, kind: Kind, record: Record, now: float) -> R
 
 
 def status(gateway: GatewayMachine, now: float) -> dict[str, Any]:
-    """Returns one entry of `status --json`; who and where is added by the shell that knows it."""
+    """Returns one entry of `status --json`."""
     workers = [_worker(worker) for worker in gateway.workers.everyone()]
     total = sum(worker["weight"] for worker in workers if worker["state"] == "ready")
     for worker in workers:
@@ -49,6 +49,8 @@ def status(gateway: GatewayMachine, now: float) -> dict[str, Any]:
     return {
         "address": gateway.addresses[0],
         "workers_address": gateway.addresses[1],
+        "version": gateway.version,
+        "pid": gateway.pid,
         "uptime_s": round(now - gateway.started_at, 3),
         "ring_version": gateway.workers.ring_version(),
         "clients": len(gateway.clients),

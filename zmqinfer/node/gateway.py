@@ -77,7 +77,8 @@ class GatewayNode:
         self.machine = GatewayMachine(
             settings or GatewaySettings(),
             session=os.urandom(16),
-            agent=f"zmqinfer/{__version__} pid {os.getpid()}",
+            version=__version__,
+            pid=os.getpid(),
             addresses=(self.clients_address, self.workers_address),
             first_tag=int.from_bytes(os.urandom(7), "little") >> 8,
             now=time.monotonic(),
@@ -156,7 +157,7 @@ class GatewayNode:
             head = bytes(frame.buffer)
         parts: list[Buffer] = []
         while socket.get(sockets.RECV_MORE):
-            parts.append(socket.recv(zmq.NOBLOCK, copy=False))
+            parts.append(socket.recv(zmq.NOBLOCK, copy=False))  # type: ignore[arg-type]
         return peer, head, parts
 
     def _drain_workers(self, now: float) -> None:

@@ -1,0 +1,187 @@
+"""`status`, `models`, `ring` and `drain`: questions to running gateways."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from zmqinfer.cli import EXIT_NOBODY
+from zmqinfer.cli.options import clients_option
+from zmqinfer.errors import ConfigError, Unavailable, ZmqInferError
+
+__all__ = ["drain", "models", "ring", "status"]
+
+_timeout = click.option(
+    "--timeout-s", type=click.FloatRange(0.1, 300), default=5.0, show_default=True, help="How long to wait for answers."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+
+
+def _client(gateways: list[str], timeout_s: float) -> Any:
+    from zmqinfer.client import Client
+
+    return Client(gateways, connect_timeout_s=timeout_s)
+
+
+@click.command()
+@clients_option
+@click.option("--wait-workers", type=click.IntRange(0), default=0, help="Wait until so many workers are ready.")
+@_timeout
+@_json
+def status(gateways: list[str], wait_workers: int, timeout_s: float, as_json: bool) -> None:
+    """Show gateways, workers and counters."""
+    give_up_at = time.monotonic() + timeout_s
+    if wait_workers and not as_json:
+        click.echo(f"waiting for {wait_workers} ready workers, at most {timeout_s:g} s", err=True)
+    with _client(gateways, timeout_s) as client:
+        while True:
+            left_s = max(0.1, give_up_at - time.monotonic())
+            answers = client.status(timeout_s=left_s)
+            ready = min(sum(worker["state"] == "ready" for worker in one["workers"]) for one in answers)
+            if ready >= wait_workers:
+                break
+            if time.monotonic() >= give_up_at:
+                raise Unavailable(
+                    f"{ready} of {wait_workers} workers were ready after {timeout_s:g} s;"
+                    " start more with: zmqinfer worker"
+                )
+            time.sleep(0.05)
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "gateways": answers}, indent=2))
+        return
+    for one in answers:
+        _show(one)
+
+
+def _show(one: dict[str, Any]) -> None:
+    requests = one["requests"]
+    click.echo(
+        f"gateway {one['address']}  pid {one['pid']}  up {one['uptime_s']:.0f} s  version {one['version']}"
+        f"  ring {one['ring_version']}  clients {one['clients']}"
+    )
+    click.echo(
+        f"  requests  received {requests['received']:,}  refused {requests['refused']:,}"
+        f"  accepted {requests['accepted']:,}  answered {requests['answered']:,}  pending {requests['pending']:,}"
+        f"  queued {one['queued']['requests']:,}"
+    )
+    outcomes = "  ".join(f"{name} {count:,}" for name, count in requests["outcomes"].items())
+    click.echo(f"  outcomes  {outcomes or 'none yet'}")
+    rows = [("worker", "state", "share", "in flight", "credits", "answered", "batches", "mean batch", "models")]
+    rows += [
+        (
+            worker["name"],
+            worker["state"],
+            f"{worker['share']:.1%}",
+            f"{worker['in_flight']:,}",
+            f"{worker['credits']:,}",
+            f"{worker['answered']:,}",
+            f"{worker['batches']:,}",
+            f"{worker['mean_batch_size']:.1f}",
+            ", ".join(f"{model['name']}:{model['version']}" for model in worker["models"]),
+        )
+        for worker in one["workers"]
+    ]
+    _table(rows)
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if number in {0, 1, len(row) - 1} else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        click.echo("  " + "  ".join(cells).rstrip())
+
+
+@click.command()
+@clients_option
+@_timeout
+@_json
+def models(gateways: list[str], timeout_s: float, as_json: bool) -> None:
+    """List the models that can be called, with their inputs and outputs."""
+    from zmqinfer.signature import Signature
+
+    with _client(gateways, timeout_s) as client:
+        answer = client.models(timeout_s=timeout_s)[0]
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "models": answer}, indent=2))
+        return
+    if not answer:
+        click.echo("no model is served now; start a worker with: zmqinfer worker")
+    for one in answer:
+        signature = Signature.from_wire(one["signature"])
+        takes = ", ".join(f"{spec.name} {spec}" for spec in signature.inputs)
+        gives = ", ".join(f"{spec.name} {spec}" for spec in signature.outputs)
+        click.echo(
+            f"{one['name']} version {one['version']}: {takes} -> {gives}"
+            f"  (batches up to {one['max_batch_size']}, on {', '.join(one['workers'])})"
+        )
+
+
+@click.command()
+@clients_option
+@click.option("--explain", "key", help="Say the home of this key and who comes next.")
+@click.option("--without", help="Say which share of the keys would move if this worker left.")
+@click.option("--with", "joining", help="Say which share of the keys would move if a worker of this name joined.")
+@_timeout
+@_json
+def ring(
+    gateways: list[str], key: str | None, without: str | None, joining: str | None, timeout_s: float, as_json: bool
+) -> None:
+    """Show who owns which share of the keys."""
+    from zmqinfer.policy.ring import Ring, key_hash
+
+    with _client(gateways, timeout_s) as client:
+        one = client.status(timeout_s=timeout_s)[0]
+    weights = {worker["name"]: worker["weight"] for worker in one["workers"] if worker["state"] == "ready"}
+    if not weights:
+        raise Unavailable("no worker is ready, so nobody owns a key; start one with: zmqinfer worker")
+    present = Ring(weights)
+    share = present.share()
+    # Of shares relative to the weights: a worker of weight 2 should own twice as much.
+    fair = {name: weight / sum(weights.values()) for name, weight in weights.items()}
+    peak = max(share[name] / fair[name] for name in weights)
+    report: dict[str, Any] = {"schema": 1, "ring_version": present.version, "shares": share, "peak_to_mean": peak}
+    if key is not None:
+        report["key"] = {"key": key, "order": list(present.order(key_hash(key.encode())))}
+    if without is not None:
+        if without not in weights:
+            raise ConfigError(f"--without {without!r}: no such worker is ready; ready: {', '.join(sorted(weights))}")
+        report["moved_without"] = present.moved(Ring({n: w for n, w in weights.items() if n != without}))
+    if joining is not None:
+        if joining in weights:
+            raise ConfigError(f"--with {joining!r}: a worker of this name is there already; choose another")
+        report["moved_with"] = present.moved(Ring({**weights, joining: 1.0}))
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    click.echo(f"ring {present.version}: {len(weights)} workers, peak to mean {peak:.3f}")
+    _table([("worker", "weight", "share"), *((n, f"{weights[n]:g}", f"{share[n]:.2%}") for n in present.members)])
+    if key is not None:
+        home, *others = report["key"]["order"]
+        click.echo(f"key {key!r}: home {home}, then {', then '.join(others) or 'nobody'}")
+    if without is not None:
+        click.echo(f"without {without}: {report['moved_without']:.2%} of the keys would move")
+    if joining is not None:
+        click.echo(f"with {joining}: {report['moved_with']:.2%} of the keys would move")
+
+
+@click.command()
+@click.argument("name")
+@clients_option
+@_timeout
+def drain(name: str, gateways: list[str], timeout_s: float) -> None:
+    """Let worker NAME finish what it holds and leave, as SIGTERM to it does."""
+    with _client(gateways, timeout_s) as client:
+        try:
+            click.echo(client.drain(name, timeout_s=timeout_s))
+        except Unavailable as error:
+            click.echo(f"zmqinfer: {error}", err=True)
+            raise click.exceptions.Exit(EXIT_NOBODY) from error
+        except ZmqInferError as error:
+            raise ConfigError(str(error)) from error

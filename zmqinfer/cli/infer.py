@@ -1,0 +1,103 @@
+"""`zmqinfer infer`: one request from the shell."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from zmqinfer.cli.options import clients_option
+from zmqinfer.errors import ConfigError
+from zmqinfer.signature import Signature, TensorSpec
+from zmqinfer.tensor import DTYPES, Array
+
+__all__ = ["infer"]
+
+
+@click.command()
+@click.argument("model")
+@click.argument("file")
+@clients_option
+@click.option("--batch", is_flag=True, help="The leading axis of FILE is the row: send all rows as one call.")
+@click.option("--key", help="The routing key.")
+@click.option("--model-version", type=click.IntRange(1), help="The model's version.  [default: the latest]")
+@click.option("--deadline-s", type=click.FloatRange(0.001, 300), default=30.0, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="Write the result to this .npy file, not as JSON.")
+def infer(
+    model: str,
+    file: str,
+    gateways: list[str],
+    batch: bool,
+    key: str | None,
+    model_version: int | None,
+    deadline_s: float,
+    output: Path | None,
+) -> None:
+    """Send one request to MODEL with the array in FILE (.npy or .json, - for standard input) and print the result.
+
+    JSON is a list, or an object of lists by input name; its numbers take the dtype that the model declares.
+    """
+    from zmqinfer.client import Client
+
+    raw = _bytes_of(file)
+    with Client(gateways) as client:
+        inputs = _signature(client, model, model_version).inputs
+        x = _arrays(raw, file, inputs)
+        call = client.infer_batch if batch else client.infer
+        y = call(model, x, key=key, version=model_version, deadline_s=deadline_s)
+    if output is not None:
+        if isinstance(y, dict):
+            raise ConfigError(f"model {model!r} has several outputs, which .npy cannot hold; leave out --output")
+        np.save(output, y, allow_pickle=False)
+        return
+    plain: Any = {name: array.tolist() for name, array in y.items()} if isinstance(y, dict) else y.tolist()
+    click.echo(json.dumps(plain))
+
+
+def _bytes_of(file: str) -> bytes:
+    if file == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(file).read_bytes()
+    except OSError as cause:
+        raise ConfigError(f"{file} cannot be read ({cause.strerror}); give a .npy or .json file, or -") from cause
+
+
+def _signature(client: Any, model: str, version: int | None) -> Signature:
+    for one in client.models()[0]:
+        if one["name"] == model and version in {None, one["version"]}:
+            return Signature.from_wire(one["signature"])
+    return Signature((TensorSpec(""),), (TensorSpec(""),))
+
+
+def _arrays(raw: bytes, file: str, inputs: tuple[TensorSpec, ...]) -> Array | dict[str, Array]:
+    if raw[:6] == b"\x93NUMPY":
+        try:
+            array: Array = np.load(io.BytesIO(raw), allow_pickle=False)
+        except ValueError as cause:
+            raise ConfigError(f"{file} is no readable .npy file ({cause})") from cause
+        return array
+    try:
+        value = json.loads(raw)
+    except ValueError as cause:
+        raise ConfigError(f"{file} is neither .npy nor JSON ({cause})") from cause
+    declared = {spec.name: spec for spec in inputs}
+    if isinstance(value, dict):
+        return {name: _array(part, declared.get(name), file) for name, part in value.items()}
+    return _array(value, inputs[0] if len(inputs) == 1 else None, file)
+
+
+def _array(value: object, spec: TensorSpec | None, file: str) -> Array:
+    """Makes an array of JSON numbers, which have no dtype of their own: they take the declared one."""
+    try:
+        array = np.asarray(value, DTYPES.get(spec.dtype) if spec else None)
+    except (ValueError, TypeError, OverflowError) as cause:
+        raise ConfigError(f"{file} holds no regular array of numbers ({cause})") from cause
+    if array.dtype.kind not in "biuf":
+        raise ConfigError(f"{file} holds {array.dtype} values, expected numbers in lists of equal length")
+    return array

@@ -1,0 +1,164 @@
+"""`zmqinfer up`: gateways and workers of this machine, supervised."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import click
+
+from zmqinfer.cli import EXIT_GAVE_UP
+from zmqinfer.cli.options import log_option, refuse_beyond_loopback, start_logging
+from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS
+from zmqinfer.errors import ConfigError, ZmqInferError
+from zmqinfer.node.addresses import addresses_of, shifted
+
+__all__ = ["up"]
+
+_START_S = 30.0
+_GATEWAY_GRACE_S = 3.0
+_LOOK_S = 0.1
+
+
+@click.command()
+@click.argument("target", metavar="[MODULE:CALLABLE]", required=False)
+@click.option("--workers", "count", type=click.IntRange(1, 256), default=3, show_default=True, help="How many workers.")
+@click.option("--gateways", type=click.IntRange(1, 64), default=1, show_default=True, help="How many gateways.")
+@click.option("--clients", default=DEFAULT_CLIENTS, show_default=True, help="Where clients dial.")
+@click.option("--workers-at", default=DEFAULT_WORKERS, show_default=True, help="Where workers dial.")
+@click.option("--models", "folders", multiple=True, type=click.Path(path_type=Path), help="Folders of model folders.")
+@click.option(
+    "--max-batch-size", type=click.IntRange(0, 65_536), default=0, help="Overrides the models' own; 0 leaves them."
+)
+@click.option(
+    "--drain-grace-s", type=float, default=30.0, show_default=True, help="How long workers may take to finish."
+)
+@log_option
+def up(
+    target: str | None,
+    count: int,
+    gateways: int,
+    clients: str,
+    workers_at: str,
+    folders: tuple[Path, ...],
+    max_batch_size: int,
+    drain_grace_s: float,
+    log_level: str,
+) -> None:
+    """Serve models, or a function, on this machine until Ctrl-C, which drains.
+
+    Without MODULE:CALLABLE and --models the shipped models are served: digits, echo and sleep.
+    """
+    from zmqinfer.launch.supervisor import Child, Supervisor
+
+    addresses_of([clients, workers_at])
+    refuse_beyond_loopback(clients, workers_at)
+    _check_models(target, folders)
+    start_logging(log_level)
+    level = ["--log-level", log_level]
+    doors = [(shifted(clients, number), shifted(workers_at, number)) for number in range(gateways)]
+    for door in doors:
+        _check_free(*door)
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    # Before NumPy is loaded: three workers on two cores must not fight over them.
+    environment = {
+        name: os.environ.get(name, threads)
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    }
+    gateway_children = [
+        Child(f"gateway_{number}", ["gateway", "--clients", door[0], "--workers", door[1], *level])
+        for number, door in enumerate(doors)
+    ]
+    what = ["--function", target] if target else [part for folder in folders for part in ("--models", str(folder))]
+    dial = ",".join(door[1] for door in doors)
+    worker_children = [
+        Child(
+            f"worker_{number}",
+            [
+                "worker", "--name", f"worker_{number}", "--gateway", dial, *what,
+                "--max-batch-size", str(max_batch_size),
+                "--drain-grace-s", str(drain_grace_s), *level,
+            ],
+            environment,
+        )
+        for number in range(1, count + 1)
+    ]  # fmt: skip
+    supervisor = Supervisor([*gateway_children, *worker_children])
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    for child in supervisor.children:
+        child.start()
+    announcer = threading.Thread(
+        target=_announce, args=([door[0] for door in doors], dial, count, stopping), daemon=True
+    )
+    announcer.start()
+    try:
+        while not (stopping.wait(_LOOK_S) or supervisor.gave_up or all(c.is_done for c in supervisor.children)):
+            supervisor.tend(time.monotonic())
+    finally:
+        stopping.set()
+        # Workers first: the gateways must be there to hear their last replies.
+        supervisor.stop(worker_children, drain_grace_s + 1.0)
+        supervisor.stop(gateway_children, _GATEWAY_GRACE_S)
+    if supervisor.gave_up:
+        click.echo(f"zmqinfer: up gave up: {supervisor.gave_up}", err=True)
+        code = 2 if "exit code 2" in supervisor.gave_up else EXIT_GAVE_UP
+        raise click.exceptions.Exit(code)
+    click.echo("drained and stopped")
+
+
+def _check_models(target: str | None, folders: tuple[Path, ...]) -> None:
+    """Finds mistakes before any process is started; the models themselves are loaded by the workers."""
+    if target and folders:
+        raise ConfigError("both MODULE:CALLABLE and --models were given, expected one; drop the other")
+    from zmqinfer.node.models import find_models, load_target
+
+    if target:
+        load_target(target)
+    elif folders:
+        find_models(folders)
+
+
+def _check_free(*addresses: str) -> None:
+    """Raises `ConfigError` for a port that is taken, before anything is started."""
+    from zmqinfer.node import sockets
+
+    context = sockets.new_context()
+    try:
+        for address in addresses:
+            try:
+                socket = sockets.router(context, address)
+            except ConfigError as error:
+                raise ConfigError(f"{error}, with --clients and --workers-at") from error
+            socket.close(0)
+    finally:
+        context.destroy(linger=0)
+
+
+def _announce(clients: list[str], workers: str, count: int, stopping: threading.Event) -> None:
+    """Says one line when everybody is there; a thread, for the supervisor must not wait for it."""
+    from zmqinfer.client import Client
+
+    started_at = time.monotonic()
+    with Client(clients, connect_timeout_s=_START_S) as client:
+        while not stopping.wait(0.05):
+            try:
+                gateways = client.status(timeout_s=1.0)
+            except ZmqInferError:
+                continue
+            if all(sum(worker["state"] == "ready" for worker in one["workers"]) >= count for one in gateways):
+                break
+            if time.monotonic() - started_at > _START_S:
+                click.echo(f"still waiting for {count} workers after {_START_S:g} s; see the log above", err=True)
+                started_at = float("inf")
+        else:
+            return
+        models = sorted({f"{one['name']}" for answer in client.models() for one in answer})
+    click.echo(
+        f"ready: {', '.join(models)} on {count} workers; clients dial {','.join(clients)}, workers dial {workers};"
+        " Ctrl-C drains"
+    )

@@ -1,0 +1,134 @@
+"""Child processes that are restarted when they die.
+
+For `zmqinfer up`. Restarting is owned by exactly one party: here it is this one. A child that exits
+with 0 was drained and stays down; one that dies comes back after a back-off of 0.5 to 30 s; five
+deaths within a minute are a crash loop, and the supervisor gives up on all rather than hide it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from zmqinfer.node.report import Report
+
+__all__ = ["Child", "Supervisor"]
+
+MAX_DEATHS = 5
+DEATHS_WITHIN_S = 60.0
+BACKOFF_S = 0.5
+MAX_BACKOFF_S = 30.0
+_LOOK_S = 0.05
+_USAGE = 2
+
+
+@dataclass
+class Child:
+    """One process that should run.
+
+    Attributes:
+        name: for people.
+        command: arguments after `python -m zmqinfer`.
+        environment: what is added to ours.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    deaths: deque[float] = field(default_factory=deque)
+    restart_at: float | None = None
+    is_done: bool = False
+
+    def start(self) -> None:
+        """Starts the process. Ctrl-C at our terminal is for us to pass on, in our order."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "zmqinfer", *self.command],
+            env={**os.environ, **self.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            process_group=0,
+        )
+        self.restart_at = None
+
+    @property
+    def pid(self) -> int:
+        """The process's id, 0 while it is down."""
+        return self.process.pid if self.process is not None and self.process.poll() is None else 0
+
+
+class Supervisor:
+    """Keeps children running until it is told to stop, or gives up."""
+
+    def __init__(self, children: Sequence[Child]) -> None:
+        self.children = list(children)
+        self.gave_up = ""
+        self._report = Report("up")
+
+    def tend(self, now: float) -> None:
+        """Looks after every child once: notices deaths, restarts what is due."""
+        for child in self.children:
+            if child.is_done:
+                continue
+            if child.restart_at is not None:
+                if now >= child.restart_at:
+                    child.start()
+                    self._report.info("restarted", child=child.name, pid=child.pid)
+                continue
+            assert child.process is not None
+            code = child.process.poll()
+            if code is not None:
+                self._on_exit(child, code, now)
+
+    def _on_exit(self, child: Child, code: int, now: float) -> None:
+        if code == 0:
+            child.is_done = True
+            self._report.info("drained, not restarted", child=child.name)
+            return
+        child.deaths.append(now)
+        while child.deaths and now - child.deaths[0] > DEATHS_WITHIN_S:
+            child.deaths.popleft()
+        if code == _USAGE:
+            # Wrong configuration does not mend itself; the child has said what is wrong.
+            self.gave_up = f"{child.name} cannot start (exit code 2, see its sentence above)"
+            return
+        if len(child.deaths) >= MAX_DEATHS:
+            self.gave_up = (
+                f"{child.name} died {len(child.deaths)} times within {DEATHS_WITHIN_S:g} s,"
+                f" the last time with {_described(code)}; mend the cause and start again"
+            )
+            return
+        wait_s = min(BACKOFF_S * 2 ** (len(child.deaths) - 1), MAX_BACKOFF_S)
+        child.restart_at = now + wait_s
+        self._report.warning("died", child=child.name, how=_described(code), restart_in_s=wait_s)
+
+    def stop(self, children: Sequence[Child], grace_s: float) -> None:
+        """Ends children with SIGTERM and, after `grace_s`, with SIGKILL; returns when none is left."""
+        running = [child.process for child in children if child.process is not None]
+        for process in running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        give_up_at = time.monotonic() + grace_s
+        for process in running:
+            while process.poll() is None and time.monotonic() < give_up_at:
+                time.sleep(_LOOK_S)
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        for child in children:
+            child.is_done = True
+
+
+def _described(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"
