@@ -262,6 +262,10 @@ class AsyncClient:
         """Returns what each gateway tells of itself: the entries of `zmqinfer status --json`."""
         return [json.loads(reply[2]) for reply in await self._ask(Kind.STATS, ["status", None], timeout_s)]
 
+    async def models(self, *, timeout_s: float = 5.0) -> list[list[dict[str, Any]]]:
+        """Returns for each gateway the models that can be called now."""
+        return [json.loads(reply[2]) for reply in await self._ask(Kind.STATS, ["models", None], timeout_s)]
+
     async def _ask(self, kind: Kind, words: Record, timeout_s: float) -> list[Record]:
         loop = self._attach()
         self._connection.check_open()

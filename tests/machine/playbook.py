@@ -14,6 +14,7 @@ from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.gateway import GatewayMachine
 from zmqinfer.machine.outbox import Outbox
+from zmqinfer.machine.snapshot import status
 from zmqinfer.policy.ring import key_hash
 from zmqinfer.records import REQUEST_ID, TAG, Kind, Record
 from zmqinfer.wire import decode, encode
@@ -224,12 +225,8 @@ class Playbook:
         return self
 
     def status(self) -> dict[str, Any]:
-        """What `status --json` shows, asked for by a passing client."""
-        peer = "passer-by"
-        self.greets(peer).hears(peer, Kind.STATS, [1, "status", None])
-        value = json.loads(self.says(peer, Kind.STATS)[2])
-        self.said(peer, Kind.WELCOME)
-        self.hears(peer, Kind.DISCONNECT, ["closing", ""])
+        """What `status --json` shows."""
+        value = json.loads(json.dumps(status(self.machine, self.now)))
         assert isinstance(value, dict)
         return value
 

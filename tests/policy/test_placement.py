@@ -72,6 +72,19 @@ def test_home_takes_what_it_can() -> None:
     placement.check()
 
 
+def test_home_that_fits_is_found_without_asking_the_others() -> None:
+    """The common case is two look-ups, up to the last row of the bound and for any request to an idle one."""
+    placement = Placement([Holder(f"swift-{i}", 1.0, PLENTY) for i in range(4)])
+    home = placement.preferred(KEY)
+    placement.take(home, 5)
+    placement.take(placement._holders[next(n for n in placement.ring.members if n != home.name)], 11)
+    alone = Placement([Holder("swift", 1.0, 8)])
+
+    assert placement.place(KEY, 1) is home
+    assert alone.place(KEY, 100) is alone.preferred(KEY)
+    assert placement.ring._orders == alone.ring._orders == {}
+
+
 def test_place_changes_nothing() -> None:
     """Only `take` counts."""
     placement = placement_of(4)

@@ -28,10 +28,11 @@ class Call:
 
     Attributes:
         owner: whatever the shell wants back beside the reply.
-        link: the number of the gateway that has it, or None for a question to one gateway alone.
+        kind: REQUEST, or STATS or ADMIN for a question to one gateway.
+        link: the number of the gateway that has it.
     """
 
-    __slots__ = ("deadline", "link", "owner", "record", "size", "slot", "tag")
+    __slots__ = ("deadline", "kind", "link", "owner", "record", "size", "slot", "tag")
 
     def __init__(self, owner: object, tag: int, record: Record, deadline: float, size: int, link: int) -> None:
         self.owner = owner
@@ -40,6 +41,7 @@ class Call:
         self.deadline = deadline
         self.size = size
         self.link = link
+        self.kind = Kind.REQUEST
 
     slot: int
 
@@ -125,6 +127,7 @@ class ClientMachine:
         self._tag += 1
         record = [self._tag, *words]
         call = Call(owner, self._tag, record, deadline, 0, number)
+        call.kind = kind
         if not self.pending:
             self._rouse(now)
         self._questions[self._tag] = call
@@ -221,6 +224,9 @@ class ClientMachine:
         for call in self._calls.values():
             if call.link == number:
                 link.outbox.put_request(call.record, call.deadline, call.size)
+        for question in self._questions.values():
+            if question.link == number:
+                link.outbox.put(question.kind, question.record)
 
     def _review_choice(self) -> None:
         up = [number for number, link in enumerate(self.links) if link.state is LinkState.UP]

@@ -24,6 +24,8 @@ __all__ = ["BatchLimits", "Batcher", "Item"]
 
 # The load up to which a smaller batch is thought to keep up with the arrivals.
 _TARGET_LOAD = 0.95
+# The shells' timers count in milliseconds: who waits less than two waits for nothing but the timer.
+_LEAST_WAIT_S = 0.002
 
 
 class Item(Protocol):
@@ -201,7 +203,8 @@ class Batcher(Generic[I]):
         missing = min(wanted, self._limits.max_rows) - rows
         if missing < 1 or rate <= 0:
             return 0.0
-        return min(missing / rate, curve.a_s, self._limits.max_wait_s)
+        patience = min(missing / rate, curve.a_s, self._limits.max_wait_s)
+        return patience if patience >= _LEAST_WAIT_S else 0.0
 
     def check(self) -> None:
         """Asserts that the sums agree with the items."""

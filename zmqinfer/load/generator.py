@@ -1,0 +1,179 @@
+"""Makes the load and checks every answer.
+
+Closed loop: so many tasks each send their next request when the last was answered. Open loop:
+requests leave at random instants of a given rate whether or not the earlier ones were answered,
+and each one's latency counts from the instant at which it *should* have left; a generator that
+falls behind, or a server that stalls, cannot hide the wait.
+
+The answers are kept and compared when the round is over, so checking costs no latency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from zmqinfer.aio import AsyncClient
+from zmqinfer.errors import ZmqInferError
+from zmqinfer.load.results import Batching, ClosedLoop, OpenLoop, Round, Scenario
+from zmqinfer.load.statistics import Latencies
+from zmqinfer.load.workload import Workload
+from zmqinfer.machine.codec import Output
+
+__all__ = ["PRESETS", "Progress", "run_scenario"]
+
+PRESETS = {
+    "light": ClosedLoop(concurrency=20, requests=1_000),
+    "medium": ClosedLoop(concurrency=50, requests=5_000),
+    "heavy": ClosedLoop(concurrency=100, requests=10_000),
+}
+WARM_UP_REQUESTS = 200
+MIN_ROUNDS = 3
+MIN_SECONDS = 3.0
+# A closed loop so fast that its rounds take milliseconds would run hundreds; more tell nothing more.
+MAX_ROUNDS = 200
+
+# Called with how many answers there are so far.
+Progress = Callable[[int], None]
+
+
+class _Collector:
+    """What came of the requests of one round."""
+
+    def __init__(self, workload: Workload, progress: Progress | None) -> None:
+        self._workload = workload
+        self._progress = progress
+        self._asked: list[int] = []
+        self._got: list[Output] = []
+        self._latencies_ms: list[float] = []
+        self._failures: Counter[str] = Counter()
+        self._answers = 0
+
+    async def ask(self, client: AsyncClient, number: int, intended_at: float) -> None:
+        """Sends input `number` and keeps what comes."""
+        workload = self._workload
+        which = number % len(workload.inputs)
+        try:
+            y = await client.infer(workload.model, workload.inputs[which])
+        except ZmqInferError as error:
+            self._failures[error.code] += 1
+        else:
+            self._latencies_ms.append((time.perf_counter() - intended_at) * 1e3)
+            self._asked.append(which)
+            self._got.append(y)
+        self._answers += 1
+        if self._progress is not None and not self._answers & 255:
+            self._progress(256)
+
+    def round(self, wall_s: float) -> Round:
+        """Checks every answer and returns the round; a wrong answer's latency does not count."""
+        wrong = self._workload.wrong(self._asked, self._got)
+        latencies = np.asarray(self._latencies_ms)
+        if wrong:
+            right = [not self._workload.wrong([which], [y]) for which, y in zip(self._asked, self._got, strict=True)]
+            latencies = latencies[np.asarray(right)]
+        sent = len(self._got) + sum(self._failures.values())
+        return Round(sent, wall_s, Latencies.of(latencies), dict(self._failures), wrong)
+
+
+async def run_scenario(
+    client: AsyncClient,
+    name: str,
+    workload: Workload,
+    load: ClosedLoop | OpenLoop,
+    *,
+    batching: Batching | None = None,
+    progress: Progress | None = None,
+) -> Scenario:
+    """Warms up, runs rounds until there are at least 3 of them and 3 s have passed, and returns all."""
+    warm_up = _Collector(workload, None)
+    await _closed(client, warm_up, ClosedLoop(min(20, WARM_UP_REQUESTS), WARM_UP_REQUESTS))
+    before = await client.status()
+    cpu_before = time.process_time()
+    rounds: list[Round] = []
+    spent_s = cpu_s = 0.0
+    while len(rounds) < MAX_ROUNDS and (spent_s < MIN_SECONDS or len(rounds) < MIN_ROUNDS):
+        collector = _Collector(workload, progress)
+        cpu_before = time.process_time()
+        began = time.perf_counter()
+        if isinstance(load, ClosedLoop):
+            await _closed(client, collector, load)
+        else:
+            await _open(client, collector, load, seed=len(rounds))
+        wall_s = time.perf_counter() - began
+        cpu_s += time.process_time() - cpu_before
+        spent_s += wall_s
+        rounds.append(collector.round(wall_s))
+        if isinstance(load, OpenLoop):
+            break
+    after = await client.status()
+    requests, mean_batch_size = _difference(before, after)
+    return Scenario(
+        name,
+        workload.model,
+        load,
+        tuple(rounds),
+        worker_requests=requests,
+        mean_batch_size=mean_batch_size,
+        client_cpu_s=cpu_s,
+        batching=batching,
+    )
+
+
+async def _closed(client: AsyncClient, collector: _Collector, load: ClosedLoop) -> None:
+    numbers = iter(range(load.requests))
+
+    async def caller() -> None:
+        for number in numbers:
+            await collector.ask(client, number, time.perf_counter())
+
+    await asyncio.gather(*(caller() for _ in range(load.concurrency)))
+
+
+async def _open(client: AsyncClient, collector: _Collector, load: OpenLoop, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    count = max(1, round(load.rate_per_s * load.duration_s))
+    began = time.perf_counter()
+    intended = began + np.cumsum(random.exponential(1 / load.rate_per_s, count))
+    tasks: set[asyncio.Task[None]] = set()
+    for number, at in enumerate(intended.tolist()):
+        wait_s = at - time.perf_counter()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        elif not number & 15:
+            await asyncio.sleep(0)
+        task = asyncio.create_task(collector.ask(client, number, at))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    if tasks:
+        await asyncio.gather(*tasks)
+
+
+def _difference(before: list[dict[str, object]], after: list[dict[str, object]]) -> tuple[dict[str, int], float | None]:
+    """Returns the requests of each worker and the mean batch size between two looks at the gateways' counters."""
+
+    def counters(gateways: list[dict[str, object]]) -> dict[str, tuple[int, float, float]]:
+        found: dict[str, tuple[int, float, float]] = {}
+        for gateway in gateways:
+            for worker in gateway["workers"]:  # type: ignore[attr-defined]
+                answered, batches, rows = found.get(worker["name"], (0, 0.0, 0.0))
+                found[worker["name"]] = (
+                    answered + worker["answered"],
+                    batches + worker["batches"],
+                    rows + worker["batches"] * worker["mean_batch_size"],
+                )
+        return found
+
+    first, last = counters(before), counters(after)
+    # A worker that joined meanwhile began at nothing; one that restarted counts from nothing again.
+    past = {name: first.get(name, (0, 0.0, 0.0)) for name in last}
+    requests = {
+        name: counts[0] - (past[name][0] if counts[0] >= past[name][0] else 0) for name, counts in sorted(last.items())
+    }
+    batches = sum(counts[1] for counts in last.values()) - sum(counts[1] for counts in past.values())
+    rows = sum(counts[2] for counts in last.values()) - sum(counts[2] for counts in past.values())
+    return requests, rows / batches if batches > 0 and rows > 0 else None
