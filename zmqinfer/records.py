@@ -10,6 +10,7 @@ are rare and are checked by tables, which also word the errors.
 from __future__ import annotations
 
 import enum
+import reprlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -34,6 +35,8 @@ MAX_COUNT = 2**53
 MAX_TEXT = 4_096
 PRIORITIES = 8
 SESSION_BYTES = 16
+# msgpack unpacks 1,000 levels of lists and, in older releases, packs only 511.
+MAX_NESTING = 8
 
 
 class Kind(enum.IntEnum):
@@ -105,7 +108,7 @@ def _check_requests(records: list[Record]) -> None:
             rows,
             layout,
             payload,
-        ) = record if len(record) == REQUEST_FIELDS else record[:REQUEST_FIELDS]
+        ) = record if len(record) == REQUEST_FIELDS else _known(record, REQUEST_FIELDS)
         if not (
             type(tag) is int
             and 0 <= tag <= MAX_TAG
@@ -148,7 +151,7 @@ def _check_replies(records: list[Record]) -> None:
             batch_rows,
             queue,
             compute,
-        ) = record if len(record) == REPLY_FIELDS else record[:REPLY_FIELDS]
+        ) = record if len(record) == REPLY_FIELDS else _known(record, REPLY_FIELDS)
         if not (
             type(tag) is int
             and 0 <= tag <= MAX_TAG
@@ -176,6 +179,16 @@ def _check_replies(records: list[Record]) -> None:
             and 0 <= compute <= MAX_COUNT
         ):
             raise ProtocolError(_first_bad("REPLY", record, _REPLY_RULES))
+
+
+def _known(record: Record, fields: int) -> Record:
+    """The known fields. Those behind them are forwarded, so they must be such as msgpack packs again at any hop."""
+    level = record[fields:]
+    for _ in range(MAX_NESTING):
+        level = [inner for value in level if type(value) is list for inner in value]
+    if level:
+        raise ProtocolError(f"a record with more than {MAX_NESTING} nested lists behind its {fields} fields")
+    return record[:fields]
 
 
 Rule: TypeAlias = tuple[str, Callable[[Any], bool]]
@@ -359,7 +372,7 @@ def _check_control(kind: Kind, rules: tuple[Rule, ...]) -> Callable[[list[Record
 def _first_bad(kind: str, record: Record, rules: tuple[Rule, ...]) -> str:
     for (what, rule), field in zip(rules, record, strict=False):
         if not rule(field):
-            return f"a {kind} with a bad {what}; {type(field).__name__} {str(field)[:32]!r} came"
+            return f"a {kind} with a bad {what}; {type(field).__name__} {reprlib.repr(field)[:32]} came"
     return f"a {kind} whose result does not go with its status"
 
 

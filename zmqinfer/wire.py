@@ -9,13 +9,14 @@ Everything read here is hostile until checked: any bytes give records or one `Pr
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 
 import msgpack
 
 from zmqinfer.errors import ProtocolError
 from zmqinfer.records import CHECKS, MAX_RECORDS, MAX_TEXT, PAYLOAD_AT, Kind, Record
-from zmqinfer.tensor import MAX_LAYOUT_BYTES, Buffer, payload_bytes
+from zmqinfer.tensor import Buffer, payload_bytes
 
 __all__ = ["MAX_HEAD_BYTES", "MAX_PARTS", "VERSION", "decode", "encode"]
 
@@ -26,6 +27,8 @@ MAX_PARTS = 64
 # Of out-of-band bytes in a message of several records. A multipart message is delivered only when it is
 # whole: one of 30 MB would delay its first record, and every heartbeat behind it.
 MAX_BUNDLE_BYTES = 2**20
+# Of a head: what is not its records.
+_FRAMING_BYTES = 8
 
 
 def encode(kind: Kind, records: list[Record], size: int) -> Iterator[tuple[int, list[Buffer]]]:
@@ -37,14 +40,17 @@ def encode(kind: Kind, records: list[Record], size: int) -> Iterator[tuple[int, 
         size: what the payloads come to in bytes; exact enough when it errs upwards.
     """
     at = PAYLOAD_AT.get(kind, -1)
-    # The common case: one message without parts. The head is measured after packing, being hardly ever too big.
-    small = len(records) <= MAX_RECORDS and size <= MAX_BUNDLE_BYTES // 2
-    if small and (at < 0 or not any(type(record[at]) is list for record in records)):
-        head = msgpack.packb((VERSION, kind, records))
+    # The common case: no parts. The head is measured after packing, being hardly ever too big.
+    if size > MAX_BUNDLE_BYTES // 2 or (at >= 0 and any(type(record[at]) is list for record in records)):
+        yield from _split(kind, records, at)
+        return
+    for first in range(0, max(1, len(records)), MAX_RECORDS):
+        group = records if len(records) <= MAX_RECORDS else records[first : first + MAX_RECORDS]
+        head = msgpack.packb((VERSION, kind, group))
         if len(head) <= MAX_HEAD_BYTES:
-            yield len(records), [head]
-            return
-    yield from _split(kind, records, at)
+            yield len(group), [head]
+        else:
+            yield from _split(kind, group, at)
 
 
 def _split(kind: Kind, records: list[Record], at: int) -> Iterator[tuple[int, list[Buffer]]]:
@@ -56,11 +62,13 @@ def _split(kind: Kind, records: list[Record], at: int) -> Iterator[tuple[int, li
         payload = record[at] if at >= 0 else b""
         mine = payload if type(payload) is list else []
         mine_bytes = payload_bytes(mine)
-        # What the head grows by: the inline payload, and the other fields by their largest size.
-        head_bytes = (0 if mine else len(payload or b"")) + MAX_LAYOUT_BYTES + MAX_TEXT + 1024
+        # What the head grows by. Measured: sentences, answers and fields that are only passed on have no bound of
+        # their own that would serve as an estimate.
+        indexed = [*record[:at], list(range(len(mine))), *record[at + 1 :]] if mine else record
+        head_bytes = len(msgpack.packb(indexed))
         if group and (
             len(group) == MAX_RECORDS
-            or inline + head_bytes > MAX_HEAD_BYTES
+            or _FRAMING_BYTES + inline + head_bytes > MAX_HEAD_BYTES
             or len(parts) + len(mine) > MAX_PARTS
             or (mine and out_of_band + mine_bytes > MAX_BUNDLE_BYTES)
         ):
@@ -100,9 +108,11 @@ def decode(head: bytes, parts: list[Buffer]) -> tuple[Kind, list[Record]]:
         )
     check = CHECKS.get(kind) if type(kind) is int else None
     if check is None:
-        raise ProtocolError(f"kind {str(kind)[:16]} is not known in version {VERSION}")
+        raise ProtocolError(f"kind {reprlib.repr(kind)[:16]} is not known in version {VERSION}")
     if type(records) is not list or len(records) > MAX_RECORDS:
         raise ProtocolError(f"records that are no list of at most {MAX_RECORDS}")
+    if not records and kind != Kind.HEARTBEAT:
+        raise ProtocolError(f"a {Kind(kind).name} with no records, expected 1 to {MAX_RECORDS}")
     check(records)
     if parts or kind in PAYLOAD_AT:
         _attach(records, parts, PAYLOAD_AT.get(Kind(kind), -1))

@@ -77,7 +77,8 @@ class Playbook:
         self.machine = GatewayMachine(
             settings or GatewaySettings(),
             session=session_of("gateway"),
-            agent="test",
+            version="1.2.3",
+            pid=4711,
             addresses=("tcp://front:5555", "tcp://back:5556"),
             first_tag=10**6,
             now=START - age_s,

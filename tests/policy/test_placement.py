@@ -227,6 +227,18 @@ def test_holder_above_its_bound_takes_nothing_though_it_alone_has_credit() -> No
     assert placement.place(KEY, 1) is None
 
 
+def test_holder_of_two_rows_takes_another_when_it_alone_has_credit() -> None:
+    """It holds no more than the bound, however small its share; nobody who could take the row holds less."""
+    heavy, light = Holder("heavy", 9.9, 1), Holder("light", 0.1, PLENTY)
+    placement = Placement([heavy, light])
+    placement.take(heavy, 1)
+    placement.take(light, 2)
+
+    assert placement.place(KEY, 1) is light
+    placement.take(light, 1)
+    assert placement.place(KEY, 1) is None
+
+
 def test_without_holders_nobody_takes_anything() -> None:
     """A model whose workers are all gone."""
     placement: Placement[Holder] = Placement([])

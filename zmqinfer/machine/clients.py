@@ -69,6 +69,10 @@ class Clients:
     def _on_hello(self, peer: Peer, record: Record) -> None:
         session: bytes = record[0]
         client = self._by_session.get(session)
+        earlier = self._by_peer.get(peer)
+        if earlier is not None and earlier is not client:
+            # A connection has one session; another one on it would be left behind, and nobody would end it.
+            self._end(earlier)
         if client is None:
             limit = self._gateway.settings.max_clients
             if len(self._by_session) >= limit:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zmqinfer.records import PRIORITY, ROWS, Record
+from zmqinfer.records import MODEL_VERSION, PRIORITY, ROWS, Record
 
 if TYPE_CHECKING:
     from zmqinfer.machine.members import ClientSession
@@ -32,10 +32,11 @@ class Flight:
         slot: its slot in the timing wheel.
         patience: until when it waits for a first worker of its model, or None.
         losses: how many workers were lost with it.
+        version: the one that the client asked for, or None; the record's is rewritten to the one served.
     """
 
     __slots__ = ("client", "client_tag", "deadline", "engine", "home", "is_waiting", "key_hash", "losses",
-                 "patience", "priority", "record", "route", "rows", "size", "slot", "tag")  # fmt: skip
+                 "patience", "priority", "record", "route", "rows", "size", "slot", "tag", "version")  # fmt: skip
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Flight:
         self.route = route
         self.rows: int = record[ROWS]
         self.priority: int = record[PRIORITY]
+        self.version: int | None = record[MODEL_VERSION]
         self.engine: Engine | None = None
         self.is_waiting = False
         self.losses = 0

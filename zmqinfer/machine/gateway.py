@@ -27,6 +27,7 @@ from zmqinfer.records import (
     MODEL_VERSION,
     OUTPUT,
     PAYLOAD,
+    RAN,
     REQUEST_ID,
     STATUS,
     TAG,
@@ -145,9 +146,10 @@ class GatewayMachine:
         if flight.deadline <= now:
             self._end(flight, Status.DEADLINE_EXCEEDED, "the time was up on arrival", where="network")
             return
-        if not route.waiting:
+        if not route.waiting or route in self._keyed:
             engine = route.placement.place(flight.key_hash, flight.rows)
-            if engine is not None:
+            # Those who wait may all wait for other workers: this one must not be idle meanwhile.
+            if engine is not None and (not route.waiting or route.waiting.best(engine.name) is None):
                 self._dispatch(flight, engine)
                 return
         if not route.engines:
@@ -193,7 +195,7 @@ class GatewayMachine:
     def replace(self, flights: list[Flight], now: float) -> None:
         """Places again requests whose route became another one."""
         for flight in flights:
-            flight.route = self.routes.find(flight.record[MODEL], flight.record[MODEL_VERSION])
+            flight.route = self.routes.find(flight.record[MODEL], flight.version)
             self._place(flight, now)
 
     # Replies -------------------------------------------------------------------------------------
@@ -224,7 +226,11 @@ class GatewayMachine:
                 freed[route] = None
             client = flight.client
             if client is None:
+                self.late_replies += 1
                 continue
+            if flight.losses and record[RAN] == _RAN_NO:
+                # This worker speaks for itself alone: the one that was lost may have run it.
+                record[RAN] = _RAN_MAYBE
             self.wheel.remove(flight, flight.slot)
             del client.flights[flight.client_tag]
             self.admission.release(client.usage, flight.size)
@@ -242,6 +248,8 @@ class GatewayMachine:
         """Gives a request the outcome that the gateway decides; its tombstone, if any, stays open."""
         client = flight.client
         assert client is not None, flight.client_tag
+        if flight.losses:
+            ran = _RAN_MAYBE
         self.forget(flight)
         self.outcomes[status] += 1
         client.outbox.put(Kind.REPLY, _reply(flight.client_tag, status, detail, where, flight.record[ATTEMPT], ran))
@@ -252,7 +260,7 @@ class GatewayMachine:
         assert client is not None, flight.client_tag
         if flight.is_waiting:
             flight.route.waiting.remove(flight)
-            self.routes.sweep(flight.route)
+        self.routes.sweep(flight.route)
         if flight.slot != OUT:
             self.wheel.remove(flight, flight.slot)
         del client.flights[flight.client_tag]
@@ -295,6 +303,8 @@ class GatewayMachine:
             detail = f"{flight.losses} workers were lost with the request, the last was {lost.name!r}"
             self._end(flight, Status.WORKER_LOST, detail, ran=_RAN_MAYBE)
         else:
+            if not flight.route.engines:
+                flight.route = self.routes.find(flight.record[MODEL], flight.version)
             self._place(flight, now)
 
     def on_timer(self, now: float) -> None:
@@ -314,6 +324,10 @@ class GatewayMachine:
         if flight.engine is not None:
             detail = f"the time was up while worker {flight.engine.name!r} had the request"
             self._end(flight, Status.DEADLINE_EXCEEDED, detail, where="worker", ran=_RAN_MAYBE)
+        elif flight.patience is not None and now < flight.deadline and flight.route.engines:
+            # Its first worker came and is busy: from here on it waits for room, as everybody does.
+            flight.patience = None
+            flight.slot = self.wheel.add(flight, flight.deadline)
         elif flight.patience is not None and now < flight.deadline:
             self._end(flight, Status.UNAVAILABLE, self._unavailable(flight.route))
         else:

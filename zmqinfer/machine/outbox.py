@@ -81,7 +81,10 @@ class Outbox:
     def readdress(self, address: bytes | None) -> None:
         """Sends what is inside to another connection from now on, or, with None, keeps it."""
         self.address = address
-        if self._records and not self._is_listed:
+        if address is None:
+            # The shell drops it from its list when it learns that the peer is gone.
+            self._is_listed = False
+        elif self._records and not self._is_listed:
             self._list()
 
     def abandon(self) -> None:

@@ -112,6 +112,9 @@ class Workers:
             return
         if known is not None:
             self._supersede(known, session, now)
+        earlier = self._by_peer.get(peer)
+        if earlier is not None:
+            self._lose(earlier, now, "its connection joined under another name")
         worker = WorkerSession(name, session, weight / 1000, Outbox(peer, self.door.dirty))
         self._by_peer[peer] = worker
         self._by_name[name] = worker

@@ -136,7 +136,8 @@ class Batcher(Generic[I]):
             if is_older and self._is_due(group, now):
                 best = layout, group
         if best is None:
-            self._was_busy = False
+            # An engine that waits for company is not idle: else the next look would end the wait.
+            self._was_busy = self._was_busy and bool(self._groups)
             return None
         self._was_busy = True
         layout, group = best

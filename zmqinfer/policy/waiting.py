@@ -137,20 +137,24 @@ class WaitingRoom(Generic[W]):
         """Removes the one that `best` just returned."""
         self._lanes[waiter.home].pop()
         waiter.is_waiting = False
+        self._count -= 1
         self._leave(waiter.home)
 
     def remove(self, waiter: W) -> None:
         """Removes anyone who waits: expired, or cancelled."""
         waiter.is_waiting = False
-        lane = self._lanes[waiter.home]
+        self._count -= 1
+        self._vacate(waiter.home)
+
+    def _vacate(self, home: str | None) -> None:
+        """Counts one out whose entry stays in its lane until it is met, or until most entries are such."""
+        lane = self._lanes[home]
         lane.stale += 1
-        home = waiter.home
         self._leave(home)
         if home in self._lanes and lane.stale > 32 + self._sizes[home]:
             lane.compact(home)
 
     def _leave(self, home: str | None) -> None:
-        self._count -= 1
         self._sizes[home] -= 1
         if not self._sizes[home]:
             del self._lanes[home], self._sizes[home]
@@ -170,11 +174,8 @@ class WaitingRoom(Generic[W]):
             _, waiter = self._leave_home.popleft()
             if waiter.is_waiting and waiter.home is not None:
                 home = waiter.home
-                self._lanes[home].stale += 1
-                self._sizes[home] -= 1
                 self._enter(waiter, None)
-                if not self._sizes[home]:
-                    del self._lanes[home], self._sizes[home]
+                self._vacate(home)
                 moved = True
         return moved
 

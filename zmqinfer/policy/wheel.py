@@ -7,6 +7,7 @@ follows the requests in flight and not rate x deadline.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -52,7 +53,8 @@ class TimingWheel(Generic[Entry]):
 
     def expire(self, now: float) -> list[Entry]:
         """Takes out and returns what is due at `now`, earliest slots first."""
-        present = int(now * SLOTS_PER_S)
+        # 1024.1 * 100 is 102409.99999999999: without the millionth, `wake_at` itself would be too early.
+        present = int(now * SLOTS_PER_S + 1e-6)
         if present < self._earliest:
             return []
         due = sorted(number for number in self._slots if number <= present)
@@ -62,7 +64,13 @@ class TimingWheel(Generic[Entry]):
 
     def wake_at(self) -> float | None:
         """Returns when `expire` is worth calling, or None when the wheel is empty."""
-        return self._earliest / SLOTS_PER_S if self._slots else None
+        if not self._slots:
+            return None
+        at = self._earliest / SLOTS_PER_S
+        # 29 / 100 * 100 is less than 29: who slept until 0.29 would find nothing due, again and again.
+        while int(at * SLOTS_PER_S) < self._earliest:
+            at = math.nextafter(at, math.inf)
+        return at
 
     def check(self) -> None:
         """Asserts that no slot is empty and that none is earlier than the next wake-up."""

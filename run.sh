@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# Set-up, the main job and the tests of zmqinfer; `./run.sh help` lists what it can do. Needs bash 3.2 or newer.
+set -eu
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+CLIENTS=${CLIENTS:-tcp://127.0.0.1:5555}
+WORKERS_AT=${WORKERS_AT:-tcp://127.0.0.1:5556}
+WORKERS=${WORKERS:-3}
+VENV=$ROOT/.venv
+RUN=$ROOT/.run
+OUT=$ROOT/results
+
+usage() {
+  cat <<'EOF'
+./run.sh                 install, serve the shipped models, read the held-out digits, run the three presets
+./run.sh test            install with the tools for development, then lint, check types and run all tests
+./run.sh up              serve the shipped models until Ctrl-C
+./run.sh bench PRESET    light, medium or heavy, on a cluster of its own
+./run.sh stop            end what an earlier ./run.sh left running
+./run.sh help            this text
+
+Environment: PYTHON (3.11 or newer), WORKERS (3), CLIENTS (tcp://127.0.0.1:5555), WORKERS_AT (tcp://127.0.0.1:5556)
+EOF
+}
+
+say() { printf '%s\n' "$*"; }
+fail() { printf 'run.sh: %s\n' "$*" >&2; exit "${2:-2}"; }
+
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      say "$candidate"
+      return
+    fi
+  done
+  fail "no Python 3.11 or newer among: ${PYTHON:-python3 python3.13 python3.12 python3.11}; install one, or name it: PYTHON=... ./run.sh"
+}
+
+# install [dev]: makes .venv, or leaves it alone when its stamp says that it is what we want.
+install() {
+  local extra=${1:-} python stamp wanted
+  python=$(find_python)
+  stamp=$VENV/.stamp
+  wanted="$("$python" -c 'import sys; print(sys.version)' | tr '\n' ' ') $(cksum <"$ROOT/pyproject.toml")"
+  if [ -f "$stamp" ] && { [ "$(cat "$stamp")" = "dev $wanted" ] || { [ -z "$extra" ] && [ "$(cat "$stamp")" = " $wanted" ]; }; }; then
+    return
+  fi
+  say "installing into .venv (once)"
+  rm -f "$stamp"
+  "$python" -m venv "$VENV" || fail "cannot make .venv; on Debian: apt-get install python3-venv"
+  PIP_DISABLE_PIP_VERSION_CHECK=1 "$VENV/bin/python" -m pip install --quiet --editable "$ROOT${extra:+[$extra]}" 2>"$VENV/pip.log" ||
+    { cat "$VENV/pip.log" >&2; fail "pip could not install zmqinfer; see above"; }
+  printf '%s' "$extra $wanted" >"$stamp"
+}
+
+# When a process began: with its id this names it for good, for ids are given again.
+started() {
+  if [ -r "/proc/$1/stat" ]; then
+    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20
+  else
+    ps -o lstart= -p "$1" 2>/dev/null
+  fi
+}
+
+# Ends the cluster that .run names, if it is still that process.
+stop() {
+  [ -f "$RUN/up" ] || return 0
+  local pid began waited=0
+  pid=$(sed -n 1p "$RUN/up")
+  began=$(sed -n 2p "$RUN/up")
+  if [ -n "$began" ] && [ "$(started "$pid")" = "$began" ]; then
+    kill -TERM "$pid" 2>/dev/null || true
+    while kill -0 "$pid" 2>/dev/null && [ "$(started "$pid")" = "$began" ]; do
+      waited=$((waited + 1))
+      if [ "$waited" -gt 400 ]; then
+        kill -KILL "$pid" 2>/dev/null || true
+        break
+      fi
+      sleep 0.1
+    done
+  fi
+  rm -f "$RUN/up"
+}
+
+start() {
+  mkdir -p "$RUN"
+  stop
+  "$VENV/bin/zmqinfer" up --workers "$WORKERS" --clients "$CLIENTS" --workers-at "$WORKERS_AT" --log-level warning \
+    >"$RUN/up.log" 2>&1 &
+  local pid=$!
+  printf '%s\n%s\n' "$pid" "$(started "$pid")" >"$RUN/up"
+  trap stop EXIT
+  trap 'exit 130' INT TERM
+  if ! "$VENV/bin/zmqinfer" status --gateway "$CLIENTS" --wait-workers "$WORKERS" --timeout-s 30 >/dev/null 2>"$RUN/wait.log" \
+    || ! kill -0 "$pid" 2>/dev/null; then
+    cat "$RUN/up.log" >&2
+    fail "the cluster did not start; to choose other ports: CLIENTS=tcp://127.0.0.1:6555 WORKERS_AT=tcp://127.0.0.1:6556 ./run.sh"
+  fi
+}
+
+main_job() {
+  install
+  start
+  local accuracy
+  accuracy=$("$VENV/bin/python" "$ROOT/examples/digits.py" --gateway "$CLIENTS")
+  say "$accuracy"
+  "$VENV/bin/zmqinfer" bench --gateway "$CLIENTS" --preset light --preset medium --preset heavy --out "$OUT" | tee "$RUN/bench.log"
+  stop
+  say
+  say "served   digits, echo and sleep with one gateway and $WORKERS workers; all are stopped again"
+  say "read     $accuracy"
+  say "load     $(head -n 1 "$RUN/bench.log")"
+  say "figures  results/performance_report.txt, results/benchmark_results.json"
+  say "pictures results/latency_distribution.png, node_distribution.png, performance_comparison.png"
+}
+
+run_tests() {
+  install dev
+  cd "$ROOT"
+  "$VENV/bin/ruff" check --quiet .
+  "$VENV/bin/ruff" format --check --quiet .
+  "$VENV/bin/mypy"
+  exec "$VENV/bin/python" -m pytest --quiet "$@"
+}
+
+case "${1:-}" in
+  "") main_job ;;
+  test) shift; run_tests "$@" ;;
+  up) install; exec "$VENV/bin/zmqinfer" up --workers "$WORKERS" --clients "$CLIENTS" --workers-at "$WORKERS_AT" ;;
+  bench)
+    case "${2:-}" in light | medium | heavy) ;; *) fail "bench takes light, medium or heavy; it got '${2:-}'" ;; esac
+    install
+    start
+    "$VENV/bin/zmqinfer" bench --gateway "$CLIENTS" --preset "$2" --no-compare --out "$OUT"
+    ;;
+  stop) stop ;;
+  help | -h | --help) usage ;;
+  *) usage >&2; fail "'$1' is none of these" ;;
+esac

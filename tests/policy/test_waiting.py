@@ -1,0 +1,337 @@
+"""The order of waiting: priorities, clients in turn, deadlines, and a worker's own people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from zmqinfer.policy.waiting import WaitingRoom
+
+
+@dataclass(eq=False)
+class Someone:
+    name: str
+    client: object = "alice"
+    priority: int = 4
+    deadline: float = 1.0
+    home: str | None = None
+    is_waiting: bool = field(default=False)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Client:
+    """Told apart by identity alone."""
+
+
+def room_of(*waiters: Someone, home: str | None = None, until: float = 10.0) -> WaitingRoom[Someone]:
+    room: WaitingRoom[Someone] = WaitingRoom()
+    for waiter in waiters:
+        room.put(waiter, home, until)
+    return room
+
+
+def order(room: WaitingRoom[Someone], worker: str = "w1") -> str:
+    """The names in the order in which `worker` takes them."""
+    names = []
+    while (waiter := room.best(worker)) is not None:
+        room.check()
+        room.take(waiter)
+        names.append(waiter.name)
+    room.check()
+    return " ".join(names)
+
+
+def test_an_empty_room_has_nobody() -> None:
+    """And asks for no timer."""
+    room = room_of()
+
+    assert (len(room), room.best("w1"), room.wake_at(), room.clear(), room.expire_homes(99)) == (
+        0,
+        None,
+        None,
+        [],
+        False,
+    )
+
+
+def test_the_more_urgent_goes_first() -> None:
+    """Whoever came first, and whatever the deadline."""
+    assert order(room_of(Someone("a", deadline=0.1), Someone("b", priority=1), Someone("c", priority=8))) == "b a c"
+
+
+def test_within_one_client_the_earliest_deadline_goes_first() -> None:
+    """Equal deadlines go in order of arrival."""
+    waiters = [Someone(name, deadline=at) for name, at in (("a", 3), ("b", 1), ("c", 2), ("d", 1))]
+
+    assert order(room_of(*waiters)) == "b d c a"
+
+
+def test_clients_take_turns() -> None:
+    """Neither many requests nor early deadlines let one client starve another."""
+    many = [Someone(f"a{number}", "alice", deadline=0.1) for number in range(4)]
+    few = [Someone("b0", "bob", deadline=9.0), Someone("b1", "bob", deadline=8.0)]
+
+    assert order(room_of(*many, *few)) == "a0 b1 a1 b0 a2 a3"
+
+
+def test_a_client_who_joins_waits_for_its_turn() -> None:
+    """Behind those who were there, not behind all their requests."""
+    room = room_of(Someone("a0"), Someone("a1"), Someone("b0", "bob"), Someone("b1", "bob"))
+    first = room.best("w1")
+    assert first is not None
+    room.take(first)
+
+    room.put(Someone("c0", "carol"), None, 0.0)
+
+    assert order(room) == "b0 a1 c0 b1"
+
+
+def test_whoever_looks_does_not_take() -> None:
+    """A worker without room for the best leaves it at its place."""
+    room = room_of(Someone("a"), Someone("b", "bob"))
+
+    assert [str(room.best("w1")), str(room.best("w2")), str(room.best("w1"))] == ["a", "a", "a"]
+    assert len(room) == 2
+
+
+def test_one_with_a_home_goes_to_its_worker_alone() -> None:
+    """Until its time of waiting for it is over."""
+    room = room_of(Someone("a"), home="w1", until=10.0)
+
+    assert room.best("w2") is None
+    assert not room.expire_homes(9.99)
+    assert room.wake_at() == 10.0
+    assert room.expire_homes(10.0)
+
+    room.check()
+    assert room.wake_at() is None
+    assert order(room, "w2") == "a"
+
+
+def test_a_worker_takes_its_own_people_before_anyone() -> None:
+    """No other worker will do for them; but a more urgent request of anyone's goes first."""
+    room = room_of(Someone("any", deadline=0.1), Someone("urgent", priority=3))
+    room.put(Someone("own", deadline=9.0), "w1", 10.0)
+
+    assert order(room, "w1") == "urgent own any"
+
+
+def test_those_of_a_lost_worker_go_to_anyone() -> None:
+    """In an order that keeps their turns."""
+    room = room_of(Someone("a0"), Someone("a1"), Someone("b0", "bob"), home="w1")
+    room.put(Someone("other"), "w2", 10.0)
+
+    room.release("w1")
+    room.release("never seen")
+
+    room.check()
+    assert order(room, "w3") == "a0 b0 a1"
+    assert len(room) == 1
+
+
+def test_who_left_is_not_met_again() -> None:
+    """Cancelled or expired, from any place in the order."""
+    waiters = [Someone(name) for name in "abcde"]
+    room = room_of(*waiters)
+
+    for gone in (waiters[0], waiters[2], waiters[4]):
+        room.remove(gone)
+
+    assert len(room) == 2
+    assert order(room) == "b d"
+
+
+def test_the_last_to_leave_takes_everything_along() -> None:
+    """An empty lane is no lane."""
+    a, b = Someone("a"), Someone("b")
+    room = room_of(a, home="w1")
+    room.put(b, None, 0.0)
+
+    room.remove(a)
+    room.remove(b)
+
+    room.check()
+    assert (len(room), room._lanes) == (0, {})
+
+
+def test_clearing_gives_everyone_back_once() -> None:
+    """Homes included, and the room can be used again."""
+    waiters = [Someone(name, client) for name, client in (("a", "alice"), ("b", "alice"), ("c", "bob"))]
+    room = room_of(*waiters[:2], home="w1")
+    room.put(waiters[2], None, 0.0)
+
+    everyone = room.clear()
+
+    assert sorted(map(str, everyone)) == ["a", "b", "c"]
+    assert not any(waiter.is_waiting for waiter in waiters)
+    assert (len(room), room.wake_at(), room.best("w1")) == (0, None, None)
+    room.put(waiters[0], "w1", 20.0)
+    assert order(room) == "a"
+
+
+def entries(room: WaitingRoom[Someone]) -> int:
+    return sum(len(heap) for lane in room._lanes.values() for turns in lane._levels.values() for heap in turns.values())
+
+
+def test_the_departed_take_no_room() -> None:
+    """Cancelling is O(1), and yet the memory follows those who wait."""
+    room = room_of(Someone("stays", deadline=0.0))
+    for number in range(2_000):
+        passing = Someone(str(number))
+        room.put(passing, None, 0.0)
+        room.remove(passing)
+
+    assert entries(room) < 100
+    room.check()
+
+
+def test_those_who_gave_up_their_home_take_no_room_in_it() -> None:
+    """A worker that hangs is asked for nothing; its lane must not keep all who ever waited for it."""
+    room: WaitingRoom[Someone] = WaitingRoom()
+    for number in range(2_000):
+        room.put(Someone(str(number)), "w1", number + 1.5)
+        room.expire_homes(number)
+        if (waiter := room.best("w2")) is not None:
+            room.take(waiter)
+
+    assert len(room) < 5
+    assert entries(room) < 100
+    room.check()
+
+
+def test_one_who_comes_back_waits_once() -> None:
+    """A request that left its home, ran, and lost its worker may wait for the first home again."""
+    a = Someone("a")
+    room = room_of(a, home="w1", until=1.0)
+    room.put(Someone("b", deadline=9.0), "w1", 5.0)
+    room.expire_homes(1.0)
+    assert room.best("w2") is a
+    room.take(a)
+
+    room.put(a, "w1", 6.0)
+
+    assert len(room) == 2
+    assert order(room, "w1") == "a b"
+
+
+class Room(RuleBasedStateMachine):
+    """A waiting room and a naive list of who waits where.
+
+    The model knows the set that any choice must come from: the most urgent priority, and inside one client
+    the earliest deadline. Fairness between clients is reckoned apart, below.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room: WaitingRoom[Someone] = WaitingRoom()
+        self.clients = [Client() for _ in range(3)]
+        self.now = 100.0
+        self.count = 0
+        self.homes: dict[Someone, str | None] = {}
+        self.until: dict[Someone, float] = {}
+
+    @rule(
+        client=st.integers(0, 2),
+        priority=st.sampled_from([1, 4, 4, 8]),
+        deadline=st.integers(0, 5),
+        home=st.sampled_from([None, "w1", "w2"]),
+    )
+    def put(self, client: int, priority: int, deadline: int, home: str | None) -> None:
+        self.count += 1
+        waiter = Someone(f"n{self.count}", self.clients[client], priority, float(deadline))
+        self.room.put(waiter, home, self.now + 1.0)
+        self.homes[waiter] = home
+        self.until[waiter] = self.now + 1.0
+
+    def _first(self, lane: str | None) -> list[Someone]:
+        """Those of a lane who may be next: for each client of the most urgent priority its earliest deadline."""
+        inside = [waiter for waiter, home in self.homes.items() if home == lane]
+        urgent = [waiter for waiter in inside if waiter.priority == min(one.priority for one in inside)]
+        return [
+            min((one for one in urgent if one.client is client), key=lambda one: one.deadline)
+            for client in self.clients
+            if any(one.client is client for one in urgent)
+        ]
+
+    @rule(worker=st.sampled_from(["w1", "w2", "w3"]))
+    def take(self, worker: str) -> None:
+        best = self.room.best(worker)
+        own, anyone = self._first(worker), self._first(None)
+        if anyone and (not own or anyone[0].priority < own[0].priority):
+            allowed, lane = anyone, None
+        else:
+            allowed, lane = own, worker
+        if best is None:
+            assert not allowed
+            return
+        assert any((best.client, best.deadline) == (one.client, one.deadline) for one in allowed), (best, allowed)
+        assert self.homes[best] == lane
+        self.room.take(best)
+        del self.homes[best]
+
+    @precondition(lambda self: self.homes)
+    @rule(which=st.integers(0))
+    def remove(self, which: int) -> None:
+        waiter = list(self.homes)[which % len(self.homes)]
+        self.room.remove(waiter)
+        del self.homes[waiter]
+
+    @rule(seconds=st.sampled_from([0.0, 0.3, 1.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        over = [one for one, home in self.homes.items() if home is not None and self.until[one] <= self.now]
+
+        assert self.room.expire_homes(self.now) == bool(over)
+
+        self.homes.update(dict.fromkeys(over))
+        due = self.room.wake_at()
+        assert due is None or due > self.now
+
+    @rule(home=st.sampled_from(["w1", "w2"]))
+    def release(self, home: str) -> None:
+        self.room.release(home)
+        self.homes.update({one: None for one, at in self.homes.items() if at == home})
+
+    @rule()
+    def clear(self) -> None:
+        assert sorted(map(str, self.room.clear())) == sorted(map(str, self.homes))
+        self.homes.clear()
+
+    @invariant()
+    def agrees(self) -> None:
+        self.room.check()
+        assert len(self.room) == len(self.homes)
+        for waiter, home in self.homes.items():
+            assert waiter.is_waiting
+            assert waiter.home == home
+        settled = [self.until[one] for one, home in self.homes.items() if home is not None]
+        due = self.room.wake_at()
+        assert not settled or (due is not None and due <= min(settled))
+
+
+TestRoom = Room.TestCase
+TestRoom.settings = settings(max_examples=60, stateful_step_count=40)
+TestRoom = pytest.mark.slow(TestRoom)
+
+
+@pytest.mark.parametrize("counts", [(50, 1, 1), (1, 30, 30), (7, 7, 7)])
+def test_no_client_is_passed_over_twice_by_another(counts: tuple[int, ...]) -> None:
+    """Between two turns of a client every other one has at most one."""
+    room: WaitingRoom[Someone] = WaitingRoom()
+    for client, count in enumerate(counts):
+        for number in range(count):
+            room.put(Someone(f"{client}", client, deadline=float(number % 5)), None, 0.0)
+
+    turns = order(room).split()
+
+    for client in range(len(counts)):
+        mine = [at for at, name in enumerate(turns) if name == str(client)]
+        for low, high in zip([-1, *mine], mine, strict=False):
+            between = turns[low + 1 : high]
+            assert len(set(between)) == len(between)
