@@ -15,10 +15,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from zmqinfer.errors import UsageError, ZmqInferError
+from zmqinfer.config import DEFAULT_CLIENTS
+from zmqinfer.errors import InvalidArgument, UsageError, ZmqInferError
 from zmqinfer.machine.client import Call
 from zmqinfer.machine.codec import Input, Output
-from zmqinfer.node.connection import Connection, Defaults, check_call, key_bytes
+from zmqinfer.node.connection import DEFAULTS, Connection, check_call, key_bytes
 from zmqinfer.records import Kind, Record
 
 __all__ = ["AsyncClient"]
@@ -38,11 +39,11 @@ class AsyncClient:
 
     def __init__(
         self,
-        endpoints: str | Iterable[str] = Defaults.ENDPOINT,
+        endpoints: str | Iterable[str] = DEFAULT_CLIENTS,
         *,
-        connect_timeout_s: float = Defaults.CONNECT_TIMEOUT_S,
-        deadline_s: float = Defaults.DEADLINE_S,
-        heartbeat_ms: int = Defaults.HEARTBEAT_MS,
+        connect_timeout_s: float = DEFAULTS.connect_timeout_s,
+        deadline_s: float = DEFAULTS.deadline_s,
+        heartbeat_ms: int = DEFAULTS.heartbeat_ms,
     ) -> None:
         self._connection = Connection(endpoints, connect_timeout_s, deadline_s, heartbeat_ms)
         self._machine = self._connection.machine
@@ -217,6 +218,8 @@ class AsyncClient:
         The first error is raised at its place, or takes its place with `return_errors`.
         See `infer` for the rest.
         """
+        if in_flight < 1:
+            raise InvalidArgument(f"in_flight is {in_flight}, expected 1 or more")
         limit_s = check_call(deadline_s, priority, self._deadline_s)
         window: list[tuple[Call, asyncio.Future[Record]]] = []
         decode = self._machine.codec.decode

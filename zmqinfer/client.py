@@ -18,10 +18,11 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
+from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, Status, Unavailable, ZmqInferError
 from zmqinfer.machine.client import Call
 from zmqinfer.machine.codec import Input, Output
-from zmqinfer.node.connection import Connection, Defaults, check_call, key_bytes
+from zmqinfer.node.connection import DEFAULTS, Connection, check_call, key_bytes
 from zmqinfer.node.waker import Waker
 from zmqinfer.records import Kind, Record
 
@@ -112,11 +113,11 @@ class Client:
 
     def __init__(
         self,
-        endpoints: str | Iterable[str] = Defaults.ENDPOINT,
+        endpoints: str | Iterable[str] = DEFAULT_CLIENTS,
         *,
-        connect_timeout_s: float = Defaults.CONNECT_TIMEOUT_S,
-        deadline_s: float = Defaults.DEADLINE_S,
-        heartbeat_ms: int = Defaults.HEARTBEAT_MS,
+        connect_timeout_s: float = DEFAULTS.connect_timeout_s,
+        deadline_s: float = DEFAULTS.deadline_s,
+        heartbeat_ms: int = DEFAULTS.heartbeat_ms,
     ) -> None:
         self._connection = Connection(endpoints, connect_timeout_s, deadline_s, heartbeat_ms)
         self._machine = self._connection.machine

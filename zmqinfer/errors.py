@@ -162,7 +162,7 @@ class DeadlineExceeded(ZmqInferError, TimeoutError):
     """The request's time is up.
 
     Attributes:
-        where: the step that held it then: client, gateway, queue, batch, model or network.
+        where: the step that held it then: network, queue, worker (dispatched, not known further), batch or model.
     """
 
     status = Status.DEADLINE_EXCEEDED

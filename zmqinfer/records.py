@@ -223,7 +223,7 @@ def _is_bool(value: Any) -> bool:
 
 
 def _tags(value: Any) -> bool:
-    return type(value) is list and len(value) <= MAX_RECORDS * 4 and all(map(_integer(0, MAX_TAG), value))
+    return type(value) is list and len(value) <= MAX_TAGS and all(map(_integer(0, MAX_TAG), value))
 
 
 def _list_of(high: int, rules: tuple[Rule, ...]) -> Callable[[Any], bool]:
@@ -274,6 +274,8 @@ _REPLY_RULES: tuple[Rule, ...] = (
 )
 
 MAX_MODELS = 64
+# Of the running batch, in HEARTBEAT; a batch of more names the first ones.
+MAX_TAGS = 1_024
 _session: Rule = (f"session, expected {SESSION_BYTES} bytes", _octets(SESSION_BYTES, SESSION_BYTES))
 
 _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
@@ -334,9 +336,7 @@ _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
         ),
         (
             "tags in the running batch, expected a list of tags",
-            lambda value: (
-                type(value) is list and len(value) <= MAX_RECORDS * 4 and all(map(_integer(0, MAX_TAG), value))
-            ),
+            lambda value: type(value) is list and len(value) <= MAX_TAGS and all(map(_integer(0, MAX_TAG), value)),
         ),
     ),
     Kind.DISCONNECT: (

@@ -20,6 +20,7 @@ class Someone:
     deadline: float = 1.0
     home: str | None = None
     is_waiting: bool = field(default=False)
+    size: int = 1
 
     def __repr__(self) -> str:
         return self.name

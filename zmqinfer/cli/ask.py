@@ -21,10 +21,10 @@ _timeout = click.option(
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
-def _client(gateways: list[str], timeout_s: float) -> Any:
+def _client(gateway: list[str], timeout_s: float) -> Any:
     from zmqinfer.client import Client
 
-    return Client(gateways, connect_timeout_s=timeout_s)
+    return Client(gateway, connect_timeout_s=timeout_s)
 
 
 @click.command()
@@ -32,12 +32,12 @@ def _client(gateways: list[str], timeout_s: float) -> Any:
 @click.option("--wait-workers", type=click.IntRange(0), default=0, help="Wait until so many workers are ready.")
 @_timeout
 @_json
-def status(gateways: list[str], wait_workers: int, timeout_s: float, as_json: bool) -> None:
+def status(gateway: list[str], wait_workers: int, timeout_s: float, as_json: bool) -> None:
     """Show gateways, workers and counters."""
     give_up_at = time.monotonic() + timeout_s
     if wait_workers and not as_json:
         click.echo(f"waiting for {wait_workers} ready workers, at most {timeout_s:g} s", err=True)
-    with _client(gateways, timeout_s) as client:
+    with _client(gateway, timeout_s) as client:
         while True:
             left_s = max(0.1, give_up_at - time.monotonic())
             answers = client.status(timeout_s=left_s)
@@ -102,11 +102,11 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
 @clients_option
 @_timeout
 @_json
-def models(gateways: list[str], timeout_s: float, as_json: bool) -> None:
+def models(gateway: list[str], timeout_s: float, as_json: bool) -> None:
     """List the models that can be called, with their inputs and outputs."""
     from zmqinfer.signature import Signature
 
-    with _client(gateways, timeout_s) as client:
+    with _client(gateway, timeout_s) as client:
         answer = client.models(timeout_s=timeout_s)[0]
     if as_json:
         click.echo(json.dumps({"schema": 1, "models": answer}, indent=2))
@@ -131,12 +131,12 @@ def models(gateways: list[str], timeout_s: float, as_json: bool) -> None:
 @_timeout
 @_json
 def ring(
-    gateways: list[str], key: str | None, without: str | None, joining: str | None, timeout_s: float, as_json: bool
+    gateway: list[str], key: str | None, without: str | None, joining: str | None, timeout_s: float, as_json: bool
 ) -> None:
     """Show who owns which share of the keys."""
     from zmqinfer.policy.ring import Ring, key_hash
 
-    with _client(gateways, timeout_s) as client:
+    with _client(gateway, timeout_s) as client:
         one = client.status(timeout_s=timeout_s)[0]
     weights = {worker["name"]: worker["weight"] for worker in one["workers"] if worker["state"] == "ready"}
     if not weights:
@@ -175,9 +175,9 @@ def ring(
 @click.argument("name")
 @clients_option
 @_timeout
-def drain(name: str, gateways: list[str], timeout_s: float) -> None:
+def drain(name: str, gateway: list[str], timeout_s: float) -> None:
     """Let worker NAME finish what it holds and leave, as SIGTERM to it does."""
-    with _client(gateways, timeout_s) as client:
+    with _client(gateway, timeout_s) as client:
         try:
             click.echo(client.drain(name, timeout_s=timeout_s))
         except Unavailable as error:

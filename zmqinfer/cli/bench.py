@@ -44,7 +44,7 @@ _PRESETS = ("light", "medium", "heavy")
     "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Where to write."
 )
 def bench(
-    gateways: list[str],
+    gateway: list[str],
     model: str,
     presets: tuple[str, ...],
     requests: int | None,
@@ -64,7 +64,7 @@ def bench(
     from zmqinfer.load.results import write_results
 
     loads = _loads(presets, requests, concurrency, rate, duration_s)
-    result = asyncio.run(_run(gateways, model, loads, compare=compare))
+    result = asyncio.run(_run(gateway, model, loads, compare=compare))
     write_results(result, out)
     text.write_report(result, out)
     plots.write_pictures(result, out)
@@ -107,7 +107,7 @@ def _loads(
 
 
 async def _run(
-    gateways: list[str], model: str, loads: dict[str, ClosedLoop | OpenLoop], *, compare: bool
+    gateway: list[str], model: str, loads: dict[str, ClosedLoop | OpenLoop], *, compare: bool
 ) -> BenchResult:
     from zmqinfer.aio import AsyncClient
     from zmqinfer.load.generator import PRESETS, run_scenario
@@ -116,7 +116,7 @@ async def _run(
 
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     comparison: list[Scenario] = []
-    async with AsyncClient(gateways) as client:
+    async with AsyncClient(gateway) as client:
         status = await client.status()
         cards = (await client.models())[0]
         workload = await prepare(client, model, cards)
@@ -149,7 +149,7 @@ async def _run(
         tuple(comparison),
         Machine.here(),
         Versions.installed(),
-        Configuration(workers, tuple(gateways)),
+        Configuration(workers, tuple(gateway)),
         started_at,
         " ".join(["zmqinfer", *sys.argv[1:]]),
     )

@@ -31,7 +31,7 @@ __all__ = ["infer"]
 def infer(
     model: str,
     file: str,
-    gateways: list[str],
+    gateway: list[str],
     batch: bool,
     key: str | None,
     model_version: int | None,
@@ -45,7 +45,7 @@ def infer(
     from zmqinfer.client import Client
 
     raw = _bytes_of(file)
-    with Client(gateways) as client:
+    with Client(gateway) as client:
         inputs = _signature(client, model, model_version).inputs
         x = _arrays(raw, file, inputs)
         call = client.infer_batch if batch else client.infer

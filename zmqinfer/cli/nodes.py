@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from zmqinfer.cli import EXIT_FAILED, EXIT_USAGE
 from zmqinfer.cli.options import (
     bound,
     log_option,
@@ -51,7 +52,8 @@ def gateway(clients: str, workers: str, log_level: str, **values: Any) -> None:
 @workers_option
 @click.option(
     "--models",
-    "folders",
+    "repositories",
+    envvar="ZMQINFER_WORKER_MODELS",
     multiple=True,
     type=click.Path(path_type=Path),
     help="A folder of model folders, instead of the shipped models; may be repeated.",
@@ -61,8 +63,8 @@ def gateway(clients: str, workers: str, log_level: str, **values: Any) -> None:
 @log_option
 def worker(
     name: str | None,
-    gateways: list[str],
-    folders: tuple[Path, ...],
+    gateway: list[str],
+    repositories: tuple[Path, ...],
     function: str | None,
     log_level: str,
     **values: Any,
@@ -79,16 +81,21 @@ def worker(
     if function is not None:
         models = [function_model(load_target(function))]
     else:
-        models = [load_model(config) for config in find_models(folders or [ZOO])]
-    node = WorkerNode(name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}", models, gateways, settings)
+        models = [load_model(config) for config in find_models(repositories or [ZOO])]
+    node = WorkerNode(name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}", models, gateway, settings)
     _on_signals(node.drain, node.stop)
     click.echo(
-        f"worker {node.machine.name}: serving {', '.join(m.name for m in models)}; dialling {', '.join(gateways)}"
+        f"worker {node.machine.name}: serving {', '.join(m.name for m in models)}; dialling {', '.join(gateway)}"
     )
     sys.stdout.flush()
     node.run()
-    if node.machine.ended_by:
-        raise ConfigError(f"this worker ends: {node.machine.ended_by}")
+    machine = node.machine
+    if machine.ended_by:
+        click.echo(f"zmqinfer: this worker ends: {machine.ended_by}", err=True)
+        raise click.exceptions.Exit(EXIT_FAILED if machine.was_welcome else EXIT_USAGE)
+    if machine.held:
+        click.echo(f"zmqinfer: the time of grace is over, {machine.held} requests go back to the gateway", err=True)
+        raise click.exceptions.Exit(EXIT_FAILED)
 
 
 def _on_signals(first: Callable[[], None], second: Callable[[], None] | None = None) -> None:

@@ -64,7 +64,7 @@ def clients_option(command: Command) -> Command:
     return click.option(
         "--gateway",
         "-g",
-        "gateways",
+        "gateway",
         multiple=True,
         default=(DEFAULT_CLIENTS,),
         show_default=True,
@@ -78,7 +78,7 @@ def workers_option(command: Command) -> Command:
     return click.option(
         "--gateway",
         "-g",
-        "gateways",
+        "gateway",
         multiple=True,
         default=(DEFAULT_WORKERS,),
         show_default=True,

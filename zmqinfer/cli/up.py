@@ -7,12 +7,13 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from zmqinfer.cli import EXIT_GAVE_UP
-from zmqinfer.cli.options import log_option, refuse_beyond_loopback, start_logging
-from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS
+from zmqinfer.cli.options import bound, log_option, refuse_beyond_loopback, setting_options, start_logging
+from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, WorkerSettings
 from zmqinfer.errors import ConfigError, ZmqInferError
 from zmqinfer.node.addresses import addresses_of, shifted
 
@@ -25,28 +26,24 @@ _LOOK_S = 0.1
 
 @click.command()
 @click.argument("target", metavar="[MODULE:CALLABLE]", required=False)
-@click.option("--workers", "count", type=click.IntRange(1, 256), default=3, show_default=True, help="How many workers.")
+@click.option(
+    "--workers", type=click.IntRange(1, 256), default=3, show_default=True, help="How many workers."
+)
 @click.option("--gateways", type=click.IntRange(1, 64), default=1, show_default=True, help="How many gateways.")
 @click.option("--clients", default=DEFAULT_CLIENTS, show_default=True, help="Where clients dial.")
 @click.option("--workers-at", default=DEFAULT_WORKERS, show_default=True, help="Where workers dial.")
-@click.option("--models", "folders", multiple=True, type=click.Path(path_type=Path), help="Folders of model folders.")
-@click.option(
-    "--max-batch-size", type=click.IntRange(0, 65_536), default=0, help="Overrides the models' own; 0 leaves them."
-)
-@click.option(
-    "--drain-grace-s", type=float, default=30.0, show_default=True, help="How long workers may take to finish."
-)
+@click.option("--models", multiple=True, type=click.Path(path_type=Path), help="Folders of model folders.")
+@setting_options(WorkerSettings, "max_batch_size", "drain_grace_s")
 @log_option
 def up(
     target: str | None,
-    count: int,
+    workers: int,
     gateways: int,
     clients: str,
     workers_at: str,
-    folders: tuple[Path, ...],
-    max_batch_size: int,
-    drain_grace_s: float,
+    models: tuple[Path, ...],
     log_level: str,
+    **values: Any,
 ) -> None:
     """Serve models, or a function, on this machine until Ctrl-C, which drains.
 
@@ -56,13 +53,14 @@ def up(
 
     addresses_of([clients, workers_at])
     refuse_beyond_loopback(clients, workers_at)
-    _check_models(target, folders)
+    settings = bound(WorkerSettings, values)
+    _check_models(target, models)
     start_logging(log_level)
     level = ["--log-level", log_level]
     doors = [(shifted(clients, number), shifted(workers_at, number)) for number in range(gateways)]
     for door in doors:
         _check_free(*door)
-    threads = str(max(1, (os.cpu_count() or 1) // count))
+    threads = str(max(1, (os.cpu_count() or 1) // workers))
     # Before NumPy is loaded: three workers on two cores must not fight over them.
     environment = {
         name: os.environ.get(name, threads)
@@ -72,19 +70,19 @@ def up(
         Child(f"gateway_{number}", ["gateway", "--clients", door[0], "--workers", door[1], *level])
         for number, door in enumerate(doors)
     ]
-    what = ["--function", target] if target else [part for folder in folders for part in ("--models", str(folder))]
+    what = ["--function", target] if target else [part for folder in models for part in ("--models", str(folder))]
     dial = ",".join(door[1] for door in doors)
     worker_children = [
         Child(
             f"worker_{number}",
             [
                 "worker", "--name", f"worker_{number}", "--gateway", dial, *what,
-                "--max-batch-size", str(max_batch_size),
-                "--drain-grace-s", str(drain_grace_s), *level,
+                "--max-batch-size", str(settings.max_batch_size),
+                "--drain-grace-s", str(settings.drain_grace_s), *level,
             ],
             environment,
         )
-        for number in range(1, count + 1)
+        for number in range(1, workers + 1)
     ]  # fmt: skip
     supervisor = Supervisor([*gateway_children, *worker_children])
     stopping = threading.Event()
@@ -93,7 +91,7 @@ def up(
     for child in supervisor.children:
         child.start()
     announcer = threading.Thread(
-        target=_announce, args=([door[0] for door in doors], dial, count, stopping), daemon=True
+        target=_announce, args=([door[0] for door in doors], dial, workers, stopping), daemon=True
     )
     announcer.start()
     try:
@@ -102,7 +100,7 @@ def up(
     finally:
         stopping.set()
         # Workers first: the gateways must be there to hear their last replies.
-        supervisor.stop(worker_children, drain_grace_s + 1.0)
+        supervisor.stop(worker_children, settings.drain_grace_s + 1.0)
         supervisor.stop(gateway_children, _GATEWAY_GRACE_S)
     if supervisor.gave_up:
         click.echo(f"zmqinfer: up gave up: {supervisor.gave_up}", err=True)
@@ -131,7 +129,7 @@ def _check_free(*addresses: str) -> None:
     try:
         for address in addresses:
             try:
-                socket = sockets.router(context, address)
+                socket = sockets.router(context, address, 0)
             except ConfigError as error:
                 raise ConfigError(f"{error}, with --clients and --workers-at") from error
             socket.close(0)

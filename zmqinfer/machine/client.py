@@ -7,12 +7,23 @@ the gateway's or one made here, which the machine puts into `completed` beside t
 from __future__ import annotations
 
 from zmqinfer.config import ClientSettings
-from zmqinfer.errors import EXECUTED, Executed, Status
+from zmqinfer.errors import EXECUTED, Executed, Status, TooLarge
 from zmqinfer.machine.codec import Codec
 from zmqinfer.machine.link import NO_SESSION, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.wheel import TimingWheel
-from zmqinfer.records import MAX_BUDGET_US, TAG, Kind, Record
+from zmqinfer.records import (
+    IDEMPOTENT,
+    MAX_COUNT,
+    MODEL,
+    MODEL_VERSION,
+    REPLY_FIELDS,
+    REQUEST_ID,
+    STATUS,
+    TAG,
+    Kind,
+    Record,
+)
 from zmqinfer.tensor import Payload, payload_bytes
 
 __all__ = ["Call", "ClientMachine"]
@@ -81,6 +92,7 @@ class ClientMachine:
             for number, address in enumerate(gateways)
         ]
         self._was_welcome = False
+        self._max_body_bytes = MAX_COUNT
         # The gateways to choose from: those that are up, else all of them. Calls take turns.
         self._choice: list[int] = list(range(len(gateways)))
         for link in self.links:
@@ -106,11 +118,19 @@ class ClientMachine:
         priority: int = 4,
         idempotent: bool | None = None,
     ) -> Call:
-        """Sends a request with the next turn."""
+        """Sends a request with the next turn.
+
+        Raises:
+            TooLarge: the body is over the limit that the gateway's WELCOME named.
+        """
         self._tag += 1
         tag = self._tag
         layout, payload = body
         size = len(payload) if type(payload) is bytes else payload_bytes(payload)
+        if size > self._max_body_bytes:
+            raise TooLarge(
+                f"the request's body has {size:,} bytes, the gateway takes {self._max_body_bytes:,}; send fewer rows"
+            )
         number = self._choice[tag % len(self._choice)]
         request_id = self._id_prefix + tag.to_bytes(8, "big")
         record = [tag, request_id, model, version, key, 0, priority, 1, idempotent, rows, layout, payload]
@@ -167,7 +187,8 @@ class ClientMachine:
             link.state = LinkState.CLOSED
 
     def _complete(self, call: Call, status: Status, detail: str, where: str | None, ran: int) -> None:
-        self.completed.append((call.owner, [call.tag, status, detail, where, "", 0, 1, ran, None, 0, 0, 0]))
+        reply = [call.tag, status, detail, where, "", 0, 1, ran, None, 0, 0, 0]
+        self.completed.append((call.owner, [*reply, call.record[REQUEST_ID] if call.kind is Kind.REQUEST else b""]))
 
     # Messages ------------------------------------------------------------------------------------
 
@@ -183,10 +204,13 @@ class ClientMachine:
                     self.unmatched += 1
                     continue
                 remove(call, call.slot)
+                if record[STATUS]:
+                    record[REPLY_FIELDS:] = [call.record[REQUEST_ID]]
                 completed.append((call.owner, record))
         elif kind is Kind.WELCOME:
             link.welcome(records[-1], now)
             self.codec.learn(records[-1][4])
+            self._max_body_bytes = records[-1][3]
             self._was_welcome = True
             self._review_choice()
         elif kind in {Kind.STATS, Kind.ADMIN}:
@@ -209,7 +233,8 @@ class ClientMachine:
         for call in [*self._calls.values(), *self._questions.values()]:
             if call.link == number:
                 self._forget(call)
-                self._complete(call, status, f"gateway {link.address} refused this client: {detail}", None, _RAN_NO)
+                ran = _RAN_MAYBE if link.welcomes else _RAN_NO
+                self._complete(call, status, f"gateway {link.address} refused this client: {detail}", None, ran)
 
     def _forget(self, call: Call) -> None:
         self._calls.pop(call.tag, None)
@@ -221,12 +246,23 @@ class ClientMachine:
         link = self.links[number]
         link.greet(now)
         self._review_choice()
-        for call in self._calls.values():
-            if call.link == number:
-                link.outbox.put_request(call.record, call.deadline, call.size)
+        for call in [call for call in self._calls.values() if call.link == number]:
+            if link.welcomes and not self._may_run_twice(call):
+                self._forget(call)
+                detail = (
+                    f"the session with gateway {link.address} was lost, and the request may not be run twice"
+                )
+                self._complete(call, Status.WORKER_LOST, detail, None, _RAN_MAYBE)
+                continue
+            link.outbox.put_request(call.record, call.deadline, call.size)
         for question in self._questions.values():
             if question.link == number:
                 link.outbox.put(question.kind, question.record)
+
+    def _may_run_twice(self, call: Call) -> bool:
+        declared: bool | None = call.record[IDEMPOTENT]
+        card = self.codec.card(call.record[MODEL], call.record[MODEL_VERSION])
+        return (card is None or card[2]) if declared is None else declared
 
     def _review_choice(self) -> None:
         up = [number for number, link in enumerate(self.links) if link.state is LinkState.UP]
@@ -255,8 +291,8 @@ class ClientMachine:
         link = self.links[call.link]
         if not self._was_welcome:
             looked = ", ".join(link.address for link in self.links)
-            waited_s = min(self._settings.connect_timeout_s, MAX_BUDGET_US / 1e6)
-            detail = f"no gateway answered at {looked} within {waited_s:g} s; start one with: zmqinfer up"
+            limit = f"connect_timeout_s is {self._settings.connect_timeout_s:g}"
+            detail = f"no gateway answered at {looked} in time ({limit}); start one with: zmqinfer up"
             self._complete(call, Status.UNAVAILABLE, detail, None, _RAN_NO)
         elif link.state is LinkState.UP:
             detail = f"the time was up before gateway {link.address} answered"

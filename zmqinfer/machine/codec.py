@@ -13,7 +13,7 @@ from typing import TypeAlias, cast
 import numpy as np
 
 from zmqinfer.errors import EXECUTED, InvalidArgument, ProtocolError, Status, ZmqInferError, error_of
-from zmqinfer.records import ATTEMPTS, OUTPUT, RAN, RESULT, RETRY_AFTER_MS, STATUS, Record
+from zmqinfer.records import ATTEMPTS, OUTPUT, RAN, REPLY_FIELDS, RESULT, RETRY_AFTER_MS, STATUS, Record
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import (
     DTYPES,
@@ -143,6 +143,7 @@ class Codec:
             Status(reply[STATUS]),
             cast("str", reply[RESULT]),
             where=reply[OUTPUT] or "",
+            request_id=reply[REPLY_FIELDS] if len(reply) > REPLY_FIELDS else b"",
             attempts=reply[ATTEMPTS],
             executed=EXECUTED[reply[RAN]],
             retry_after_ms=reply[RETRY_AFTER_MS],

@@ -392,6 +392,10 @@ class GatewayMachine:
         """Returns how many requests wait for a worker."""
         return sum(len(route.waiting) for route in self.routes)
 
+    def queued_bytes(self) -> int:
+        """Returns the size of their bodies."""
+        return sum(route.waiting.bytes for route in self.routes)
+
     def protocol_errors(self) -> int:
         """Returns how many broken messages came through both doors."""
         return self.clients.door.offences + self.workers.door.offences

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from zmqinfer.machine.flight import Flight
 from zmqinfer.policy.placement import Holder, Placement
 from zmqinfer.policy.waiting import WaitingRoom
+from zmqinfer.records import MAX_RECORDS, Record
 
 if TYPE_CHECKING:
     from zmqinfer.machine.members import WorkerSession
-    from zmqinfer.records import Record
 
 __all__ = ["Engine", "Route", "Routes"]
 
@@ -145,9 +145,12 @@ class Routes:
             del self._absent[route.model, route.version]
 
     def cards(self) -> list[Record]:
-        """Returns the models that can be called now, as WELCOME lists them: each with an engine."""
+        """Returns the models that can be called now, as WELCOME lists them: each with an engine.
+
+        WELCOME has room for so many; those left out can be called all the same, the worker checks their inputs.
+        """
         return [
             [route.model, route.version, route.signature, route.max_rows, route.idempotent]
             for route in self._known.values()
             if route.engines
-        ]
+        ][:MAX_RECORDS]

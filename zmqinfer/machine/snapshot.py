@@ -64,7 +64,7 @@ def status(gateway: GatewayMachine, now: float) -> dict[str, Any]:
             "duplicates": gateway.duplicates,
             "outcomes": {status.name: count for status, count in zip(Status, gateway.outcomes, strict=True) if count},
         },
-        "queued": {"requests": gateway.queued(), "bytes": gateway.admission.bytes},
+        "queued": {"requests": gateway.queued(), "bytes": gateway.queued_bytes()},
         "protocol_errors": gateway.protocol_errors(),
         "late_replies": gateway.late_replies,
         "stray_replies": gateway.stray_replies,

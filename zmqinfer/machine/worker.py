@@ -19,6 +19,7 @@ from zmqinfer.records import (
     ATTEMPT,
     BUDGET_US,
     LAYOUT,
+    MAX_TAGS,
     MODEL,
     MODEL_VERSION,
     PAYLOAD,
@@ -340,15 +341,17 @@ class WorkerMachine:
             engine.credits = earned
             for link in self.links:
                 if link.state is LinkState.UP:
-                    link.outbox.put(Kind.HEARTBEAT, self._beat(number))
+                    link.outbox.put(Kind.HEARTBEAT, self._beat(number, link, None))
 
-    def _beat(self, number: int) -> Record:
-        """What HEARTBEAT tells of one model: credits, load over all gateways, and the running batch."""
+    def _beat(self, number: int, link: Link, now: float | None) -> Record:
+        """What HEARTBEAT tells one gateway of one model: credits, load over all gateways, and the running batch."""
         engine = self._engines[number]
-        running = engine.running[0] if engine.running else None
         load = engine.batcher.rows + sum(batch.rows for batch in engine.running)
-        tags = [task.record[TAG] for task in running.tasks] if running else []
-        return [number, self._share(engine), load, None, tags]
+        if now is None or not engine.running:
+            return [number, self._share(engine), load, None, []]
+        batch = engine.running[0]
+        tags = [task.record[TAG] for task in batch.tasks if self.links[task.link] is link]
+        return [number, self._share(engine), load, int((now - batch.started_at) * 1e6), tags[:MAX_TAGS]]
 
     # Time ----------------------------------------------------------------------------------------
 
@@ -361,7 +364,7 @@ class WorkerMachine:
                 self._greet(link, now)
             elif link.is_beat_due(now):
                 for number in range(len(self._engines)):
-                    link.outbox.put(Kind.HEARTBEAT, self._beat(number))
+                    link.outbox.put(Kind.HEARTBEAT, self._beat(number, link, now))
         if self.is_draining:
             self._go_on_draining(now)
 
@@ -390,6 +393,11 @@ class WorkerMachine:
     def is_drained(self) -> bool:
         """Whether every gateway has let this worker go, or the time of grace is over."""
         return self.is_draining and all(link.state is LinkState.CLOSED for link in self.links)
+
+    @property
+    def was_welcome(self) -> bool:
+        """Whether any gateway ever took this worker in."""
+        return any(link.welcomes for link in self.links)
 
     @property
     def held(self) -> int:

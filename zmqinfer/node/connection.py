@@ -6,12 +6,11 @@ import os
 import time
 import weakref
 from collections.abc import Iterable
-from typing import Final
 
 import numpy as np
 
 from zmqinfer import __version__
-from zmqinfer.config import DEFAULT_CLIENTS, ClientSettings
+from zmqinfer.config import ClientSettings
 from zmqinfer.errors import InvalidArgument, UsageError
 from zmqinfer.machine.client import ClientMachine
 from zmqinfer.machine.codec import Input, Output
@@ -21,18 +20,13 @@ from zmqinfer.node.dialler import Dialler
 from zmqinfer.records import MAX_ID_BYTES, PRIORITIES
 from zmqinfer.tensor import Array, Arrays
 
-__all__ = ["Connection", "Defaults", "check_call", "key_bytes"]
+__all__ = ["DEFAULTS", "Connection", "check_call", "key_bytes"]
 
 MAX_DEADLINE_S = 300.0
 
 
-class Defaults:
-    """The clients' keyword defaults, as `ClientSettings` declares them."""
-
-    ENDPOINT: Final = DEFAULT_CLIENTS
-    CONNECT_TIMEOUT_S: Final = 5.0
-    DEADLINE_S: Final = 30.0
-    HEARTBEAT_MS: Final = 500
+# The keyword defaults of both clients.
+DEFAULTS = ClientSettings()
 
 
 class Connection:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from zmqinfer.backends.base import Backend
-from zmqinfer.errors import InvalidArgument, Status
+from zmqinfer.errors import InvalidArgument, ModelError, Status
 from zmqinfer.machine.task import Batch, Outcome, Task
 from zmqinfer.node.waker import Waker
 from zmqinfer.records import PAYLOAD
@@ -46,7 +46,7 @@ class Engine:
     def _run(self, tasks: list[Task], layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
         try:
             return self._attempt(tasks, layout, order)
-        except _BadAnswerError as error:
+        except (_BadAnswerError, ModelError) as error:
             return [(Status.MODEL_ERROR, str(error))] * len(tasks)
         except Exception as error:  # noqa: BLE001 - a user's model may raise anything
             if len(tasks) == 1:

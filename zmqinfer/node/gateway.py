@@ -64,8 +64,9 @@ class GatewayNode:
         """
         self._context = sockets.new_context()
         try:
-            self._clients = self._bind(clients_address)
-            self._workers = self._bind(workers_address)
+            settings = settings or GatewaySettings()
+            self._clients = self._bind(clients_address, settings.max_body_bytes)
+            self._workers = self._bind(workers_address, settings.max_body_bytes)
         except BaseException:
             self._context.destroy(linger=0)
             raise
@@ -75,7 +76,7 @@ class GatewayNode:
         self._waker = Waker()
         self._stopping = threading.Event()
         self.machine = GatewayMachine(
-            settings or GatewaySettings(),
+            settings,
             session=os.urandom(16),
             version=__version__,
             pid=os.getpid(),
@@ -84,8 +85,9 @@ class GatewayNode:
             now=time.monotonic(),
         )
 
-    def _bind(self, address: str) -> _Face:
-        socket = sockets.router(self._context, address)
+    def _bind(self, address: str, max_body_bytes: int) -> _Face:
+        # A backstop: admission refuses larger bodies with a sentence, up to twice the limit.
+        socket = sockets.router(self._context, address, 2 * max_body_bytes)
         return _Face(socket, socket.get_monitor_socket(_MONITORED))
 
     def stop(self) -> None:

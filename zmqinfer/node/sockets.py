@@ -23,8 +23,7 @@ __all__ = ["RECV_MORE", "Frames", "Incoming", "dealer", "drop", "new_context", "
 Frames: TypeAlias = list[Buffer]
 Incoming: TypeAlias = tuple[bytes, list[Buffer]]
 
-# Backstop only: larger bodies are refused by admission with a sentence, larger frames cut the connection.
-MAX_FRAME_BYTES = 2**31
+_LEAST_LIBZMQ = (4, 3, 5)
 HANDSHAKE_MS = 3_000
 LINGER_MS = 500
 ZMTP_HEARTBEAT_MS = 500
@@ -41,20 +40,25 @@ def new_context() -> zmq.Context[zmq.Socket[bytes]]:
     libzmq draws the first routing id of a ROUTER from the C library's generator, which nobody
     seeds; a clash of such ids has ended processes (libzmq 4503), so it is seeded here.
     """
+    if zmq.zmq_version_info() < _LEAST_LIBZMQ:
+        raise ConfigError(f"libzmq is {zmq.zmq_version()}, expected 4.3.5 or newer; upgrade pyzmq")
     if sys.platform == "linux":
         ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     return context
 
 
-def router(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
+def router(context: zmq.Context[zmq.Socket[bytes]], address: str, max_frame_bytes: int) -> zmq.Socket[bytes]:
     """Binds a ROUTER; `address` may end in `:0`, then the socket's LAST_ENDPOINT says the port.
+
+    A frame of more than `max_frame_bytes` ends its connection.
 
     Raises:
         ConfigError: the address is taken or cannot be bound.
     """
     socket = context.socket(zmq.ROUTER)
-    _common(socket)
+    _common(socket, address)
+    socket.set(zmq.MAXMSGSIZE, max_frame_bytes)
     socket.router_mandatory = True
     socket.set(zmq.ROUTER_HANDOVER, 0)
     socket.set(zmq.BACKLOG, 1_024)
@@ -77,7 +81,7 @@ def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[
         ConfigError: the address is none that ZeroMQ can dial, or its host has no address.
     """
     socket = context.socket(zmq.DEALER)
-    _common(socket)
+    _common(socket, address)
     socket.sndhwm = 256
     socket.rcvhwm = 256
     # Nothing is queued into the void: what is pending lives in our own tables.
@@ -92,9 +96,9 @@ def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[
     return socket
 
 
-def _common(socket: zmq.Socket[bytes]) -> None:
+def _common(socket: zmq.Socket[bytes], address: str) -> None:
     socket.linger = LINGER_MS
-    socket.set(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+    socket.set(zmq.IPV6, int("[" in address))
     socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.set(zmq.HEARTBEAT_IVL, ZMTP_HEARTBEAT_MS)
     socket.set(zmq.HEARTBEAT_TIMEOUT, ZMTP_TIMEOUT_MS)
@@ -145,7 +149,9 @@ def drop(descriptor: int, peer_address: str) -> bool:
     """
     try:
         with stdlib_socket.socket(fileno=os.dup(descriptor)) as duplicate:
-            if str(duplicate.getpeername()[0]) != peer_address:
+            name = duplicate.getpeername()
+            # A Unix socket's peer has no name; a TCP connection under its old number has one.
+            if (str(name[0]) if isinstance(name, tuple) else "") != peer_address:
                 return False
             duplicate.shutdown(stdlib_socket.SHUT_RDWR)
     except OSError:

@@ -19,6 +19,7 @@ class Waiter(Protocol):
 
     priority: int
     deadline: float
+    size: int
     home: str | None
     is_waiting: bool
 
@@ -93,13 +94,14 @@ class _Lane(Generic[W]):
 class WaitingRoom(Generic[W]):
     """The requests that wait for one model. `len()` counts those that still wait."""
 
-    __slots__ = ("_count", "_lanes", "_leave_home", "_sizes")
+    __slots__ = ("_count", "_lanes", "_leave_home", "_sizes", "bytes")
 
     def __init__(self) -> None:
         self._lanes: dict[str | None, _Lane[W]] = {}
         self._sizes: dict[str | None, int] = {}
         self._leave_home: deque[tuple[float, W]] = deque()
         self._count = 0
+        self.bytes = 0
 
     def __len__(self) -> int:
         return self._count
@@ -108,6 +110,7 @@ class WaitingRoom(Generic[W]):
         """Lets `waiter` wait: for the worker named `home` alone until that instant, or for anyone."""
         waiter.is_waiting = True
         self._count += 1
+        self.bytes += waiter.size
         if home is not None:
             self._leave_home.append((until, waiter))
         self._enter(waiter, home)
@@ -193,7 +196,7 @@ class WaitingRoom(Generic[W]):
         self._lanes.clear()
         self._sizes.clear()
         self._leave_home.clear()
-        self._count = 0
+        self._count = self.bytes = 0
         return everyone
 
     def wake_at(self) -> float | None:
