@@ -308,7 +308,7 @@ def test_without_any_gateway_a_call_ends_after_the_connect_timeout() -> None:
 
     (record,) = play.ended().values()
     assert record[STATUS] == Status.UNAVAILABLE
-    assert "no gateway answered at tcp://g0:5555, tcp://g1:5555 within 2 s" in record[RESULT]
+    assert "no gateway answered at tcp://g0:5555, tcp://g1:5555" in record[RESULT]
     assert "zmqinfer up" in record[RESULT]
     assert EXECUTED[record[RAN]] is Executed.NO
 
@@ -323,7 +323,7 @@ def test_a_deadline_before_the_connect_timeout_is_kept() -> None:
     (record,) = play.ended().values()
     assert record[STATUS] == Status.UNAVAILABLE
     assert "tcp://g0:5555" in record[RESULT]
-    assert "5 s" not in record[RESULT]
+    assert "within 5 s" not in record[RESULT]
 
 
 def test_a_welcome_ends_the_wait_for_a_gateway() -> None:
@@ -451,9 +451,10 @@ def test_a_question_is_asked_again_with_the_greeting(kind: Kind, words: Record) 
     """It was made before the gateway came up, or its session was over."""
     play = Playbook()
     play.machine.ask("q", kind, words, 0, play.now + 9, play.now)
-    play.machine.dirty.clear()  # the socket is not connected: nothing is taken
 
-    play.waits(BEAT_S)
+    # The socket is not connected: nothing is taken in this turn, and the greeting is made anew.
+    play.now += BEAT_S
+    play.machine.on_timer(play.now)
     assert play.kinds() == [Kind.HELLO, kind]
 
     play.up().says(0, Kind.DISCONNECT, NO_SESSION)

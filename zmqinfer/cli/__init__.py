@@ -54,6 +54,11 @@ class _Lazy(click.Group):
         module = importlib.import_module(f"zmqinfer.cli.{_COMMANDS[cmd_name][0]}")
         command = getattr(module, cmd_name)
         assert isinstance(command, click.Command)
+        for option in command.params:
+            if isinstance(option, click.Option) and option.envvar is None:
+                # Named for what the user writes, not for the parameter behind it.
+                spelling = max(option.opts, key=len).lstrip("-").replace("-", "_")
+                option.envvar = f"ZMQINFER_{cmd_name}_{spelling}".upper()
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
@@ -64,11 +69,7 @@ class _Lazy(click.Group):
 
 @click.group(
     cls=_Lazy,
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "auto_envvar_prefix": "ZMQINFER",
-        "max_content_width": 100,
-    },
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="zmqinfer")
 def cli() -> None:

@@ -53,7 +53,6 @@ def gateway(clients: str, workers: str, log_level: str, **values: Any) -> None:
 @click.option(
     "--models",
     "repositories",
-    envvar="ZMQINFER_WORKER_MODELS",
     multiple=True,
     type=click.Path(path_type=Path),
     help="A folder of model folders, instead of the shipped models; may be repeated.",

@@ -26,9 +26,7 @@ _LOOK_S = 0.1
 
 @click.command()
 @click.argument("target", metavar="[MODULE:CALLABLE]", required=False)
-@click.option(
-    "--workers", type=click.IntRange(1, 256), default=3, show_default=True, help="How many workers."
-)
+@click.option("--workers", type=click.IntRange(1, 256), default=3, show_default=True, help="How many workers.")
 @click.option("--gateways", type=click.IntRange(1, 64), default=1, show_default=True, help="How many gateways.")
 @click.option("--clients", default=DEFAULT_CLIENTS, show_default=True, help="Where clients dial.")
 @click.option("--workers-at", default=DEFAULT_WORKERS, show_default=True, help="Where workers dial.")

@@ -249,9 +249,7 @@ class ClientMachine:
         for call in [call for call in self._calls.values() if call.link == number]:
             if link.welcomes and not self._may_run_twice(call):
                 self._forget(call)
-                detail = (
-                    f"the session with gateway {link.address} was lost, and the request may not be run twice"
-                )
+                detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
                 self._complete(call, Status.WORKER_LOST, detail, None, _RAN_MAYBE)
                 continue
             link.outbox.put_request(call.record, call.deadline, call.size)
