@@ -73,9 +73,10 @@ def test_what_was_encoded_is_decoded(kind: Kind, count: int) -> None:
     assert received(kind, messages(kind, records)) == records
 
 
-def test_a_bare_heartbeat_is_a_message() -> None:
-    """The only kind that may have no records."""
-    ((count, (head,)),) = messages(Kind.HEARTBEAT, [])
+@pytest.mark.parametrize("size", [0, 2**40])
+def test_a_bare_heartbeat_is_a_message(size: int) -> None:
+    """The only kind that may have no records, whatever else waits in the outbox."""
+    ((count, (head,)),) = messages(Kind.HEARTBEAT, [], size)
 
     assert count == 0
     assert decode(bytes(head), []) == (Kind.HEARTBEAT, [])

@@ -41,7 +41,7 @@ def encode(kind: Kind, records: list[Record], size: int) -> Iterator[tuple[int, 
     """
     at = PAYLOAD_AT.get(kind, -1)
     # The common case: no parts. The head is measured after packing, being hardly ever too big.
-    if size > MAX_BUNDLE_BYTES // 2 or (at >= 0 and any(type(record[at]) is list for record in records)):
+    if at >= 0 and (size > MAX_BUNDLE_BYTES // 2 or any(type(record[at]) is list for record in records)):
         yield from _split(kind, records, at)
         return
     for first in range(0, max(1, len(records)), MAX_RECORDS):

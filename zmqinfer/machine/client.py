@@ -252,7 +252,10 @@ class ClientMachine:
                 detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
                 self._complete(call, Status.WORKER_LOST, detail, None, _RAN_MAYBE)
                 continue
-            link.outbox.put_request(call.record, call.deadline, call.size)
+            if not link.welcomes:
+                # Sent there while no gateway had answered: one that has by now takes it over.
+                call.link = self._choice[call.tag % len(self._choice)]
+            self.links[call.link].outbox.put_request(call.record, call.deadline, call.size)
         for question in self._questions.values():
             if question.link == number:
                 link.outbox.put(question.kind, question.record)

@@ -53,8 +53,7 @@ class TimingWheel(Generic[Entry]):
 
     def expire(self, now: float) -> list[Entry]:
         """Takes out and returns what is due at `now`, earliest slots first."""
-        # 1024.1 * 100 is 102409.99999999999: without the millionth, `wake_at` itself would be too early.
-        present = int(now * SLOTS_PER_S + 1e-6)
+        present = int(now * SLOTS_PER_S)
         if present < self._earliest:
             return []
         due = sorted(number for number in self._slots if number <= present)
