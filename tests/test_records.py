@@ -308,6 +308,7 @@ anything = st.recursive(
 
 @settings(max_examples=150)
 @given(kind=st.sampled_from(Kind), fields=st.dictionaries(st.integers(0, 11), anything, max_size=3), more=anything)
+@pytest.mark.slow
 def test_any_fields_give_a_record_or_a_protocol_error(kind: Kind, fields: dict[int, object], more: object) -> None:
     """Nothing else comes out of a check, and whatever passes keeps the table's types."""
     record = [*VALID[kind], more]

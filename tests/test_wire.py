@@ -146,7 +146,6 @@ shared = {size: bytes(size) for size in (0, 1, 20_000, 32_768, 300_000, 2**19, 2
     ),
     more=st.sampled_from([b"", bytes(30_000)]),
 )
-@pytest.mark.slow
 def test_no_message_is_over_the_bounds(bodies: list[Any], more: bytes) -> None:
     """256 records, 1 MiB of head, 64 parts, and 1 MiB out of band unless a record has them alone."""
     records = [
@@ -239,6 +238,7 @@ def test_any_bytes_give_records_or_a_protocol_error(head: bytes, parts: list[Buf
     edits=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255), st.sampled_from("sid")), max_size=4),
     parts=st.lists(st.binary(max_size=5), max_size=2),
 )
+@pytest.mark.slow
 def test_a_spoiled_message_gives_records_or_a_protocol_error(
     kind: Kind, edits: list[tuple[int, int, str]], parts: list[Buffer]
 ) -> None:
@@ -268,6 +268,7 @@ structures = st.recursive(
 
 @settings(max_examples=200)
 @given(message=structures | st.tuples(st.just(VERSION), st.integers(0, 11) | scalars, structures))
+@pytest.mark.slow
 def test_any_structure_gives_records_or_a_protocol_error(message: object) -> None:
     """What is msgpack, but not ours."""
     packed = msgpack.packb(message)

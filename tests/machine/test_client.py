@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from zmqinfer.config import ClientSettings
-from zmqinfer.errors import EXECUTED, Executed, Status
+from zmqinfer.errors import EXECUTED, Executed, Status, TooLarge
 from zmqinfer.machine.client import GRACE_S, Call, ClientMachine
 from zmqinfer.machine.link import LinkState
 from zmqinfer.records import BUDGET_US, MODEL, PRIORITY, RAN, REQUEST_ID, RESULT, STATUS, TAG, Kind, Record
@@ -167,6 +167,50 @@ def test_a_reply_ends_its_call_once() -> None:
         "two": Status.NOT_FOUND,
     }
     assert (play.machine.unmatched, play.machine.pending) == (2, 0)
+
+
+def test_a_call_that_failed_says_which_it_was() -> None:
+    """The request id stands behind the reply's known fields, whoever ended the call, and reaches the error."""
+    play = Playbook().up()
+    refused, late = play.calls("refused"), play.calls("late", deadline_s=0.1)
+
+    play.says(0, Kind.REPLY, [*reply(refused.tag, Status.NOT_FOUND), "unknown"])
+    play.waits(1.0)
+
+    errors = {owner: play.machine.codec.error(record) for owner, record in play.ended().items()}
+    assert errors["refused"].request_id == refused.record[REQUEST_ID]
+    assert errors["late"].request_id == late.record[REQUEST_ID]
+
+
+def test_a_body_over_the_gateways_limit_is_told_at_the_call() -> None:
+    """WELCOME names the limit; nothing is sent or pending."""
+    play = Playbook()
+    play.says(0, Kind.WELCOME, [b"g" * 16, "gateway", 500, 3, []]).hears()
+
+    with pytest.raises(TooLarge, match="4 bytes, the gateway takes 3"):
+        play.calls()
+
+    assert (play.machine.pending, play.hears(), play.machine.wake_at()) == (0, [], None)
+
+
+def test_what_may_not_run_twice_is_not_sent_again() -> None:
+    """Neither by its own word nor by the model's; it may have run in the session that was lost."""
+    play = Playbook()
+    models = [[name, 1, SIGNATURE, 32, name == "m"] for name in ("m", "once")]
+    play.says(0, Kind.WELCOME, [b"g" * 16, "gateway", 500, 2**20, models])
+    play.calls("by its own word", idempotent=False)
+    play.machine.submit("by the model's", "once", None, (b"l", b"b"), 1, play.now + 9, play.now)
+    again = play.calls("may")
+    play.hears()
+
+    play.says(0, Kind.DISCONNECT, NO_SESSION)
+
+    assert play.requests() == [again.tag]
+    ended = play.ended()
+    assert list(ended) == ["by its own word", "by the model's"]
+    assert {(record[STATUS], EXECUTED[record[RAN]]) for record in ended.values()} == {
+        (Status.WORKER_LOST, Executed.MAYBE)
+    }
 
 
 def test_calls_of_a_turn_leave_in_one_message() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -248,7 +247,6 @@ BIG = bytes(MAX_BUNDLE_BYTES // 3)
         max_size=8,
     )
 )
-@pytest.mark.slow
 def test_what_a_full_socket_does_not_take_stays_in_order(
     turns: list[tuple[list[tuple[Kind, int, bool]], int]],
 ) -> None:

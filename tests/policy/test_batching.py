@@ -110,10 +110,12 @@ def test_a_batch_is_full_in_bytes_too() -> None:
 def test_layouts_do_not_mix_and_the_oldest_goes_first(limits: BatchLimits) -> None:
     """Shapes that differ cannot be stacked."""
     a, b, c = Job(START + 0.002, layout="a"), Job(START + 0.001, layout="b"), Job(START + 0.003, layout="a")
-    batcher = batcher_of(limits, a, b, c)
+    last = Job(START + 0.004, layout="c")
+    batcher = batcher_of(limits, a, b, c, last)
 
     assert batcher.take(START + 1) == ("b", [b])
     assert batcher.take(START + 1) == ("a", [a, c])
+    assert batcher.take(START + 1) == ("c", [last])
 
 
 def test_one_who_leaves_is_not_run() -> None:

@@ -132,7 +132,8 @@ class Clients:
     def on_timer(self, now: float) -> None:
         """Ends the sessions of those who stayed away, or do not read, for too long."""
         for client in list(self._by_session.values()):
-            is_gone = client.lost_at is not None and now - client.lost_at >= REBIND_S
+            # The same sum as in `wake_at`: the difference may be a rounding error less than REBIND_S.
+            is_gone = client.lost_at is not None and now >= client.lost_at + REBIND_S
             if is_gone or client.outbox.size > MAX_BACKLOG_BYTES:
                 self._end(client)
 

@@ -117,7 +117,7 @@ class GatewayMachine:
                 self._refuse(client, record, Status.NOT_FOUND, self._not_found(route))
                 self.routes.sweep(route)
                 continue
-            if len(route.waiting) >= self.settings.max_queued:
+            if route.waiting.count >= self.settings.max_queued:
                 self._refuse(client, record, Status.OVERLOADED, _queue_full(route))
                 continue
             if not self.admission.admit(client.usage, size):
@@ -146,7 +146,7 @@ class GatewayMachine:
         if flight.deadline <= now:
             self._end(flight, Status.DEADLINE_EXCEEDED, "the time was up on arrival", where="network")
             return
-        if not route.waiting or route in self._keyed:
+        if not route.waiting.count or route in self._keyed:
             engine = route.placement.place(flight.key_hash, flight.rows)
             # Those who wait may all wait for other workers: this one must not be idle meanwhile.
             if engine is not None and (not route.waiting or route.waiting.best(engine.name) is None):
@@ -222,7 +222,7 @@ class GatewayMachine:
                 engine.answered_rows += rows
                 engine.batches += rows / record[BATCH_ROWS]
             route = flight.route
-            if route.waiting:
+            if route.waiting.count:
                 freed[route] = None
             client = flight.client
             if client is None:

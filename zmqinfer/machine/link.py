@@ -96,7 +96,7 @@ class Link:
         An unanswered greeting is repeated, for it may have gone into a connection that was just breaking.
         """
         if self.state is LinkState.GREETING:
-            return now - self._greeted_at >= self._speak_s
+            return now >= self._greeted_at + self._speak_s
         if self.state is LinkState.CLOSED or now - self._heard_at <= MISSES * self._patience_s:
             return False
         if now - self._spoke_at > 2 * self._speak_s:
@@ -107,7 +107,7 @@ class Link:
 
     def is_beat_due(self, now: float) -> bool:
         """Whether it is time to say something; true once each heartbeat while the link is up."""
-        if self.state is not LinkState.UP or now - self._spoke_at < self._speak_s:
+        if self.state is not LinkState.UP or now < self._spoke_at + self._speak_s:
             return False
         self._spoke_at = now
         return True

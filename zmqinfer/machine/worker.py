@@ -273,9 +273,9 @@ class WorkerMachine:
 
     # Batches -------------------------------------------------------------------------------------
 
-    def take_batches(self, now: float) -> list[Batch]:
-        """Returns the batches that idle engines should begin now."""
-        begun: list[Batch] = []
+    def take_batches(self, now: float) -> dict[int, list[Batch]]:
+        """Returns the batches that idle engines should begin now, by the engine's number."""
+        begun: dict[int, list[Batch]] = {}
         for number, engine in enumerate(self._engines):
             batcher = engine.batcher
             if engine.running or not batcher.rows:
@@ -291,7 +291,7 @@ class WorkerMachine:
                 rows = sum(task.rows for task in tasks)
                 batch = Batch(number, bound, tasks, rows, now)
                 engine.running.append(batch)
-                begun.append(batch)
+                begun.setdefault(number, []).append(batch)
                 expected_s += batcher.curve.predict(rows) or _HANDOVER_S
         return begun
 

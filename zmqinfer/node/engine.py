@@ -26,6 +26,8 @@ from zmqinfer.tensor import DTYPES, Array, Arrays, Layout, layout_of, pack, unpa
 __all__ = ["Engine", "EngineThread"]
 
 _MAX_DETAIL = 1_000
+# How long a finished batch may wait for the others that were handed over with it.
+_TELL_S = 0.001
 
 
 class _BadAnswerError(Exception):
@@ -164,11 +166,11 @@ class EngineThread(threading.Thread):
         self.done: deque[tuple[Batch, list[Outcome], float]] = deque()
         self._engine = engine
         self._waker = waker
-        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[Batch] | None] = queue.SimpleQueue()
 
-    def begin(self, batch: Batch) -> None:
-        """Hands a batch over; it comes back through `done`, and the waker is woken."""
-        self._queue.put(batch)
+    def begin(self, batches: list[Batch]) -> None:
+        """Hands batches over, to run one after another; they come back through `done`, and the waker is woken."""
+        self._queue.put(batches)
 
     def finish(self) -> None:
         """Lets the thread end after what it was given."""
@@ -177,8 +179,16 @@ class EngineThread(threading.Thread):
     def run(self) -> None:
         """Runs batches until `finish`."""
         take, clock = self._queue.get, time.perf_counter
-        while (batch := take()) is not None:
-            began = clock()
-            outcomes = self._engine.run(batch)
-            self.done.append((batch, outcomes, clock() - began))
+        while (batches := take()) is not None:
+            told_at = clock()
+            for batch in batches:
+                began = clock()
+                outcomes = self._engine.run(batch)
+                ended = clock()
+                self.done.append((batch, outcomes, ended - began))
+                # Short batches are told of together: their replies then leave as one message, and the loop
+                # does not take the interpreter's lock from the next of them.
+                if ended - told_at > _TELL_S:
+                    told_at = ended
+                    self._waker.wake()
             self._waker.wake()

@@ -112,8 +112,8 @@ class WorkerNode:
         due = machine.wake_at()
         if machine.is_draining or (due is not None and due <= now):
             machine.on_timer(now)
-        for batch in machine.take_batches(now):
-            self._engines[batch.engine].begin(batch)
+        for number, batches in machine.take_batches(now).items():
+            self._engines[number].begin(batches)
         is_stuck = self._dialler.flush(machine.dirty, now)
         for event, values in machine.events:
             self._report.info(event, **values)

@@ -92,24 +92,29 @@ class _Lane(Generic[W]):
 
 
 class WaitingRoom(Generic[W]):
-    """The requests that wait for one model. `len()` counts those that still wait."""
+    """The requests that wait for one model.
 
-    __slots__ = ("_count", "_lanes", "_leave_home", "_sizes", "bytes")
+    Attributes:
+        count: how many wait; an attribute, for it is asked for each request and reply (80 ns less than `len`).
+        bytes: the size of their bodies.
+    """
+
+    __slots__ = ("_lanes", "_leave_home", "_sizes", "bytes", "count")
 
     def __init__(self) -> None:
         self._lanes: dict[str | None, _Lane[W]] = {}
         self._sizes: dict[str | None, int] = {}
         self._leave_home: deque[tuple[float, W]] = deque()
-        self._count = 0
+        self.count = 0
         self.bytes = 0
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def put(self, waiter: W, home: str | None, until: float) -> None:
         """Lets `waiter` wait: for the worker named `home` alone until that instant, or for anyone."""
         waiter.is_waiting = True
-        self._count += 1
+        self.count += 1
         self.bytes += waiter.size
         if home is not None:
             self._leave_home.append((until, waiter))
@@ -140,13 +145,13 @@ class WaitingRoom(Generic[W]):
         """Removes the one that `best` just returned."""
         self._lanes[waiter.home].pop()
         waiter.is_waiting = False
-        self._count -= 1
+        self.count -= 1
         self._leave(waiter.home)
 
     def remove(self, waiter: W) -> None:
         """Removes anyone who waits: expired, or cancelled."""
         waiter.is_waiting = False
-        self._count -= 1
+        self.count -= 1
         self._vacate(waiter.home)
 
     def _vacate(self, home: str | None) -> None:
@@ -196,7 +201,7 @@ class WaitingRoom(Generic[W]):
         self._lanes.clear()
         self._sizes.clear()
         self._leave_home.clear()
-        self._count = self.bytes = 0
+        self.count = self.bytes = 0
         return everyone
 
     def wake_at(self) -> float | None:
@@ -205,6 +210,6 @@ class WaitingRoom(Generic[W]):
 
     def check(self) -> None:
         """Asserts that the counts agree with each other."""
-        assert self._count == sum(self._sizes.values()), (self._count, self._sizes)
+        assert self.count == sum(self._sizes.values()), (self.count, self._sizes)
         assert self._sizes.keys() == self._lanes.keys()
         assert all(size > 0 for size in self._sizes.values()), self._sizes
