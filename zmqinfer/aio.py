@@ -113,10 +113,12 @@ class AsyncClient:
             ZmqInferError: one class for each way to fail; see `zmqinfer.errors`.
             UsageError: the client is closed, or was made before a fork.
         """
-        # A check that `_attach` would repeat: this is the path of every call.
-        loop = self._loop or self._attach()
+        loop = self._loop
+        if loop is None or loop is not asyncio.get_running_loop():
+            loop = self._attach()
         future = loop.create_future()
-        if deadline_s is None and key is None and priority == 4:
+        # Checks that would find nothing: this is the path of every call.
+        if deadline_s is None and key is None and type(priority) is int and priority == 4:
             deadline_s = self._deadline_s
         else:
             key, deadline_s = key_bytes(key), check_call(deadline_s, priority, self._deadline_s)
@@ -221,8 +223,9 @@ class AsyncClient:
         if in_flight < 1:
             raise InvalidArgument(f"in_flight is {in_flight}, expected 1 or more")
         limit_s = check_call(deadline_s, priority, self._deadline_s)
-        window: list[tuple[Call, asyncio.Future[Record]]] = []
-        decode = self._machine.codec.decode
+        # An input that was refused here never left: no call, and its error as the result, waits for its turn.
+        window: list[tuple[Call | None, asyncio.Future[Any]]] = []
+        decode, routing = self._machine.codec.decode, key_bytes(key)
         source = xs.__aiter__() if isinstance(xs, AsyncIterable) else None
         plain = iter(()) if isinstance(xs, AsyncIterable) else iter(xs)
         is_over = False
@@ -235,7 +238,13 @@ class AsyncClient:
                         is_over = True
                         break
                     self._connection.check_open()
-                    window.append(self._begin(model, version, x, None, limit_s, key_bytes(key), priority, idempotent))
+                    try:
+                        call, future = self._begin(model, version, x, None, limit_s, routing, priority, idempotent)
+                        window.append((call, future))
+                    except ZmqInferError as error:
+                        refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                        refused.set_result(error)
+                        window.append((None, refused))
                 # Everything that is there by now is given out before new inputs are asked for.
                 if window:
                     await window[0][1]
@@ -245,15 +254,19 @@ class AsyncClient:
                 batch, window = window[:ready], window[ready:]
                 for _, future in batch:
                     try:
-                        result: Output | ZmqInferError = decode(future.result(), None)
+                        reply = future.result()
+                        if isinstance(reply, ZmqInferError):
+                            raise reply
+                        result: Output | ZmqInferError = decode(reply, None)
                     except ZmqInferError as error:
                         if not return_errors:
                             raise
                         result = error
                     yield result
         finally:
-            for call, _ in window:
-                self._cancel(call)
+            for begun, _ in window:
+                if begun is not None:
+                    self._cancel(begun)
 
     def _cancel(self, call: Call) -> None:
         if self._machine.cancel(call):
@@ -290,6 +303,8 @@ class AsyncClient:
     def _turn(self) -> None:
         """Drains, does what is due, gives out what completed, sends what is to be sent."""
         self._is_scheduled = False
+        if not self._connection.is_open:  # closed since this turn was scheduled
+            return
         machine, dialler = self._machine, self._connection.dialler
         loop = self._loop
         assert loop is not None

@@ -61,11 +61,13 @@ class _Window:
 class _Slot:
     """One input's place in a window."""
 
-    __slots__ = ("call", "reply", "window")
+    __slots__ = ("call", "error", "reply", "window")
 
     def __init__(self, window: _Window) -> None:
         self.window = window
         self.reply: Record | None = None
+        # An input that was refused here never left; its error waits for its turn.
+        self.error: ZmqInferError | None = None
         self.call: Call | None = None
 
     def complete(self, reply: Record) -> None:
@@ -89,6 +91,10 @@ class _Promise:
         self.call: Call | None = None
 
     def complete(self, reply: Record) -> None:
+        self.client._promised.append((self, reply))  # noqa: SLF001 - one idea, two classes
+
+    def fulfil(self, reply: Record) -> None:
+        """Ends the future, without the lock: what hangs on it may call the client."""
         if not self.future.set_running_or_notify_cancel():
             return
         try:
@@ -97,8 +103,9 @@ class _Promise:
             self.future.set_exception(error)
 
     def on_done(self, future: Future[Output]) -> None:
-        if future.cancelled() and self.call is not None:
-            self.client._cancel(self.call)  # noqa: SLF001 - one idea, two classes
+        # A call that could still be taken back gets no reply, so nobody else tells those who `wait` for the future.
+        if future.cancelled() and self.call is not None and self.client._cancel(self.call):  # noqa: SLF001
+            future.set_running_or_notify_cancel()
 
 
 class Client:
@@ -124,6 +131,7 @@ class Client:
         self._decode = self._machine.codec.decode
         self._deadline_s = deadline_s
         self._lock = threading.Lock()
+        self._promised: deque[tuple[_Promise, Record]] = deque()
         self._waker = Waker()
         self._is_closing = False
         self._wakes_at = float("-inf")
@@ -187,7 +195,8 @@ class Client:
     ) -> Future[Output]:
         """Begins a call and returns its future, whose `cancel()` takes the call back.
 
-        Do not change `x` before the future is done. See `infer` for the rest.
+        Do not change `x` before the future is done. What hangs on the future may begin other calls, but
+        must not wait for them: it may run on the thread that takes their replies. See `infer` for the rest.
         """
         future: Future[Output] = Future()
         promise = _Promise(self, future, None)
@@ -282,12 +291,15 @@ class Client:
                 if not slots:
                     return
                 first = slots[0]
-                if first.reply is None:
+                if first.reply is None and first.error is None:
                     with window.lock:
                         while first.reply is None:
                             window.lock.wait()
                 slots.popleft()
                 try:
+                    if first.reply is None:
+                        assert first.error is not None
+                        raise first.error
                     result: Output | ZmqInferError = self._decode(first.reply, None)
                 except ZmqInferError as error:
                     if not return_errors:
@@ -319,19 +331,32 @@ class Client:
             self._connection.check_open()
             now = time.monotonic()
             for owner, x, rows in inputs:
-                body = encode(model, version, x, rows)
-                call = submit(owner, model, version, body, rows or 1, now + limit_s, now, key, priority, idempotent)
+                try:
+                    body = encode(model, version, x, rows)
+                    call = submit(owner, model, version, body, rows or 1, now + limit_s, now, key, priority, idempotent)
+                except ZmqInferError as error:
+                    if slots is None:
+                        raise
+                    owner.error = error
+                    slots.append(owner)
+                    continue
                 if slots is not None:
                     owner.call = call
                     slots.append(owner)
                 calls.append(call)
             self._turn(now)
+        if self._promised:
+            self._fulfil()
         return calls
 
-    def _cancel(self, call: Call) -> None:
+    def _cancel(self, call: Call) -> bool:
+        """Takes a call back; False if it had ended already."""
         with self._lock:
-            if self._connection.is_open and self._machine.cancel(call):
+            is_cancelled = self._connection.is_open and self._machine.cancel(call)
+            if is_cancelled:
                 self._turn(time.monotonic())
+        self._fulfil()
+        return is_cancelled
 
     # Questions -----------------------------------------------------------------------------------
 
@@ -369,6 +394,7 @@ class Client:
             for number, waiter in enumerate(waiters):
                 self._machine.ask(waiter, kind, words, number, now + timeout_s, now)
             self._turn(now)
+        self._fulfil()
         replies = [waiter.wait() for waiter in waiters]
         for reply in replies:
             if len(reply) > 8:  # a REPLY made here: nobody answered
@@ -402,6 +428,15 @@ class Client:
             self._wakes_at = due
             self._waker.wake()
 
+    def _fulfil(self) -> None:
+        """Ends the futures whose replies came. Must not have the lock."""
+        while self._promised:
+            try:
+                promise, reply = self._promised.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            promise.fulfil(reply)
+
     def _flush(self, now: float) -> None:
         if self._connection.dialler.flush(self._machine.dirty, now):
             retry_at = now + _RETRY_S
@@ -430,6 +465,7 @@ class Client:
                     due = min(due or float("inf"), now + _RETRY_S)
                 self._wakes_at = float("inf") if due is None else due
                 wait_ms = None if due is None else max(0.0, (due - now) * 1e3 + 0.5)
+            self._fulfil()
 
     def close(self) -> None:
         """Fails what is pending with `Cancelled`, says goodbye, and closes. Twice is the same as once."""
@@ -443,6 +479,7 @@ class Client:
             self._machine.fail_all("the client was closed")
             self._turn(time.monotonic())
             self._connection.is_open = False
+        self._fulfil()
         self._waker.wake()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=1.0)

@@ -28,7 +28,7 @@ SIGNATURE: Record = [[["x", "FP32", [1]]], [["y", "FP32", [1]]]]
 
 def session_of(word: str) -> bytes:
     """The session id that belongs to a word."""
-    return word.encode().ljust(16, b".")
+    return word.encode()[-16:].ljust(16, b".")
 
 
 def card(
@@ -130,8 +130,6 @@ class Playbook:
         """The gateway takes records from a connection, in as many messages as the wire asks for."""
         for _, (head, *parts) in encode(kind, list(records), 2**40):
             self._feed(peer, *decode(bytes(head), parts), gap)
-        if not records:
-            self._feed(peer, kind, [], gap)
         return self._stepped()
 
     def _feed(self, peer: str, kind: Kind, records: list[Record], gap: float) -> None:

@@ -5,8 +5,9 @@
     infer(batch)   arrays by name to arrays by name, over the batch axis, which is axis 0
     close()        once, after the last batch; not when load() failed
 
-All four are called from one thread, the engine's. Backends know nothing of requests, sockets
-or clocks, and import nothing but the vocabulary; heavy libraries are imported inside load().
+No two of them are called at the same time, but not always from the same thread. Backends know
+nothing of requests, sockets or clocks, and import nothing but the vocabulary; heavy libraries
+are imported inside load().
 
 Two hooks handle one item, where what travels is not what the model computes with: one OCR
 answer is 3 MB of logits, but 1.3 KB of text. The signature is what callers see, so an item

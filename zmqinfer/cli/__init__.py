@@ -95,6 +95,9 @@ def main(arguments: list[str] | None = None) -> None:
         code = _say(error, EXIT_NOBODY)
     except ZmqInferError as error:
         code = _say(error, EXIT_FAILED)
+    except UnicodeEncodeError as error:
+        # What the shell passed on was no UTF-8; Python keeps such bytes as halves of characters.
+        code = _say(ConfigError(f"{error.object!r} is no text in UTF-8, expected one; mend the argument"), EXIT_USAGE)
     except BrokenPipeError:
         # Whoever read our output has enough of it.
         sys.stderr.close()

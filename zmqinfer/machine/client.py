@@ -7,7 +7,7 @@ the gateway's or one made here, which the machine puts into `completed` beside t
 from __future__ import annotations
 
 from zmqinfer.config import ClientSettings
-from zmqinfer.errors import EXECUTED, Executed, Status, TooLarge
+from zmqinfer.errors import EXECUTED, Executed, InvalidArgument, Status, TooLarge
 from zmqinfer.machine.codec import Codec
 from zmqinfer.machine.link import NO_SESSION, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
@@ -121,8 +121,11 @@ class ClientMachine:
         """Sends a request with the next turn.
 
         Raises:
+            InvalidArgument: `idempotent` is neither None nor a bool.
             TooLarge: the body is over the limit that the gateway's WELCOME named.
         """
+        if idempotent is not None and type(idempotent) is not bool:
+            raise InvalidArgument(f"idempotent is {idempotent!r}, expected None, True or False")
         self._tag += 1
         tag = self._tag
         layout, payload = body

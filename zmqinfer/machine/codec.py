@@ -7,13 +7,25 @@ against the model's signature.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import TypeAlias, cast
 
 import numpy as np
 
 from zmqinfer.errors import EXECUTED, InvalidArgument, ProtocolError, Status, ZmqInferError, error_of
-from zmqinfer.records import ATTEMPTS, OUTPUT, RAN, REPLY_FIELDS, RESULT, RETRY_AFTER_MS, STATUS, Record
+from zmqinfer.records import (
+    ATTEMPTS,
+    MAX_COUNT,
+    MAX_ID_BYTES,
+    OUTPUT,
+    RAN,
+    REPLY_FIELDS,
+    RESULT,
+    RETRY_AFTER_MS,
+    STATUS,
+    Record,
+)
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import (
     DTYPES,
@@ -78,6 +90,7 @@ class Codec:
             seen = self._seen.get(model)
             if seen is not None and x.dtype is seen[0] and x.shape == seen[1]:
                 return seen[2], x.tobytes()
+        _check_model(model, version)
         arrays = self._named(model, x)
         layout = layout_of(arrays, rows)
         card = self._cards.get((model, version))
@@ -148,3 +161,15 @@ class Codec:
             executed=EXECUTED[reply[RAN]],
             retry_after_ms=reply[RETRY_AFTER_MS],
         )
+
+
+def _check_model(model: str, version: int | None) -> None:
+    """Raises `InvalidArgument` for what no gateway would take: its refusal would hit everybody in the same message."""
+    try:
+        fits = isinstance(model, str) and 0 < len(model.encode()) <= MAX_ID_BYTES
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise InvalidArgument(f"model is {reprlib.repr(model)}, expected a name of 1 to {MAX_ID_BYTES} bytes")
+    if version is not None and (type(version) is not int or not 0 < version <= MAX_COUNT):
+        raise InvalidArgument(f"version of model {model!r} is {reprlib.repr(version)}, expected a whole number from 1")

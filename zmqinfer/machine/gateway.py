@@ -23,6 +23,7 @@ from zmqinfer.records import (
     BUDGET_US,
     IDEMPOTENT,
     KEY,
+    MAX_TEXT,
     MODEL,
     MODEL_VERSION,
     OUTPUT,
@@ -352,7 +353,8 @@ class GatewayMachine:
 
     def _not_found(self, route: Route) -> str:
         served = ", ".join(sorted(f"{card[0]} (version {card[1]})" for card in self.routes.cards()))
-        return f"no worker serves {_described(route)}; served now: {served or 'nothing'}"
+        # With many models the list alone is more than a REPLY can carry.
+        return f"no worker serves {_described(route)}; served now: {served or 'nothing'}"[:MAX_TEXT]
 
     def _unavailable(self, route: Route) -> str:
         ready = self.workers.ready_names()

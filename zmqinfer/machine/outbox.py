@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from zmqinfer.records import BUDGET_US, MAX_BUDGET_US, Kind, Record
-from zmqinfer.tensor import Buffer
+from zmqinfer.records import BUDGET_US, MAX_BUDGET_US, PAYLOAD_AT, Kind, Record
+from zmqinfer.tensor import Buffer, payload_bytes
 from zmqinfer.wire import encode
 
 __all__ = ["Outbox"]
@@ -104,6 +104,14 @@ class Outbox:
         self._deadlines.clear()
         self.size = 0
 
+    def _weigh(self) -> None:
+        """Reckons the size anew: a socket that is full each turn, but moves, must not count what it took long ago."""
+        self.size = sum(
+            payload_bytes(record[at] or b"")
+            for kind, at in PAYLOAD_AT.items()
+            for record in self._records.get(kind, ())
+        )
+
     def messages(self, now: float) -> Iterator[list[Buffer]]:
         """Yields messages to send, in order; asking for the next one says that the last one was taken.
 
@@ -137,5 +145,6 @@ class Outbox:
                     del records[:sent]
                     if kind is Kind.REQUEST:
                         del self._deadlines[:sent]
-        self.size = 0
+                if sent:
+                    self._weigh()
         self._is_listed = False

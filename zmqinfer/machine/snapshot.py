@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from zmqinfer.errors import Status
-from zmqinfer.records import Kind, Record
+from zmqinfer.records import MAX_TEXT, Kind, Record
 
 if TYPE_CHECKING:
     from zmqinfer.machine.gateway import GatewayMachine
@@ -37,7 +37,8 @@ def answer(gateway: GatewayMachine, kind: Kind, record: Record, now: float) -> R
     if gateway.workers.drain(argument):
         return [tag, command, argument, Status.OK, f"worker {argument!r} was asked to drain"]
     names = ", ".join(sorted(worker.name for worker in gateway.workers.everyone())) or "none"
-    return [tag, command, argument, Status.NOT_FOUND, f"no worker {argument!r} here; connected: {names}"]
+    detail = f"no worker {argument!r} here; connected: {names}"
+    return [tag, command, argument, Status.NOT_FOUND, detail[:MAX_TEXT]]
 
 
 def status(gateway: GatewayMachine, now: float) -> dict[str, Any]:

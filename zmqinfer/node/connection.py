@@ -134,7 +134,10 @@ def key_bytes(key: str | bytes | None) -> bytes | None:
         return None
     if not isinstance(key, str | bytes):
         raise InvalidArgument(f"key is a {type(key).__name__}, expected str or bytes")
-    raw = key.encode() if isinstance(key, str) else key
+    try:
+        raw = key.encode() if isinstance(key, str) else key
+    except UnicodeEncodeError as cause:
+        raise InvalidArgument(f"key is {key!r}, which is no text ({cause.reason}); send bytes") from cause
     if len(raw) > MAX_ID_BYTES:
         raise InvalidArgument(f"key has {len(raw)} bytes, expected at most {MAX_ID_BYTES}; hash it first")
     return raw

@@ -163,8 +163,8 @@ class EngineThread(threading.Thread):
 
     def __init__(self, name: str, engine: Engine, waker: Waker) -> None:
         super().__init__(name=f"engine-{name}", daemon=True)
+        self.engine = engine
         self.done: deque[tuple[Batch, list[Outcome], float]] = deque()
-        self._engine = engine
         self._waker = waker
         self._queue: queue.SimpleQueue[list[Batch] | None] = queue.SimpleQueue()
 
@@ -183,7 +183,7 @@ class EngineThread(threading.Thread):
             told_at = clock()
             for batch in batches:
                 began = clock()
-                outcomes = self._engine.run(batch)
+                outcomes = self.engine.run(batch)
                 ended = clock()
                 self.done.append((batch, outcomes, ended - began))
                 # Short batches are told of together: their replies then leave as one message, and the loop

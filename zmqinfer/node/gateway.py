@@ -23,16 +23,19 @@ from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.workers import Workers
 from zmqinfer.node import sockets
 from zmqinfer.node.report import Report
-from zmqinfer.node.waker import Waker
+from zmqinfer.node.waker import Waker, poll_ms
 from zmqinfer.tensor import Buffer
 from zmqinfer.wire import decode
 
 __all__ = ["GatewayNode"]
 
-# Messages taken from one socket in a turn: each carries up to 256 records.
+# What one turn takes from one socket: what it makes of that should leave before it looks for more.
 _MAX_DRAIN = 64
+_MAX_RECORDS = 256
 # A full socket tells nobody when it is no longer full, so what it did not take is tried again so soon.
 _RETRY_S = 0.005
+# As an int: the bit operations of pyzmq's enums cost 0.5 us each.
+_READABLE = int(zmq.POLLIN)
 _MONITORED = zmq.EVENT_DISCONNECTED
 
 
@@ -110,7 +113,7 @@ class GatewayNode:
             while not self._stopping.is_set():
                 now = clock()
                 due = machine.wake_at()
-                wait_ms = 1_000 if due is None else min(max(0, int((due - now) * 1e3) + 1), 1_000)
+                wait_ms = poll_ms(due, now)
                 if is_stuck:
                     wait_ms = min(wait_ms, int(_RETRY_S * 1e3))
                 ready = dict(poller.poll(wait_ms))
@@ -164,6 +167,7 @@ class GatewayNode:
 
     def _drain_workers(self, now: float) -> None:
         workers = self.machine.workers
+        taken = 0
         for _ in range(_MAX_DRAIN):
             message = self._receive(self._workers)
             if message is None:
@@ -177,9 +181,13 @@ class GatewayNode:
                 workers.on_offence(peer, str(error), now)
                 continue
             workers.on_message(peer, kind, records, now)
+            taken += len(records)
+            if taken >= _MAX_RECORDS:
+                return
 
     def _drain_clients(self, now: float, gap: float) -> None:
         clients = self.machine.clients
+        taken = 0
         for _ in range(_MAX_DRAIN):
             message = self._receive(self._clients)
             if message is None:
@@ -193,11 +201,14 @@ class GatewayNode:
                 clients.on_offence(peer, str(error))
                 continue
             clients.on_message(peer, kind, records, now, gap)
+            taken += len(records)
+            if taken >= _MAX_RECORDS:
+                return
 
     def _closed(self, face: _Face) -> list[bytes]:
         """Reads the monitor; returns the peers whose connections seem to have closed."""
         closed: list[bytes] = []
-        while int(face.monitor.get(zmq.EVENTS)) & zmq.POLLIN:
+        while int(face.monitor.get(zmq.EVENTS)) & _READABLE:
             event = parse_monitor_message(face.monitor.recv_multipart())
             peer = face.peers.pop(event["value"], None)
             closed.append(peer or b"")

@@ -146,12 +146,14 @@ class WaitingRoom(Generic[W]):
         self._lanes[waiter.home].pop()
         waiter.is_waiting = False
         self.count -= 1
+        self.bytes -= waiter.size
         self._leave(waiter.home)
 
     def remove(self, waiter: W) -> None:
         """Removes anyone who waits: expired, or cancelled."""
         waiter.is_waiting = False
         self.count -= 1
+        self.bytes -= waiter.size
         self._vacate(waiter.home)
 
     def _vacate(self, home: str | None) -> None:

@@ -1,0 +1,192 @@
+"""`zmqinfer up`: one line when ready, restarts, gives up, drains, and says in one sentence what is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Process, Processes, children_of, free_addresses, is_running, parsed, run, saved, wait_until
+
+FUNCTIONS = """
+def double(x):
+    return x * 2
+"""
+# Passes the check of `up` itself, where it is found but not imported, and kills each worker that loads it.
+KILLER = "import os\nos._exit(1)\n"
+TOML = """
+target = "model:predict"
+[inputs.x]
+dtype = "FP32"
+shape = [2]
+[outputs.y]
+dtype = "FP32"
+shape = [2]
+"""
+
+
+def model_folder(repository: Path, code: str, toml: str = TOML) -> Path:
+    folder = repository / "scorer"
+    folder.mkdir(parents=True)
+    (folder / "model.toml").write_text(toml)
+    (folder / "model.py").write_text(code)
+    return repository
+
+
+def up(processes: Processes, *arguments: str | Path, cwd: Path | None = None) -> tuple[Process, str]:
+    clients, workers = free_addresses(2)
+    return processes.start("up", "--clients", clients, "--workers-at", workers, *arguments, cwd=cwd), clients
+
+
+def pids_of(process: Process, address: str) -> list[int]:
+    """All processes of an `up`, its own first."""
+    return [process.pid, *children_of(process.pid)]
+
+
+def refused(*arguments: str | Path, cwd: Path | None = None) -> str:
+    """Runs a command that must end with exit code 2 and one sentence."""
+    done = run(*arguments, cwd=cwd)
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    said = done.stderr.strip()
+    assert "\n" not in said, said
+    return said
+
+
+@pytest.mark.slow
+def test_up_serves_restarts_what_dies_and_drains_on_ctrl_c(processes: Processes, tmp_path: Path) -> None:
+    """One ready line; kill -9 of a worker brings another; a drained one stays away; Ctrl-C leaves nothing behind."""
+    (tmp_path / "scorer.py").write_text(FUNCTIONS)
+    process, clients = up(processes, "scorer:double", "--workers", "2", cwd=tmp_path)
+    process.says("\nready: double on 2 workers; ")
+    x = saved(tmp_path / "x.npy", [1.5, -2.0])
+    before = children_of(process.pid)
+    victim = min(pid for pid in before if "worker_2" in Path(f"/proc/{pid}/cmdline").read_text())
+
+    os.kill(victim, signal.SIGKILL)
+    process.says('died child=worker_2 how="signal SIGKILL"')
+    answer = run("infer", "double", x, "-g", clients)
+    process.says("restarted child=worker_2")
+    again = run("status", "-g", clients, "--wait-workers", "2", "--timeout-s", "20", "--json")
+    drain = run("drain", "worker_1", "-g", clients)
+    process.says("drained, not restarted child=worker_1")
+    left = {worker["name"] for worker in parsed(run("status", "-g", clients, "--json"))["gateways"][0]["workers"]}
+    everyone = pids_of(process, clients)
+    process.sends(signal.SIGINT)
+
+    assert process.ends() == 0, process.log
+    assert parsed(answer) == [3.0, -4.0]
+    assert parsed(again)["schema"] == 1
+    assert drain.returncode == 0
+    assert left == {"worker_2"}
+    assert len(everyone) == 3
+    assert not [pid for pid in [*everyone, *before] if is_running(pid)]
+    assert len(re.findall(r"^ready: ", process.log, re.MULTILINE)) == 1
+    assert process.log.strip().endswith("drained and stopped")
+
+
+@pytest.mark.slow
+def test_up_gives_up_on_a_crash_loop(processes: Processes, tmp_path: Path) -> None:
+    """Five deaths in a minute: exit code 4, the reason in a sentence, and no process left."""
+    repository = model_folder(tmp_path / "models", KILLER)
+    process, _ = up(processes, "--models", repository, "--workers", "1")
+    process.says("died child=worker_1")
+    everyone = pids_of(process, "")
+
+    code = process.ends()
+
+    assert code == 4, process.log
+    assert process.log.count("died child=worker_1") == 4
+    assert "up gave up: worker_1 died 5 times within 60 s, the last time with exit code 1" in process.log
+    assert not [pid for pid in everyone if is_running(pid)]
+
+
+@pytest.mark.slow
+def test_model_that_a_worker_cannot_load_ends_up_with_its_sentence(processes: Processes, tmp_path: Path) -> None:
+    """Wrong configuration does not mend itself: the worker's sentence, exit code 2, no restarts."""
+    repository = model_folder(tmp_path / "models", "raise ValueError('no weights here')\n")
+    process, _ = up(processes, "--models", repository, "--workers", "1")
+
+    assert process.ends() == 2, process.log
+    assert "no weights here" in process.log
+    assert "worker_1 cannot start" in process.log
+
+
+@pytest.mark.slow
+def test_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    """Before anything is started, with the options that choose another; for `up` and for `gateway`."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        taken = f"tcp://127.0.0.1:{holder.getsockname()[1]}"
+        (other,) = free_addresses(1)
+
+        of_up = refused("up", "--clients", taken, "--workers-at", other)
+        of_gateway = refused("gateway", "--clients", other, "--workers", taken)
+
+    assert taken in of_up
+    assert "--clients" in of_up
+    assert taken in of_gateway
+    assert "choose another address" in of_gateway
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["tcp://0.0.0.0:0", "tcp://*:0", "tcp://192.0.2.1:5555", "tcp://[::]:0"])
+def test_bind_beyond_loopback_is_refused(address: str) -> None:
+    """There are no keys yet to keep strangers out."""
+    said = refused("up", "--clients", address)
+
+    assert address in said
+    assert "127.0.0.1" in said
+
+
+@pytest.mark.slow
+def test_bind_beyond_loopback_is_refused_by_the_gateway_too() -> None:
+    """Both of its addresses are looked at."""
+    assert "tcp://0.0.0.0:0" in refused("gateway", "--clients", "tcp://127.0.0.1:0", "--workers", "tcp://0.0.0.0:0")
+
+
+@pytest.mark.slow
+def test_missing_and_wrong_models_are_named(tmp_path: Path) -> None:
+    """Folder, file and key are named, before anything is started."""
+    wrong = model_folder(tmp_path / "wrong", "", TOML.replace("target", "max_batchsize = 3\ntarget"))
+    type_ = model_folder(tmp_path / "type", "", "max_wait_ms = 'soon'\n" + TOML)
+
+    missing_folder = refused("up", "--models", tmp_path / "nowhere")
+    unknown_key = refused("up", "--models", wrong)
+    wrong_type = refused("worker", "--models", type_)
+
+    assert str(tmp_path / "nowhere") in missing_folder
+    assert str(wrong / "scorer" / "model.toml") in unknown_key
+    assert "max_batchsize" in unknown_key
+    assert "max_batch_size" in unknown_key
+    assert str(type_ / "scorer" / "model.toml") in wrong_type
+    assert "max_wait_ms is 'soon'" in wrong_type
+
+
+@pytest.mark.slow
+def test_wrong_target_is_named(tmp_path: Path) -> None:
+    """A module that is not there, one that raises, an attribute that is not there, and both kinds at once."""
+    (tmp_path / "scorer.py").write_text(FUNCTIONS)
+    (tmp_path / "raises.py").write_text("1 / 0\n")
+
+    assert "nomodule" in refused("up", "nomodule:f", cwd=tmp_path)
+    assert "triple" in refused("up", "scorer:triple", cwd=tmp_path)
+    assert "ZeroDivisionError" in refused("up", "raises:f", cwd=tmp_path)
+    assert "MODULE:CALLABLE" in refused("up", "scorer:double", "--models", tmp_path, cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_up_stops_before_it_is_ready(processes: Processes) -> None:
+    """SIGTERM while the workers still load ends everything with 0 as well."""
+    process, _ = up(processes, "--workers", "1")
+    process.says("gateway listens")
+    everyone = pids_of(process, "")
+
+    process.sends(signal.SIGTERM)
+
+    assert process.ends() == 0, process.log
+    wait_until(lambda: not [pid for pid in everyone if is_running(pid)], 5)

@@ -1,0 +1,191 @@
+"""What a gateway tells of itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.machine.playbook import SIGNATURE, Playbook, card, reply, request, session_of
+from zmqinfer.errors import Status
+from zmqinfer.machine.snapshot import models
+from zmqinfer.records import BATCH_ROWS, Kind, Record
+
+
+def test_status_of_an_empty_gateway_has_all_its_fields() -> None:
+    """The schema is a promise."""
+    status = Playbook(age_s=2.5).status()
+
+    assert status == {
+        "address": "tcp://front:5555",
+        "workers_address": "tcp://back:5556",
+        "version": "1.2.3",
+        "pid": 4711,
+        "uptime_s": 2.5,
+        "ring_version": status["ring_version"],
+        "clients": 0,
+        "requests": {
+            "received": 0,
+            "refused": 0,
+            "accepted": 0,
+            "answered": 0,
+            "pending": 0,
+            "moved": 0,
+            "duplicates": 0,
+            "outcomes": {},
+        },
+        "queued": {"requests": 0, "bytes": 0},
+        "protocol_errors": 0,
+        "late_replies": 0,
+        "stray_replies": 0,
+        "workers": [],
+    }
+
+
+def test_status_counts_what_happens_to_requests() -> None:
+    """Its equations hold with requests queued, dispatched, answered, refused and cancelled."""
+    play = Playbook(age_s=10.0).with_workers("w1", credits_rows=2).with_clients("alice", "bob")
+    play.hears("alice", Kind.REQUEST, *[request(tag, payload=b"12345678") for tag in range(6)])
+    play.hears("bob", Kind.REQUEST, request(1, "unknown"))
+    play.hears("w1", Kind.REPLY, reply(play.said("w1", Kind.REQUEST)[0])).hears("alice", Kind.CANCEL, [5])
+
+    status = play.status()
+
+    assert status["requests"] == {
+        "received": 7,
+        "refused": 1,
+        "accepted": 6,
+        "answered": 2,
+        "pending": 4,
+        "moved": 0,
+        "duplicates": 0,
+        "outcomes": {"OK": 1, "NOT_FOUND": 1, "CANCELLED": 1},
+    }
+    assert status["queued"] == {"requests": 2, "bytes": 16}
+    assert status["clients"] == 2
+
+
+def test_status_of_a_worker_tells_its_load_and_its_batches() -> None:
+    """Batches are reckoned from the replies: each brings its part of one."""
+    play = Playbook().joins("w1", card("m"), card("n", 2), weight=3_000).joins("w2").with_clients("alice")
+    key = play.key_of("w1")
+    play.hears("alice", Kind.REQUEST, *[request(tag, key=key) for tag in range(4)])
+    asked = play.said("w1", Kind.REQUEST)
+    replies = [reply(record) for record in asked]
+    for record in replies:
+        record[BATCH_ROWS] = len(replies)
+    play.hears("w1", Kind.REPLY, *replies)
+
+    first, second = play.status()["workers"]
+
+    assert first == {
+        "name": "w1",
+        "session": session_of("w1").hex(),
+        "state": "ready",
+        "weight": 3.0,
+        "share": 0.75,
+        "credits": 128,
+        "in_flight": 0,
+        "answered": len(replies),
+        "batches": 1,
+        "mean_batch_size": float(len(replies)),
+        "models": [{"name": "m", "version": 1}, {"name": "n", "version": 2}],
+    }
+    assert (second["share"], second["answered"], second["mean_batch_size"]) == (0.25, 0, 0.0)
+
+
+def test_draining_worker_has_no_share() -> None:
+    """The shares of the others come to one."""
+    play = Playbook().with_workers("w1", "w2").hears("w1", Kind.DISCONNECT, ["draining", ""])
+
+    assert {worker["name"]: worker["share"] for worker in play.status()["workers"]} == {"w1": 0.0, "w2": 1.0}
+
+
+def test_models_list_who_serves_them() -> None:
+    """Only those that can be called now."""
+    play = Playbook().joins("w2", card("m")).joins("w1", card("m"), card("n")).joins("w3", card("gone")).loses("w3")
+
+    listed = models(play.machine, play.now)
+
+    assert listed[0] == {
+        "name": "m",
+        "version": 1,
+        "signature": SIGNATURE,
+        "max_batch_size": 32,
+        "idempotent": True,
+        "workers": ["w1", "w2"],
+    }
+    assert [model["name"] for model in listed] == ["m", "n"]
+
+
+@pytest.mark.parametrize("subject", ["status", "models"])
+def test_stats_are_answered_as_json(subject: str) -> None:
+    """Under the asker's own tag."""
+    play = Playbook().with_workers("w1").with_clients("alice")
+
+    tag, answered, value = play.hears("alice", Kind.STATS, [9, subject, None]).says("alice", Kind.STATS)
+
+    assert (tag, answered) == (9, subject)
+    assert json.loads(value)
+
+
+def test_unknown_subject_is_answered_with_nothing() -> None:
+    """An older gateway, a newer client."""
+    play = Playbook().with_clients("alice").hears("alice", Kind.STATS, [9, "weather", None])
+
+    assert play.says("alice", Kind.STATS) == [9, "weather", None]
+
+
+def order(play: Playbook, command: str, argument: str) -> Record:
+    play.hears("alice", Kind.ADMIN, [3, command, argument, None, ""])
+    return play.says("alice", Kind.ADMIN)
+
+
+def test_drain_order_is_passed_to_the_worker() -> None:
+    """And says that it was."""
+    play = Playbook().with_workers("w1").with_clients("alice")
+
+    answer = order(play, "drain", "w1")
+
+    assert answer == [3, "drain", "w1", Status.OK, "worker 'w1' was asked to drain"]
+    assert play.says("w1", Kind.DISCONNECT)[0] == "drain"
+
+
+def test_drain_order_for_nobody_names_those_who_are_there() -> None:
+    """What happened, what was expected, what to do."""
+    play = Playbook().with_workers("w2", "w1").with_clients("alice")
+
+    answer = order(play, "drain", "w9")
+
+    assert answer[3:] == [Status.NOT_FOUND, "no worker 'w9' here; connected: w1, w2"]
+
+
+def test_unknown_command_is_an_invalid_argument() -> None:
+    """It names what is known."""
+    answer = order(Playbook().with_clients("alice"), "explode", "")
+
+    assert answer[3] == Status.INVALID_ARGUMENT
+    assert "known: drain" in answer[4]
+
+
+@pytest.mark.parametrize("argument", ["x" * 4_000, "\n" * 4_000])
+def test_answer_to_a_drain_order_can_travel_however_many_workers_there_are(argument: str) -> None:
+    """A sentence of more than 4,096 characters would be refused by the asker's own decoder."""
+    play = Playbook().with_clients("alice")
+    for n in range(60):
+        play.joins(f"{n:0128d}")
+
+    answer = order(play, "drain", argument)
+
+    assert answer[3] == Status.NOT_FOUND
+
+
+def test_refusal_that_lists_the_models_can_travel_however_many_there_are() -> None:
+    """A text too long for the client's decoder would cost it the whole bundle."""
+    play = Playbook(age_s=10.0).with_clients("alice")
+    for worker in range(4):
+        play.joins(f"w{worker}", *[card(f"{worker}{n:0126d}") for n in range(64)])
+
+    play.hears("alice", Kind.REQUEST, request(1, "unknown"))
+
+    assert play.says("alice", Kind.REPLY)[1] == Status.NOT_FOUND
