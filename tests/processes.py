@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ __all__ = [
     "Process",
     "Processes",
     "children_of",
+    "command_of",
     "free_addresses",
     "is_running",
     "parsed",
@@ -148,20 +149,18 @@ class Processes:
         return self.start("worker", "--name", name, "--gateway", gateway, *arguments)
 
     def end(self) -> None:
-        """Ends all, politely first: `up` takes its children with it."""
+        """Ends all, politely first and the last one first: workers leave while their gateway still answers."""
         for process in reversed(self.started):
-            if process.popen.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.sends(signal.SIGCONT)
-                    process.sends(signal.SIGTERM)
-        for process in reversed(self.started):
+            if process.popen.poll() is not None:
+                continue
+            process.sends(signal.SIGCONT)
+            process.sends(signal.SIGTERM)
             try:
                 process.popen.wait(10)
             except subprocess.TimeoutExpired:
-                for child in children_of(process.pid):
+                for pid in [*children_of(process.pid), process.pid]:
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(child, signal.SIGKILL)
-                process.popen.kill()
+                        os.kill(pid, signal.SIGKILL)
                 process.popen.wait()
 
 
@@ -169,6 +168,12 @@ def children_of(pid: int) -> list[int]:
     """The ids of a process's children."""
     done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
     return [int(word) for word in done.stdout.split()]
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process."""
+    done = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout
 
 
 def is_running(pid: int) -> bool:

@@ -167,19 +167,25 @@ class AsyncClient:
         self._attach()
         self._connection.check_open()
         limit_s = check_call(deadline_s, priority, self._deadline_s)
-        pieces = self._connection.pieces(model, version, x)
-        calls = [
-            self._begin(model, version, piece, rows, limit_s, key_bytes(key), priority, idempotent)
-            for piece, rows in pieces
-        ]
-        try:
-            replies = [await future for _, future in calls]
-        except asyncio.CancelledError:
-            for call, _ in calls:
-                self._cancel(call)
-            raise
-        decode = self._machine.codec.decode
-        return self._connection.join([decode(reply, rows) for reply, (_, rows) in zip(replies, pieces, strict=True)])
+        ends_at = time.monotonic() + limit_s
+        decode, routing = self._machine.codec.decode, key_bytes(key)
+        results: list[Output] = []
+        done = 0
+        while pieces := self._connection.pieces(model, version, x, done):
+            left_s = ends_at - time.monotonic()
+            calls = [
+                self._begin(model, version, piece, rows, left_s, routing, priority, idempotent)
+                for piece, rows in pieces
+            ]
+            try:
+                replies = [await future for _, future in calls]
+            except asyncio.CancelledError:
+                for call, _ in calls:
+                    self._cancel(call)
+                raise
+            results += [decode(reply, rows) for reply, (_, rows) in zip(replies, pieces, strict=True)]
+            done += sum(rows for _, rows in pieces)
+        return self._connection.join(results)
 
     def _begin(
         self,

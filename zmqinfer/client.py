@@ -25,6 +25,7 @@ from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node.connection import DEFAULTS, Connection, check_call, key_bytes
 from zmqinfer.node.waker import Waker
 from zmqinfer.records import Kind, Record
+from zmqinfer.tensor import NAME
 
 __all__ = ["Client"]
 
@@ -225,14 +226,17 @@ class Client:
         """
         limit_s = check_call(deadline_s, priority, self._deadline_s)
         self._connection.check_open()
-        pieces = self._connection.pieces(model, version, x)
-        waiters = [_Waiter() for _ in pieces]
-        inputs = [(waiter, piece, rows) for waiter, (piece, rows) in zip(waiters, pieces, strict=True)]
-        self._send(inputs, model, version, limit_s, key_bytes(key), priority, idempotent)
-        replies = [waiter.wait() for waiter in waiters]
-        return self._connection.join(
-            [self._decode(reply, rows) for reply, (_, rows) in zip(replies, pieces, strict=True)]
-        )
+        ends_at = time.monotonic() + limit_s
+        results: list[Output] = []
+        done = 0
+        while pieces := self._connection.pieces(model, version, x, done):
+            inputs = [(_Waiter(), piece, rows) for piece, rows in pieces]
+            left_s = ends_at - time.monotonic()
+            self._send(inputs, model, version, left_s, key_bytes(key), priority, idempotent)
+            replies = [(waiter.wait(), rows) for waiter, _, rows in inputs]
+            results += [self._decode(reply, rows) for reply, rows in replies]
+            done += sum(rows for _, rows in pieces)
+        return self._connection.join(results)
 
     def infer_many(
         self,
@@ -372,8 +376,11 @@ class Client:
         """Asks a worker to finish what it holds and to leave; returns the gateway's words.
 
         Raises:
+            InvalidArgument: no worker can have this name.
             NotFound: no gateway knows a worker of this name.
         """
+        if not isinstance(worker, str) or not NAME.fullmatch(worker):
+            raise InvalidArgument(f"worker is {worker!r}, expected a name of letters, digits and . _ : -")
         replies = self._ask(Kind.ADMIN, ["drain", worker, None, ""], timeout_s)
         for reply in replies:
             if reply[3] == Status.OK:

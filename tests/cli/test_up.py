@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Process, Processes, children_of, free_addresses, is_running, parsed, run, saved, wait_until
+from tests.processes import (
+    Process,
+    Processes,
+    children_of,
+    command_of,
+    free_addresses,
+    is_running,
+    parsed,
+    run,
+    saved,
+    wait_until,
+)
 
 FUNCTIONS = """
 def double(x):
@@ -42,7 +53,7 @@ def up(processes: Processes, *arguments: str | Path, cwd: Path | None = None) ->
     return processes.start("up", "--clients", clients, "--workers-at", workers, *arguments, cwd=cwd), clients
 
 
-def pids_of(process: Process, address: str) -> list[int]:
+def pids_of(process: Process) -> list[int]:
     """All processes of an `up`, its own first."""
     return [process.pid, *children_of(process.pid)]
 
@@ -64,7 +75,7 @@ def test_up_serves_restarts_what_dies_and_drains_on_ctrl_c(processes: Processes,
     process.says("\nready: double on 2 workers; ")
     x = saved(tmp_path / "x.npy", [1.5, -2.0])
     before = children_of(process.pid)
-    victim = min(pid for pid in before if "worker_2" in Path(f"/proc/{pid}/cmdline").read_text())
+    victim = min(pid for pid in before if "worker_2" in command_of(pid))
 
     os.kill(victim, signal.SIGKILL)
     process.says('died child=worker_2 how="signal SIGKILL"')
@@ -74,7 +85,7 @@ def test_up_serves_restarts_what_dies_and_drains_on_ctrl_c(processes: Processes,
     drain = run("drain", "worker_1", "-g", clients)
     process.says("drained, not restarted child=worker_1")
     left = {worker["name"] for worker in parsed(run("status", "-g", clients, "--json"))["gateways"][0]["workers"]}
-    everyone = pids_of(process, clients)
+    everyone = pids_of(process)
     process.sends(signal.SIGINT)
 
     assert process.ends() == 0, process.log
@@ -94,7 +105,7 @@ def test_up_gives_up_on_a_crash_loop(processes: Processes, tmp_path: Path) -> No
     repository = model_folder(tmp_path / "models", KILLER)
     process, _ = up(processes, "--models", repository, "--workers", "1")
     process.says("died child=worker_1")
-    everyone = pids_of(process, "")
+    everyone = pids_of(process)
 
     code = process.ends()
 
@@ -184,7 +195,7 @@ def test_up_stops_before_it_is_ready(processes: Processes) -> None:
     """SIGTERM while the workers still load ends everything with 0 as well."""
     process, _ = up(processes, "--workers", "1")
     process.says("gateway listens")
-    everyone = pids_of(process, "")
+    everyone = pids_of(process)
 
     process.sends(signal.SIGTERM)
 

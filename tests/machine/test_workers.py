@@ -54,7 +54,9 @@ def test_stranger_is_asked_for_its_greeting(kind: Kind) -> None:
     assert play.says("w1", Kind.DISCONNECT)[0] == "no session"
 
 
-@pytest.mark.parametrize(("kind", "record"), [(Kind.HELLO, [session_of("a"), "agent", None]), (Kind.REQUEST, request(1))])
+@pytest.mark.parametrize(
+    ("kind", "record"), [(Kind.HELLO, [session_of("a"), "agent", None]), (Kind.REQUEST, request(1))]
+)
 def test_client_at_the_workers_door_is_told_the_right_address(kind: Kind, record: list[object]) -> None:
     """The sentence names the door for clients."""
     reason, detail = Playbook().at_the_back("a").hears("a", kind, record).says("a", Kind.DISCONNECT)

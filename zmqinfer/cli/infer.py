@@ -95,9 +95,17 @@ def _arrays(raw: bytes, file: str, inputs: tuple[TensorSpec, ...]) -> Array | di
 def _array(value: object, spec: TensorSpec | None, file: str) -> Array:
     """Makes an array of JSON numbers, which have no dtype of their own: they take the declared one."""
     try:
-        array = np.asarray(value, DTYPES.get(spec.dtype) if spec else None)
+        given = np.asarray(value)
     except (ValueError, TypeError, OverflowError) as cause:
         raise ConfigError(f"{file} holds no regular array of numbers ({cause})") from cause
-    if array.dtype.kind not in "biuf":
-        raise ConfigError(f"{file} holds {array.dtype} values, expected numbers in lists of equal length")
+    if given.dtype.kind not in "biuf":
+        raise ConfigError(f"{file} holds {given.dtype} values, expected numbers in lists of equal length")
+    dtype = DTYPES.get(spec.dtype) if spec else None
+    if spec is None or dtype is None:
+        return given
+    with np.errstate(all="ignore"):
+        array = given.astype(dtype)
+    fits = np.isinf(array) == np.isinf(given) if dtype.kind == "f" else array == given
+    if not np.all(fits):
+        raise ConfigError(f"{file} holds numbers that are no {spec.dtype}, which input {spec.name!r} takes; mend them")
     return array

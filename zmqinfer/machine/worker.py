@@ -149,6 +149,10 @@ class WorkerMachine:
         """Begins a new life at one gateway: whatever it gave us before is for others now."""
         number = self.links.index(link) if link in self.links else 0
         self._drop_tasks(number)
+        if self.is_draining:
+            # To join again would draw new work to a worker that is about to exit.
+            link.state = LinkState.CLOSED
+            return
         link.greeting[5] = [
             [
                 card.name,
@@ -327,8 +331,7 @@ class WorkerMachine:
         for task, (first, second) in zip(batch.tasks, outcomes, strict=True):
             record = task.record
             if self._tasks[task.link].pop(record[TAG], None) is not task:
-                self.dropped += 1
-                continue
+                continue  # dropped with its session
             is_result = type(first) is bytes
             self.links[task.link].outbox.put(
                 Kind.REPLY,

@@ -77,8 +77,10 @@ class Connection:
             self.dialler.close()
             self._context.destroy(linger=sockets.LINGER_MS)
 
-    def pieces(self, model: str, version: int | None, x: Input) -> list[tuple[Input, int]]:
-        """Cuts n rows into pieces that the model's largest batch takes, each with its number of rows.
+    def pieces(self, model: str, version: int | None, x: Input, done: int) -> list[tuple[Input, int]]:
+        """Cuts n rows, without the first `done`, into pieces that the model's largest batch takes, with their rows.
+
+        Of a model not known yet one row goes ahead: behind its answer the largest batch is known.
 
         Raises:
             InvalidArgument: there is no row, or the inputs' leading axes differ.
@@ -99,7 +101,7 @@ class Connection:
             )
         card = self.machine.codec.card(model, version)
         step = min(rows, card[1] if card else 32)
-        cuts = [(at, min(at + step, rows)) for at in range(0, rows, step)]
+        cuts = [(at, min(at + step, rows)) for at in range(done, rows, step)] if card or done else [(0, 1)]
         if isinstance(x, np.ndarray):
             return [(x[low:high], high - low) for low, high in cuts]
         return [({name: array[low:high] for name, array in arrays.items()}, high - low) for low, high in cuts]

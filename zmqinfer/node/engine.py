@@ -49,10 +49,12 @@ class Engine:
         try:
             return self._attempt(tasks, layout, order)
         except (_BadAnswerError, ModelError) as error:
-            return [(Status.MODEL_ERROR, str(error))] * len(tasks)
-        except Exception as error:  # noqa: BLE001 - a user's model may raise anything
+            return [(Status.MODEL_ERROR, _fit_to_travel(str(error)))] * len(tasks)
+        except KeyboardInterrupt:
+            raise  # meant for the process
+        except BaseException as error:  # noqa: BLE001 - a user's model may raise anything, SystemExit too
             if len(tasks) == 1:
-                return [(Status.MODEL_ERROR, f"{type(error).__name__}: {error}"[:_MAX_DETAIL])]
+                return [(Status.MODEL_ERROR, _told(error))]
         half = len(tasks) // 2
         return [*self._run(tasks[:half], layout, order), *self._run(tasks[half:], layout, order)]
 
@@ -104,6 +106,19 @@ class Engine:
         return {spec.name: outputs[spec.name] for spec in declared}
 
 
+def _told(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as cause:  # noqa: BLE001 - the message is the user's code too
+        text = f"its message cannot be shown, for that raises {type(cause).__name__}"
+    return _fit_to_travel(f"{type(error).__name__}: {text}")
+
+
+def _fit_to_travel(text: str) -> str:
+    """Cuts a text, and replaces what UTF-8 cannot carry, such as the surrogates of an undecodable file name."""
+    return text[:_MAX_DETAIL].encode(errors="replace").decode()
+
+
 def _check_rows(name: str, array: object, rows: int) -> None:
     if not isinstance(array, np.ndarray):
         raise _BadAnswerError(f"output {name!r} is a {type(array).__name__}, expected a numpy.ndarray")
@@ -153,7 +168,11 @@ def _split(tasks: list[Task], outputs: Arrays, rows: int) -> list[Outcome]:
     outcomes: list[Outcome] = []
     at = 0
     for task in tasks:
-        outcomes.append((raw, pack([array[at : at + task.rows] for array in arrays])))
+        payload = pack([array[at : at + task.rows] for array in arrays])
+        # A large one is a view of the model's memory, which the model may use again before the reply has left.
+        if type(payload) is list:
+            payload = [bytes(part) for part in payload]
+        outcomes.append((raw, payload))
         at += task.rows
     return outcomes
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket as stdlib_socket
+import struct
 import sys
 from typing import Final, TypeAlias
 
@@ -149,11 +150,20 @@ def drop(descriptor: int, peer_address: str) -> bool:
     """
     try:
         with stdlib_socket.socket(fileno=os.dup(descriptor)) as duplicate:
-            name = duplicate.getpeername()
-            # A Unix socket's peer has no name; a TCP connection under its old number has one.
-            if (str(name[0]) if isinstance(name, tuple) else "") != peer_address:
+            if not _leads_to(duplicate, peer_address):
                 return False
             duplicate.shutdown(stdlib_socket.SHUT_RDWR)
     except OSError:
         return False
     return True
+
+
+def _leads_to(socket: stdlib_socket.socket, peer_address: str) -> bool:
+    name = socket.getpeername()
+    if isinstance(name, tuple):
+        return str(name[0]) == peer_address
+    if sys.platform == "linux":
+        # A Unix socket's peer has no name; libzmq calls it localhost:UID:GID:PID.
+        pid, uid, gid = struct.unpack("iII", socket.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, 12))
+        return peer_address.endswith(f":{uid}:{gid}:{pid}")
+    return not name

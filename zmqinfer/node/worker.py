@@ -124,10 +124,11 @@ class WorkerNode:
 
     def _begin(self, number: int, batches: list[Batch]) -> None:
         thread, machine = self._engines[number], self.machine
-        if not machine.is_short(number):
-            thread.begin(batches)
-            return
-        for batch in batches:
+        for at, batch in enumerate(batches):
+            if not machine.is_short(number):
+                # Perhaps since the last one: its replies shall not wait for the others as well.
+                thread.begin(batches[at:])
+                return
             began = time.perf_counter()
             outcomes = thread.engine.run(batch)
             machine.on_batch_done(batch, outcomes, time.perf_counter() - began)

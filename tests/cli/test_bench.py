@@ -1,0 +1,152 @@
+"""`zmqinfer bench` and `report`: the five files, and the exit code that carries the verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cluster
+from tests.processes import Processes, free_addresses, run
+
+pytestmark = pytest.mark.slow
+
+FILES = (
+    "benchmark_results.json",
+    "performance_report.txt",
+    "latency_distribution.png",
+    "node_distribution.png",
+    "performance_comparison.png",
+)
+PNG = b"\x89PNG\r\n\x1a\n"
+
+# Right for half of the made-up inputs, for the others it raises, or gives another answer each time.
+FAULTY = """
+import itertools
+import numpy as np
+
+_calls = itertools.count()
+
+def raises(x):
+    if (x[:, 0] > 0.5).any() and next(_calls) > 300:
+        raise ValueError("more than half")
+    return x
+
+def wavers(x):
+    return x + np.float32(next(_calls) > 300)
+"""
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """The five files, each of which must be there and be what its name says."""
+    found = {name: (folder / name).read_bytes() for name in FILES}
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    for name, content in found.items():
+        assert content.startswith(PNG) is name.endswith(".png"), name
+        assert len(content) > 200, name
+    return found
+
+
+def test_closed_loop_writes_the_five_files_and_report_draws_them_again(cluster: Cluster, tmp_path: Path) -> None:
+    """Exit code 0, a headline with successes and failures; `report` needs nothing but the JSON."""
+    out = tmp_path / "results"
+    words = ("--requests", "200", "--concurrency", "5", "--no-compare", "--out", out)
+
+    done = run("bench", "-g", cluster.clients, *words, timeout_s=60)
+
+    assert done.returncode == 0, done.stderr
+    first = written(out)
+    results = json.loads(first["benchmark_results.json"])
+    text = first["performance_report.txt"].decode()
+    assert "0 failures" in done.stdout, done.stdout
+    assert done.stdout.splitlines()[0] in text
+    assert "w1" in text
+    (scenario,) = results["scenarios"]
+    assert scenario["model"] == "digits"
+    assert {one["sent"] for one in scenario["rounds"]} == {200}
+    assert sum(scenario["worker_requests"].values()) == 200 * len(scenario["rounds"])
+
+    for name in FILES[1:]:
+        (out / name).unlink()
+    again = run("report", out, timeout_s=60)
+
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[0] == done.stdout.splitlines()[0]
+    assert written(out)["performance_report.txt"] == first["performance_report.txt"]
+
+
+def test_open_loop_of_another_model(cluster: Cluster, tmp_path: Path) -> None:
+    """Poisson arrivals at a rate; the results say which."""
+    words = ("--model", "echo", "--rate", "200", "--duration-s", "1", "--no-compare", "--out", tmp_path / "results")
+
+    done = run("bench", "-g", cluster.clients, *words, timeout_s=60)
+
+    assert done.returncode == 0, done.stderr
+    results = json.loads(written(tmp_path / "results")["benchmark_results.json"])
+    (scenario,) = results["scenarios"]
+    assert scenario["load"] == {"rate_per_s": 200.0, "duration_s": 1.0} | scenario["load"]
+    assert [one["sent"] for one in scenario["rounds"]] == [200]
+
+
+@pytest.mark.parametrize("function", ["raises", "wavers"])
+def test_failures_and_wrong_answers_end_with_1(processes: Processes, tmp_path: Path, function: str) -> None:
+    """The files are written all the same; the headline carries the failures, and no throughput counts them."""
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    clients, workers = free_addresses(2)
+    processes.start("gateway", "--clients", clients, "--workers", workers)
+    processes.start(
+        "worker",
+        "--name",
+        "w1",
+        "-g",
+        workers,
+        "--function",
+        f"faulty:{function}",
+        "--max-batch-size",
+        "4",
+        cwd=tmp_path,
+    )
+    assert run("status", "-g", clients, "--wait-workers", "1", "--timeout-s", "30").returncode == 0
+    words = ("--model", function, "--rate", "400", "--duration-s", "1", "--no-compare", "--out", tmp_path / "results")
+
+    done = run("bench", "-g", clients, *words, timeout_s=60)
+
+    assert done.returncode == 1, (done.stdout, done.stderr)
+    (scenario,) = json.loads(written(tmp_path / "results")["benchmark_results.json"])["scenarios"]
+    (one,) = scenario["rounds"]
+    assert one["sent"] == 400
+    bad = one["failures"].get("MODEL_ERROR", 0) if function == "raises" else one["wrong_answers"]
+    assert bad > 0
+    assert one["latencies"]["count"] == 400 - bad
+
+
+def test_model_that_is_not_served_ends_with_2(cluster: Cluster, tmp_path: Path) -> None:
+    """With the names of those that are; nothing is written."""
+    done = run("bench", "-g", cluster.clients, "--model", "missing", "--out", tmp_path / "results")
+
+    assert done.returncode == 2
+    assert "'missing'" in done.stderr
+    assert "digits" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_file_in_the_place_of_the_results_ends_with_2(cluster: Cluster, tmp_path: Path) -> None:
+    """Before any load is made: a benchmark of minutes must not end so."""
+    (tmp_path / "results").write_text("mine")
+    words = ("--requests", "10", "--no-compare", "--out", tmp_path / "results")
+
+    done = run("bench", "-g", cluster.clients, *words)
+
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert "results" in done.stderr
+
+
+def test_report_of_a_broken_file_ends_with_2(tmp_path: Path) -> None:
+    """The file is named."""
+    (tmp_path / "benchmark_results.json").write_text("{")
+
+    done = run("report", tmp_path)
+
+    assert done.returncode == 2
+    assert "benchmark_results.json" in done.stderr

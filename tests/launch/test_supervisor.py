@@ -1,0 +1,163 @@
+"""The supervisor: what dies comes back, what was drained stays down, what cannot live is given up.
+
+Real children, but a clock of the test's own: `tend` takes the time as an argument, so no back-off is waited for.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+
+from tests.processes import is_running, wait_until
+from zmqinfer.launch.supervisor import BACKOFF_S, DEATHS_WITHIN_S, MAX_BACKOFF_S, MAX_DEATHS, Child, Supervisor
+
+
+class Script(Child):
+    """A child that runs a line of Python in the place of `zmqinfer`."""
+
+    def start(self) -> None:
+        import subprocess
+
+        self.process = subprocess.Popen([sys.executable, "-S", "-c", self.command[0]], process_group=0)
+        self.restart_at = None
+
+
+@pytest.fixture
+def started() -> Iterator[list[Child]]:
+    children: list[Child] = []
+    yield children
+    for child in children:
+        if child.process is not None and child.process.poll() is None:
+            child.process.kill()
+            child.process.wait()
+
+
+def supervise(started: list[Child], *codes: str) -> Supervisor:
+    children = [Script(f"child_{number}", [code]) for number, code in enumerate(codes)]
+    started += children
+    for child in children:
+        child.start()
+    return Supervisor(children)
+
+
+def ended(child: Child) -> None:
+    """Waits for the end of a child's present life."""
+    assert child.process is not None
+    child.process.wait(20)
+
+
+FOREVER = "import signal; signal.pause()"
+
+
+def test_dead_child_comes_back_after_its_back_off(started: list[Child]) -> None:
+    """Not before, and with another process id; the others are left alone."""
+    supervisor = supervise(started, FOREVER, FOREVER)
+    victim, other = supervisor.children
+    first, left_alone = victim.pid, other.pid
+    assert victim.process is not None
+    victim.process.send_signal(signal.SIGKILL)
+    ended(victim)
+
+    supervisor.tend(100.0)
+    assert victim.pid == 0
+    supervisor.tend(100.0 + BACKOFF_S - 0.01)
+    assert victim.pid == 0
+    supervisor.tend(100.0 + BACKOFF_S)
+
+    assert victim.pid not in {0, first}
+    assert other.pid == left_alone
+    assert not supervisor.gave_up
+
+
+def test_drained_child_stays_down(started: list[Child]) -> None:
+    """Exit code 0 is a wish, not a death."""
+    supervisor = supervise(started, "")
+    (child,) = supervisor.children
+    ended(child)
+
+    supervisor.tend(100.0)
+    supervisor.tend(1_000.0)
+
+    assert child.is_done
+    assert child.pid == 0
+
+
+@pytest.mark.slow
+def test_crash_loop_is_given_up(started: list[Child]) -> None:
+    """Five deaths within a minute; each back-off is twice the last, up to 30 s."""
+    supervisor = supervise(started, "raise SystemExit(7)")
+    (child,) = supervisor.children
+    now, waits = 100.0, []
+    for _ in range(MAX_DEATHS):
+        ended(child)
+        supervisor.tend(now)
+        if child.restart_at is not None:
+            waits.append(child.restart_at - now)
+            now = child.restart_at
+            supervisor.tend(now)
+
+    assert waits == [0.5, 1.0, 2.0, 4.0]
+    assert all(after == min(2 * before, MAX_BACKOFF_S) for before, after in pairwise(waits))
+    assert "child_0 died 5 times" in supervisor.gave_up
+    assert "exit code 7" in supervisor.gave_up
+
+
+@pytest.mark.slow
+def test_deaths_long_ago_do_not_count(started: list[Child]) -> None:
+    """One death every half minute for ever is no crash loop, and its back-off does not grow."""
+    supervisor = supervise(started, "raise SystemExit(7)")
+    (child,) = supervisor.children
+    now = 100.0
+    for _ in range(MAX_DEATHS + 2):
+        ended(child)
+        supervisor.tend(now)
+        assert child.restart_at is not None
+        assert child.restart_at - now <= 2 * BACKOFF_S
+        now = child.restart_at
+        supervisor.tend(now)
+        now += DEATHS_WITHIN_S / 2
+
+    assert not supervisor.gave_up
+
+
+def test_wrong_configuration_is_given_up_at_once(started: list[Child]) -> None:
+    """Exit code 2 does not mend itself."""
+    supervisor = supervise(started, "raise SystemExit(2)")
+    (child,) = supervisor.children
+    ended(child)
+
+    supervisor.tend(100.0)
+
+    assert "child_0 cannot start" in supervisor.gave_up
+
+
+# Says that it has its handler before it is spoken to.
+STUBBORN = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); signal.pause()"
+
+
+@pytest.mark.slow
+def test_stop_asks_and_then_insists(started: list[Child]) -> None:
+    """SIGTERM to all, SIGKILL after the grace to who does not listen; none is left, not even one that is down."""
+    import subprocess
+
+    supervisor = supervise(started, FOREVER, "")
+    stubborn = Child("stubborn", [])
+    stubborn.process = subprocess.Popen([sys.executable, "-S", "-c", STUBBORN], stdout=subprocess.PIPE)
+    started.append(stubborn)
+    assert stubborn.process.stdout is not None
+    assert stubborn.process.stdout.readline() == b"1\n"
+    stubborn.process.stdout.close()
+    pids = [child.pid for child in started if child.pid]
+    children = [*supervisor.children, stubborn, Child("never started", [])]
+
+    supervisor.stop(children, 0.2)
+
+    assert all(child.is_done for child in children)
+    wait_until(lambda: not any(is_running(pid) for pid in pids), 5)
+    assert stubborn.process.returncode == -signal.SIGKILL
+    assert supervisor.children[0].process is not None
+    assert supervisor.children[0].process.returncode == -signal.SIGTERM
