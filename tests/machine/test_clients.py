@@ -272,6 +272,7 @@ def test_client_that_does_not_read_is_given_up() -> None:
     """At 64 MiB of answers nobody took."""
     play = Playbook().with_workers("w1").with_clients("alice").hears("alice", Kind.REQUEST, request(1))
     session = next(iter(play.machine.clients.everyone()))
+    session.outbox.beat()
 
     session.outbox.size = MAX_BACKLOG_BYTES
     play.machine.clients.on_timer(play.now)

@@ -75,5 +75,5 @@ def test_sessions_begin_with_nothing_in_hand() -> None:
     client = ClientSession(session_of("alice"), Outbox(b"alice", []))
     worker = WorkerSession("w1", session_of("w1"), 2.0, Outbox(b"w1", []))
 
-    assert (client.flights, client.lost_at, client.usage.requests) == ({}, None, 0)
+    assert (client.flights, client.usage.requests) == ({}, 0)
     assert (worker.engines, worker.strays, worker.state) == ([], 0, WorkerState.READY)

