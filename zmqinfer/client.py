@@ -33,7 +33,7 @@ _RETRY_S = 0.010
 
 
 class _Waiter:
-    """A thread that waits for one reply. A bare lock, not an Event: 0.1 us against 2."""
+    """A thread that waits for one reply. A bare lock, not an Event: 0.2 us against 2.3."""
 
     __slots__ = ("_lock", "reply")
 

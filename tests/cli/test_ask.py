@@ -31,7 +31,7 @@ def said(done: subprocess.CompletedProcess[str], code: int) -> str:
     return done.stderr
 
 
-# The exact surface of DESIGN section 9. Keys may be added, so these must be there, with these types.
+# The exact surface of `status --json`. Keys may be added, so these must be there, with these types.
 GATEWAY = {
     "address": str,
     "version": str,
@@ -71,7 +71,7 @@ def keeps(value: dict[str, Any], schema: dict[str, type]) -> bool:
 
 
 def test_status_json_keeps_its_schema(cluster: Cluster, tmp_path: Path) -> None:
-    """DESIGN section 9, to the letter, and the books balance."""
+    """Every documented key is there with its type, and the books balance."""
     x = saved(tmp_path / "x.npy", np.ones(3, np.float32))
     assert run("infer", "echo", x, "-g", cluster.clients).returncode == 0
     wait_until(lambda: uptime_s(cluster) > NOT_FOUND_AFTER_S)

@@ -59,32 +59,27 @@ def bound(settings: type[S], values: dict[str, Any]) -> S:
         raise ConfigError(f"--{name.replace('_', '-')} {rest}") from error
 
 
-def clients_option(command: Command) -> Command:
-    """Adds `--gateway` for commands that are clients."""
+def _gateway_option(default: str, whom: str) -> Callable[[Command], Command]:
     return click.option(
         "--gateway",
         "-g",
         "gateway",
         multiple=True,
-        default=(DEFAULT_CLIENTS,),
+        default=(default,),
         show_default=True,
         callback=lambda _ctx, _param, value: addresses_of(value),
-        help="The gateway's address for clients; several with commas or by repetition.",
-    )(command)
+        help=f"The gateway's address for {whom}; several with commas or by repetition.",
+    )
+
+
+def clients_option(command: Command) -> Command:
+    """Adds `--gateway` for commands that are clients."""
+    return _gateway_option(DEFAULT_CLIENTS, "clients")(command)
 
 
 def workers_option(command: Command) -> Command:
     """Adds `--gateway` for workers."""
-    return click.option(
-        "--gateway",
-        "-g",
-        "gateway",
-        multiple=True,
-        default=(DEFAULT_WORKERS,),
-        show_default=True,
-        callback=lambda _ctx, _param, value: addresses_of(value),
-        help="The gateway's address for workers; several with commas or by repetition.",
-    )(command)
+    return _gateway_option(DEFAULT_WORKERS, "workers")(command)
 
 
 def log_option(command: Command) -> Command:

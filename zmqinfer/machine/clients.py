@@ -138,8 +138,7 @@ class Clients:
             # The same sum as in `wake_at`: the difference may be a rounding error less than REBIND_S.
             if now >= lost_at + REBIND_S or client.outbox.size > MAX_BACKLOG_BYTES:
                 self._end(client)
-        # Who does not read is among those with something to send; to look at all the others would cost
-        # 0.2 ms with 4,000 clients.
+        # Who does not read is among those with something to send: no need to look at all the others.
         for outbox in [outbox for outbox in self.door.dirty if outbox.size > MAX_BACKLOG_BYTES]:
             reader = self._by_peer.get(outbox.address) if isinstance(outbox.address, bytes) else None
             if reader is not None and reader.outbox is outbox:

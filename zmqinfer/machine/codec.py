@@ -85,7 +85,7 @@ class Codec:
         Raises:
             InvalidArgument: `x` is no array, cannot travel, or does not fit the model's signature.
         """
-        # 0.5 us; the long way takes 6.
+        # 0.2 us; the long way takes 2.1.
         if type(x) is np.ndarray and rows is None and version is None:
             seen = self._seen.get(model)
             if seen is not None and x.dtype is seen[0] and x.shape == seen[1]:

@@ -38,8 +38,8 @@ __all__ = ["ModelCard", "WorkerMachine"]
 _SHORT_BATCH_S = 0.001
 _AHEAD_S = 0.005
 _MAX_CREDITS = 1_024
-# Batches handed to an idle engine at once, in expected seconds: a hand-over between threads costs some 30 us,
-# so an engine of short batches gets several, and none of them could have been stopped meanwhile anyway.
+# Batches handed to an idle engine at once, in expected seconds: a hand-over between threads costs as much as a
+# short batch, so an engine of these gets several; none of them could have been stopped meanwhile anyway.
 _HANDOVER_S = 0.001
 # An engine whose batches were all shorter than this, over so many of them, may run in the worker's loop. The two
 # hand-overs cost 1.6 of a worker's 7 us for a request at 200 in flight, and 0.12 of 0.53 ms at one in flight.

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 __all__ = ["MISSES", "Liveness"]
 
-# FAILURES 2.1: 500 ms heartbeats, dead after 1.5 s; ipyparallel's two misses lost busy engines.
+# With heartbeats of 500 ms a peer is lost after 1.5 s; ipyparallel's two misses lost busy engines (ipython 3290).
 MISSES = 3
 # How often silence is looked at, as a part of the heartbeat: 100 ms at 500 ms.
 _LOOKS = 5
