@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "zmqinfer"
 
 # Modules and packages by floor; docs/ARCHITECTURE.md has the picture. A new one must be given its floor here.
-VOCABULARY = ("errors", "config", "records", "wire", "tensor", "signature", "model_config")
+VOCABULARY = ("errors", "config", "records", "checks", "wire", "tensor", "signature", "model_config")
 FLOORS = {
     **dict.fromkeys(VOCABULARY, 0),
     "policy": 1,
@@ -175,7 +175,7 @@ def test_rule_sees_what_it_forbids(room: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("room", "source"),
     [
-        ("records", "from zmqinfer.tensor import NAME"),
+        ("checks", "from zmqinfer.tensor import NAME"),
         ("machine", "from zmqinfer.policy.ring import Ring"),
         ("node", "from zmqinfer import __version__\nfrom zmqinfer.backends import make_backend\nimport zmq, time"),
         ("aio", "from zmqinfer.node.connection import Connection"),

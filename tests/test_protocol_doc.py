@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zmqinfer import records, tensor, wire
+from zmqinfer import checks, records, tensor, wire
 from zmqinfer.errors import EXECUTED, Status
 from zmqinfer.machine import link, workers
+from zmqinfer.machine.block import block_of
 from zmqinfer.policy import ring
 from zmqinfer.policy.ring import Ring, key_hash, version_of
 from zmqinfer.records import Kind, Record
@@ -21,12 +22,22 @@ from zmqinfer.wire import decode, encode
 PAGE = (Path(__file__).parents[1] / "docs" / "PROTOCOL.md").read_text(encoding="utf-8")
 MEMBERS = {"w1": 1.0, "w2": 2.0, "w3": 0.5}
 
-PAIR = np.array([1.0, 2.0], "<f4")
-ID = b"example-" + (1).to_bytes(8, "big")
+PAIR, OTHER = np.array([1.0, 2.0], "<f4"), np.array([3.0, 4.0], "<f4")
+ONE = pack([PAIR])
+BOTH = np.stack([PAIR, OTHER]).tobytes()
+INPUT, OUTPUT = layout_of({"": PAIR}, None).raw, layout_of({"y": PAIR}, None).raw
+
+
+def identity(number: int) -> bytes:
+    return b"example-" + number.to_bytes(8, "big")
+
+
 EXAMPLES: dict[str, Record] = {
     "HELLO": [bytes(range(16)), "example/1", None],
-    "REQUEST": [1, ID, "echo", None, b"user-42", 50_000, 4, 1, None, 1, layout_of({"": PAIR}, None).raw, pack([PAIR])],
-    "REPLY": [1, 0, layout_of({"y": PAIR}, None).raw, pack([PAIR]), "worker_1", 1, 1, 1, None, 1, 60, 15],
+    "REQUEST": [1, 1, identity(1), "echo", None, b"user-42", 50_000, 4, 1, None, 1, INPUT, ONE],
+    "REPLY": [1, 1, 0, OUTPUT, ONE, "worker_1", 1, 1, 1, None, 1, 60, 15],
+    "REQUEST for two calls": [32, 2, identity(32), "echo", None, None, 50_000, 4, 1, None, 2, INPUT, BOTH],
+    "REPLY to two calls": [32, 2, 0, OUTPUT, BOTH, "worker_1", 1, 1, 1, None, 2, 60, 15],
 }
 
 
@@ -79,9 +90,9 @@ def test_fields_of_the_call_path_are_where_the_constants_say(kind: str, count: s
     assert [getattr(records, name.upper()) for _, name in listed] == [position for position, _ in listed]
 
 
-@pytest.mark.parametrize("kind", list(records._CONTROL_RULES))
+@pytest.mark.parametrize("kind", list(checks._CONTROL_RULES))
 def test_fields_of_other_kinds_are_those_that_are_checked(kind: Kind) -> None:
-    wanted = [what.partition(",")[0] for what, _ in records._CONTROL_RULES[kind]]
+    wanted = [what.partition(",")[0] for what, _ in checks._CONTROL_RULES[kind]]
 
     assert list(fields(kind)) == list(enumerate(wanted))
 
@@ -94,6 +105,14 @@ def test_reasons_are_listed() -> None:
 @pytest.mark.parametrize(("text", "digest"), table("bytes | XXH3-64"))
 def test_hashes_are_as_published(text: str, digest: str) -> None:
     assert f"{key_hash(text.encode()):016x}" == digest
+
+
+@pytest.mark.parametrize(
+    ("request_id", "common", "digest"), table("request id | without the last five bits | XXH3-64 of that")
+)
+def test_request_ids_are_hashed_as_published(request_id: str, common: str, digest: str) -> None:
+    assert block_of(bytes.fromhex(request_id)).hex() == common
+    assert f"{key_hash(bytes.fromhex(common)):016x}" == digest
 
 
 @pytest.mark.parametrize(("weight", "points"), table("weight | points"))
@@ -115,17 +134,21 @@ def test_versions_and_digest_are_as_published() -> None:
     assert [row[1] for row in table("what | value")] == wanted
 
 
-@pytest.mark.parametrize("kind", list(EXAMPLES))
-def test_example_is_what_the_code_sends(kind: str) -> None:
+@pytest.mark.parametrize("example", list(EXAMPLES))
+def test_example_is_what_the_code_sends(example: str) -> None:
     """Byte by byte; what follows two spaces on a line explains."""
-    block = PAGE.partition(f"<!-- example: {kind} -->\n```text\n")[2].partition("```")[0]
-    shown = bytes.fromhex("".join(re.findall(r"^((?:[0-9a-f]{2} )*[0-9a-f]{2})\b", block, re.MULTILINE)))
-    record = EXAMPLES[kind]
+    text = PAGE.partition(f"<!-- example: {example} -->\n```text\n")[2].partition("```")[0]
+    shown = bytes.fromhex("".join(re.findall(r"^((?:[0-9a-f]{2} )*[0-9a-f]{2})\b", text, re.MULTILINE)))
+    kind, record = Kind[example.partition(" ")[0]], EXAMPLES[example]
 
-    ((count, (head,)),) = encode(Kind[kind], [list(record)], 8)
+    ((count, (head,)),) = encode(kind, [list(record)], 8)
 
     assert (count, shown.hex(" ")) == (1, bytes(head).hex(" "))
-    assert decode(shown, []) == (Kind[kind], [record])
+    assert decode(shown, []) == (kind, [record])
+
+
+def test_every_example_of_the_page_is_checked() -> None:
+    assert re.findall(r"<!-- example: (.*) -->", PAGE) == list(EXAMPLES)
 
 
 def test_version_of_the_page_begins_with_that_of_the_wire() -> None:

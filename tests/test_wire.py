@@ -9,24 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.test_checks import FAILED, VALID, reply, request
 from zmqinfer.errors import ProtocolError, Status
-from zmqinfer.records import MAX_RECORDS, OUTPUT, PAYLOAD, PAYLOAD_AT, TAG, Kind, Record
+from zmqinfer.records import MAX_CALLS, MAX_RECORDS, MAX_TAG, PAYLOAD_AT, TAG, Kind, Record
 from zmqinfer.tensor import Buffer, payload_bytes
 from zmqinfer.wire import MAX_BUNDLE_BYTES, MAX_HEAD_BYTES, MAX_PARTS, VERSION, decode, encode
-
-SIGNATURE: Record = [[["x", "FP32", [4]]], [["y", "FP32", [4]]]]
-VALID: dict[Kind, Record] = {
-    Kind.HELLO: [b"s" * 16, "agent", None],
-    Kind.WELCOME: [b"s" * 16, "agent", 500, 2**20, [["m", 1, SIGNATURE, 32, True]]],
-    Kind.REQUEST: [1, b"id", "m", None, None, 1_000_000, 4, 1, None, 1, b"layout", b"body"],
-    Kind.REPLY: [1, 0, b"layout", b"body", "w1", 1, 1, 1, None, 1, 10, 20],
-    Kind.CANCEL: [1],
-    Kind.READY: [b"s" * 16, "w1", "agent", 1_000, None, [["m", 1, SIGNATURE, 32, 64, True]]],
-    Kind.HEARTBEAT: [0, 64, 0, None, []],
-    Kind.DISCONNECT: ["closing", ""],
-    Kind.STATS: [1, "status", None],
-    Kind.ADMIN: [1, "drain", "w1", None, ""],
-}
 
 
 def carrying(payload: object, kind: Kind = Kind.REQUEST, tag: int = 1) -> Record:
@@ -45,8 +32,8 @@ def messages(kind: Kind, records: list[Record], size: int | None = None) -> list
     return list(encode(kind, records, size_of(records, kind) if size is None else size))
 
 
-def heads(kind: int, records: object, version: int = VERSION) -> bytes:
-    packed = msgpack.packb([version, kind, records])
+def heads(kind: int, records: object, version: int = VERSION, *more: object) -> bytes:
+    packed = msgpack.packb([version, kind, records, *more])
     assert isinstance(packed, bytes)
     return packed
 
@@ -116,11 +103,36 @@ def test_payloads_out_of_band_come_back_as_those_very_buffers(kind: Kind, bodies
 
 def test_replies_without_a_result_travel_beside_others() -> None:
     """Their output is a step's name or nil, not a payload."""
-    failed: Record = [2, int(Status.NOT_FOUND), "a sentence", None, "", 0, 0, 0, None, 0, 0, 0]
-    where: Record = [3, int(Status.DEADLINE_EXCEEDED), "a sentence", "queue", "", 0, 0, 0, None, 0, 0, 0]
+    where: Record = [3, 1, int(Status.DEADLINE_EXCEEDED), "a sentence", "queue", "", 0, 0, 0, None, 0, 0, 0]
     whole = carrying([b"big" * 100], Kind.REPLY)
 
-    assert received(Kind.REPLY, messages(Kind.REPLY, [failed, whole, where], 300)) == [failed, whole, where]
+    assert received(Kind.REPLY, messages(Kind.REPLY, [FAILED, whole, where], 300)) == [FAILED, whole, where]
+
+
+more_fields = st.lists(st.integers(0, 2**64 - 1) | st.binary(max_size=4), max_size=2)
+
+
+@st.composite
+def blocks(draw: st.DrawFn, kind: Kind) -> Record:
+    """A record for one call or several, with whatever may follow its fields."""
+    calls = draw(st.integers(1, MAX_CALLS))
+    place = draw(st.integers(0, MAX_CALLS - calls))
+    tag = place + MAX_CALLS * draw(st.integers(0, MAX_TAG // MAX_CALLS))
+    size = calls * draw(st.integers(0, 40))
+    body = draw(st.binary(min_size=size, max_size=size))
+    if kind is Kind.REQUEST:
+        return [*request(calls, tag=tag, last=224 + place, PAYLOAD=body), *draw(more_fields)]
+    return [*(reply(calls, tag=tag, output=body) if kind is Kind.REPLY else [tag, calls]), *draw(more_fields)]
+
+
+@settings(max_examples=60)
+@given(content=st.data(), kind=st.sampled_from([Kind.REQUEST, Kind.REPLY, Kind.CANCEL]), is_large=st.booleans())
+def test_blocks_come_back_as_they_were(content: st.DataObject, kind: Kind, is_large: bool) -> None:
+    """Beside single calls, in parts or not, whichever way the message is filled."""
+    single = [carrying([b"part", b""], kind, tag=1)] if kind in PAYLOAD_AT else [VALID[kind]]
+    records = content.draw(st.lists(st.sampled_from(single) | blocks(kind), min_size=1, max_size=20))
+
+    assert received(kind, messages(kind, records, is_large * 2**40)) == records
 
 
 # Bounds ------------------------------------------------------------------------------------------
@@ -190,7 +202,8 @@ def test_a_full_head_begins_another_message() -> None:
     [
         (Kind.STATS, [1, "status", bytes(300_000)]),
         (Kind.REQUEST, [*VALID[Kind.REQUEST], bytes(300_000)]),
-        (Kind.REPLY, [1, 12, "x" * 16_000, None, "", 0, 0, 0, None, 0, 0, 0]),
+        (Kind.REQUEST, request(MAX_CALLS, PAYLOAD=bytes(MAX_CALLS * 1_024))),
+        (Kind.REPLY, [1, 1, 12, "x" * 16_000, None, "", 0, 0, 0, None, 0, 0, 0]),
     ],
 )
 def test_the_head_stays_in_bounds_whatever_fills_it(kind: Kind, record: Record) -> None:
@@ -299,20 +312,11 @@ def test_deep_nesting_is_refused(kind: Kind, depth: int) -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        b"",
-        b"\x90",
-        b"\xc0",
-        b"\x80",
-        msgpack.packb([1, 3]),
-        msgpack.packb({1: 2}),
-        msgpack.packb(["1", 3, []]),
-        msgpack.packb([True, 3, []]),
-        msgpack.packb([1.0, 3, []]),
+        *(b"", b"\x90", b"\xc0", b"\x80"),
+        *map(msgpack.packb, ([1, 3], {1: 2}, ["1", 3, []], [True, 3, []], [1.0, 3, []])),
         heads(3, []) + b"\x00",
         heads(3, {}),
-        b"\xdd\xff\xff\xff\xff",
-        b"\x93\x01\x03\xdd\xff\xff\xff\xff",
-        b"\x93\x01\x03\xc6\xff\xff\xff\xff",
+        *(prefix + b"\xff\xff\xff\xff" for prefix in (b"\xdd", b"\x93\x01\x03\xdd", b"\x93\x01\x03\xc6")),
         b"\x93\x01\x03\xd9\x02\xff\xff",
     ],
 )
@@ -338,10 +342,10 @@ def test_an_unknown_kind_is_refused(kind: Any) -> None:
 
 def test_too_many_records_are_refused() -> None:
     """The bound holds for those who do not keep it."""
-    assert len(decode(heads(Kind.CANCEL, [[1]] * MAX_RECORDS), [])[1]) == MAX_RECORDS
+    assert len(decode(heads(Kind.CANCEL, [[1, 1]] * MAX_RECORDS), [])[1]) == MAX_RECORDS
 
     with pytest.raises(ProtocolError, match="256"):
-        decode(heads(Kind.CANCEL, [[1]] * (MAX_RECORDS + 1)), [])
+        decode(heads(Kind.CANCEL, [[1, 1]] * (MAX_RECORDS + 1)), [])
 
 
 def test_a_head_over_its_limit_is_refused_unread() -> None:
@@ -357,10 +361,7 @@ def test_a_head_over_its_limit_is_refused_unread() -> None:
 
 def test_later_items_of_a_head_are_skipped() -> None:
     """They may mean something to a newer release of the same version."""
-    packed = msgpack.packb([VERSION, Kind.CANCEL, [[7]], "more", 1])
-    assert isinstance(packed, bytes)
-
-    assert decode(packed, []) == (Kind.CANCEL, [[7]])
+    assert decode(heads(Kind.CANCEL, [[7, 2]], VERSION, "more", 1), []) == (Kind.CANCEL, [[7, 2]])
 
 
 @pytest.mark.parametrize(
@@ -369,21 +370,15 @@ def test_later_items_of_a_head_are_skipped() -> None:
         ([], 1),  # nobody claims it
         ([b"inline"], 1),
         ([[0]], 0),  # nobody brought it
-        ([[0]], 2),
-        ([[1]], 2),
+        *[([[index]], 2) for index in (0, 1)],
         ([[0], [0]], 1),  # claimed twice
         ([[0], [0]], 2),
         ([[0, 0]], 2),
         ([[1], [0]], 2),  # out of order
         ([[1, 0]], 2),
         ([[0, 2], [1]], 3),
-        ([[]], 0),  # a list of none
-        ([[]], 1),
-        ([[-1]], 1),
-        ([["0"]], 1),
-        ([[None]], 1),
-        ([[[0]]], 1),
-        ([[2**64 - 1]], 1),
+        *[([[]], parts) for parts in (0, 1)],  # a list of none
+        *[([[index]], 1) for index in (-1, "0", None, [0], 2**64 - 1)],
         ([list(range(MAX_PARTS + 1))], MAX_PARTS + 1),
     ],
 )
@@ -401,8 +396,3 @@ def test_other_kinds_bring_no_parts(kind: Kind) -> None:
     """Nobody could claim them."""
     with pytest.raises(ProtocolError, match="claim 0 parts, 1 came"):
         decode(heads(kind, [VALID[kind]]), [b"x"])
-
-
-def test_the_positions_of_payloads_are_those_of_the_records() -> None:
-    """The codec and the records agree on where a payload lies."""
-    assert PAYLOAD_AT == {Kind.REQUEST: PAYLOAD, Kind.REPLY: OUTPUT}

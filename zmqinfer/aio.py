@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Self
 
 from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, UsageError, ZmqInferError
-from zmqinfer.machine.client import Call
+from zmqinfer.machine.call import CallOptions
 from zmqinfer.machine.codec import Input, Output
-from zmqinfer.node.connection import DEFAULTS, Connection, check_call, key_bytes
+from zmqinfer.node.connection import DEFAULTS, Connection
 from zmqinfer.records import Kind, Record
 
 __all__ = ["AsyncClient"]
-
-_RETRY_S = 0.010
 
 
 class AsyncClient:
@@ -47,7 +47,6 @@ class AsyncClient:
     ) -> None:
         self._connection = Connection(endpoints, connect_timeout_s, deadline_s, heartbeat_ms)
         self._machine = self._connection.machine
-        self._deadline_s = deadline_s
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -116,37 +115,20 @@ class AsyncClient:
         loop = self._loop
         if loop is None or loop is not asyncio.get_running_loop():
             loop = self._attach()
-        future = loop.create_future()
-        # Checks that would find nothing: this is the path of every call.
-        if deadline_s is None and key is None and type(priority) is int and priority == 4:
-            deadline_s = self._deadline_s
-        else:
-            key, deadline_s = key_bytes(key), check_call(deadline_s, priority, self._deadline_s)
-        self._connection.check_open()
-        now = time.monotonic()
-        machine = self._machine
+        connection, machine = self._connection, self._machine
+        options = connection.options(deadline_s, key, priority, version, idempotent)
+        connection.check_open()
         body = machine.codec.encode(model, version, x, None)
-        call = machine.submit(
-            future,
-            model,
-            version,
-            body,
-            1,
-            now + deadline_s,
-            now,
-            key,
-            priority,
-            idempotent,
-        )
+        future: asyncio.Future[Output] = loop.create_future()
+        tag = machine.submit(future, model, body, None, options, time.monotonic())
         if not self._is_scheduled:
             self._is_scheduled = True
             loop.call_soon(self._turn)
         try:
-            reply: Record = await future
+            return await future
         except asyncio.CancelledError:
-            self._cancel(call)
+            self._drop(tag, future)
             raise
-        return machine.codec.decode(reply, None)
 
     async def infer_batch(
         self,
@@ -166,47 +148,31 @@ class AsyncClient:
         """
         self._attach()
         self._connection.check_open()
-        limit_s = check_call(deadline_s, priority, self._deadline_s)
-        ends_at = time.monotonic() + limit_s
-        decode, routing = self._machine.codec.decode, key_bytes(key)
+        options = self._connection.options(deadline_s, key, priority, version, idempotent)
+        ends_at = time.monotonic() + options.deadline_s
         results: list[Output] = []
         done = 0
         while pieces := self._connection.pieces(model, version, x, done):
-            left_s = ends_at - time.monotonic()
-            calls = [
-                self._begin(model, version, piece, rows, left_s, routing, priority, idempotent)
-                for piece, rows in pieces
-            ]
+            left = options._replace(deadline_s=ends_at - time.monotonic())
+            calls = [self._begin(model, piece, rows, left) for piece, rows in pieces]
             try:
-                replies = [await future for _, future in calls]
-            except asyncio.CancelledError:
-                for call, _ in calls:
-                    self._cancel(call)
+                results += [await future for _, future in calls]
+            except BaseException:
+                for call in calls:
+                    self._drop(*call)
                 raise
-            results += [decode(reply, rows) for reply, (_, rows) in zip(replies, pieces, strict=True)]
             done += sum(rows for _, rows in pieces)
         return self._connection.join(results)
 
     def _begin(
-        self,
-        model: str,
-        version: int | None,
-        x: Input,
-        rows: int | None,
-        deadline_s: float,
-        key: bytes | None,
-        priority: int,
-        idempotent: bool | None,
-    ) -> tuple[Call, asyncio.Future[Record]]:
+        self, model: str, x: Input, rows: int | None, options: CallOptions
+    ) -> tuple[int, asyncio.Future[Output]]:
         loop = self._attach()
-        future: asyncio.Future[Record] = loop.create_future()
-        now = time.monotonic()
-        body = self._machine.codec.encode(model, version, x, rows)
-        call = self._machine.submit(
-            future, model, version, body, rows or 1, now + deadline_s, now, key, priority, idempotent
-        )
+        body = self._machine.codec.encode(model, options.version, x, rows)
+        future: asyncio.Future[Output] = loop.create_future()
+        tag = self._machine.submit(future, model, body, rows, options, time.monotonic())
         self._schedule()
-        return call, future
+        return tag, future
 
     async def infer_many(
         self,
@@ -228,10 +194,8 @@ class AsyncClient:
         """
         if in_flight < 1:
             raise InvalidArgument(f"in_flight is {in_flight}, expected 1 or more")
-        limit_s = check_call(deadline_s, priority, self._deadline_s)
-        # An input that was refused here never left: no call, and its error as the result, waits for its turn.
-        window: list[tuple[Call | None, asyncio.Future[Any]]] = []
-        decode, routing = self._machine.codec.decode, key_bytes(key)
+        options = self._connection.options(deadline_s, key, priority, version, idempotent)
+        window: deque[tuple[int, asyncio.Future[Output]]] = deque()
         source = xs.__aiter__() if isinstance(xs, AsyncIterable) else None
         plain = iter(()) if isinstance(xs, AsyncIterable) else iter(xs)
         is_over = False
@@ -245,38 +209,37 @@ class AsyncClient:
                         break
                     self._connection.check_open()
                     try:
-                        call, future = self._begin(model, version, x, None, limit_s, routing, priority, idempotent)
-                        window.append((call, future))
+                        window.append(self._begin(model, x, None, options))
                     except ZmqInferError as error:
-                        refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-                        refused.set_result(error)
-                        window.append((None, refused))
-                # Everything that is there by now is given out before new inputs are asked for.
+                        # Refused here it never leaves, and its error waits for its turn.
+                        refused: asyncio.Future[Output] = asyncio.get_running_loop().create_future()
+                        refused.set_exception(error)
+                        window.append((0, refused))
                 if window:
-                    await window[0][1]
-                ready = 0
-                while ready < len(window) and window[ready][1].done():
-                    ready += 1
-                batch, window = window[:ready], window[ready:]
-                for _, future in batch:
+                    with contextlib.suppress(ZmqInferError):
+                        await window[0][1]
+                # Everything that is there by now is given out before new inputs are asked for.
+                ready = sum(1 for _ in itertools.takewhile(lambda entry: entry[1].done(), window))
+                for _ in range(ready):
+                    _, future = window.popleft()
                     try:
-                        reply = future.result()
-                        if isinstance(reply, ZmqInferError):
-                            raise reply
-                        result: Output | ZmqInferError = decode(reply, None)
+                        result: Output | ZmqInferError = future.result()
                     except ZmqInferError as error:
                         if not return_errors:
                             raise
                         result = error
                     yield result
         finally:
-            for begun, _ in window:
-                if begun is not None:
-                    self._cancel(begun)
+            for tag, future in window:
+                self._drop(tag, future)
 
-    def _cancel(self, call: Call) -> None:
-        if self._machine.cancel(call):
+    def _drop(self, tag: int, future: asyncio.Future[Output]) -> None:
+        """Takes a call back that nobody waits for any more."""
+        if self._machine.cancel(tag):
             self._schedule()
+        elif future.done() and not future.cancelled():
+            # asyncio complains of errors that nobody looked at.
+            future.exception()
 
     # Questions -----------------------------------------------------------------------------------
 
@@ -298,44 +261,28 @@ class AsyncClient:
             self._machine.ask(future, kind, words, number, now + timeout_s, now)
             futures.append(future)
         self._schedule()
-        replies = [await future for future in futures]
-        for reply in replies:
-            if len(reply) > 8:
-                raise self._machine.codec.error(reply)
-        return replies
+        return list(await asyncio.gather(*futures))
 
     # The loop ------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """Drains, does what is due, gives out what completed, sends what is to be sent."""
+        """Sends, receives, and ends the waits of tasks."""
         self._is_scheduled = False
         if not self._connection.is_open:  # closed since this turn was scheduled
             return
-        machine, dialler = self._machine, self._connection.dialler
         loop = self._loop
         assert loop is not None
         now = time.monotonic()
-        dialler.drain(machine.on_message, now)
-        due = machine.wake_at()
-        if due is not None and due <= now:
-            machine.on_timer(now)
-            due = machine.wake_at()
-        completed = machine.completed
-        if completed:
-            for future, reply in completed:
-                if not future.done():  # type: ignore[attr-defined]
-                    future.set_result(reply)  # type: ignore[attr-defined]
-            completed.clear()
-        is_stuck = dialler.flush(machine.dirty, now) if machine.dirty else False
-        if dialler.is_readable():
+        due = self._connection.turn(now)
+        if due is None:
+            return
+        if due <= now:
             self._schedule()
-        if is_stuck:
-            due = min(now + _RETRY_S, due or float("inf"))
-        if due is not None and due < self._timer_at:
+        elif due < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = due
-            self._timer = loop.call_later(max(0.0, due - now), self._on_timer)
+            self._timer = loop.call_later(due - now, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 
 import msgpack
 
+from zmqinfer.checks import CHECKS
 from zmqinfer.errors import ProtocolError
-from zmqinfer.records import CHECKS, MAX_RECORDS, MAX_TEXT, PAYLOAD_AT, Kind, Record
+from zmqinfer.records import MAX_RECORDS, MAX_TEXT, PAYLOAD_AT, Kind, Record
 from zmqinfer.tensor import Buffer, payload_bytes
 
 __all__ = ["MAX_HEAD_BYTES", "MAX_PARTS", "VERSION", "decode", "encode"]

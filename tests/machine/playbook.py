@@ -16,7 +16,7 @@ from zmqinfer.machine.gateway import GatewayMachine
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.snapshot import status
 from zmqinfer.policy.ring import key_hash
-from zmqinfer.records import REQUEST_ID, TAG, Kind, Record
+from zmqinfer.records import CALLS, REQUEST_ID, TAG, Kind, Record
 from zmqinfer.wire import decode, encode
 
 __all__ = ["START", "Playbook", "card", "reply", "request", "session_of"]
@@ -50,10 +50,16 @@ def request(
     idempotent: bool | None = None,
     rows: int = 1,
     payload: bytes = b"body",
+    calls: int = 1,
 ) -> Record:
-    """A REQUEST as a client sends it."""
+    """A REQUEST as a client sends it; one for a block if it is for several calls."""
     identity = request_id or b"id%d" % tag
-    return [tag, identity, model, version, key, int(budget_s * 1e6), priority, 1, idempotent, rows, b"layout", payload]
+    if calls > 1:
+        identity = request_id or b"id" + tag.to_bytes(8, "big")
+        rows, payload = calls, payload * calls
+    budget_us = int(budget_s * 1e6)
+    said = [model, version, key, budget_us, priority, 1, idempotent]
+    return [tag, calls, identity, *said, rows, b"layout", payload]
 
 
 def reply(
@@ -61,7 +67,9 @@ def reply(
 ) -> Record:
     """A worker's REPLY to a REQUEST that it was sent."""
     result: list[object] = [b"layout", output] if status is Status.OK else ["a sentence", None]
-    return [asked[TAG], status, *result, worker, 1, 1, ran, None, 1, 10, 20]
+    if status is Status.OK:
+        result[1] = output * asked[CALLS]
+    return [asked[TAG], asked[CALLS], status, *result, worker, 1, 1, ran, None, 1, 10, 20]
 
 
 class Playbook:
@@ -130,6 +138,13 @@ class Playbook:
         """The gateway takes records from a connection, in as many messages as the wire asks for."""
         for _, (head, *parts) in encode(kind, list(records), 2**40):
             self._feed(peer, *decode(bytes(head), parts), gap)
+        return self._stepped()
+
+    def hears_at_once(self, peer: str, *words: tuple[Kind, list[Record]]) -> Playbook:
+        """The gateway takes several messages in one turn, before anything is sent."""
+        for kind, records in words:
+            for _, (head, *parts) in encode(kind, records, 2**40):
+                self._feed(peer, *decode(bytes(head), parts), 0.0)
         return self._stepped()
 
     def _feed(self, peer: str, kind: Kind, records: list[Record], gap: float) -> None:

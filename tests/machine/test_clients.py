@@ -36,7 +36,7 @@ def test_greeting_and_first_request_may_come_in_one_turn() -> None:
     ("kind", "record"),
     [
         (Kind.REQUEST, request(1)),
-        (Kind.CANCEL, [1]),
+        (Kind.CANCEL, [1, 1]),
         (Kind.STATS, [1, "status", None]),
         (Kind.ADMIN, [1, "drain", "w1", None, ""]),
         (Kind.HEARTBEAT, None),
@@ -59,7 +59,8 @@ def test_strangers_parting_is_not_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "record"), [(Kind.READY, [session_of("w"), "w", "agent", 1000, None, [card()]]), (Kind.REPLY, reply([1]))]
+    ("kind", "record"),
+    [(Kind.READY, [session_of("w"), "w", "agent", 1000, None, [card()]]), (Kind.REPLY, reply([1, 1]))],
 )
 def test_worker_at_the_clients_door_is_told_the_right_address(kind: Kind, record: list[object]) -> None:
     """The sentence names the door for workers."""
@@ -159,7 +160,7 @@ def test_client_that_stays_away_has_its_requests_cancelled() -> None:
     play.waits(REBIND_S - 0.01).says_nothing("w1")
     play.waits(0.02)
 
-    assert play.says("w1", Kind.CANCEL) == [asked[TAG]]
+    assert play.says("w1", Kind.CANCEL) == [asked[TAG], 1]
     assert play.requests()["outcomes"] == {"CANCELLED": 2}
     assert play.status()["clients"] == 0
     play.hears("w1", Kind.REPLY, reply(asked, status=Status.CANCELLED, ran=0)).says_nothing()
@@ -243,7 +244,7 @@ def test_kind_that_only_workers_send_is_an_offence() -> None:
     """A client with a session knows what it is."""
     play = Playbook().with_clients("alice")
 
-    play.hears("alice", Kind.REPLY, reply([1]))
+    play.hears("alice", Kind.REPLY, reply([1, 1]))
 
     assert play.says("alice", Kind.DISCONNECT) == ["protocol", "a client may not send REPLY"]
 
@@ -290,8 +291,8 @@ def test_slow_reader_is_judged_by_what_it_has_not_read() -> None:
     large = [memoryview(bytes(2**20))]
 
     for tag in range(100):
-        session.outbox.put(Kind.REPLY, [tag, 0, b"layout", large, "w1", 1, 1, 1, None, 1, 0, 0], 2**20)
-        session.outbox.put(Kind.REPLY, [tag, 0, b"layout", large, "w1", 1, 1, 1, None, 1, 0, 0], 2**20)
+        session.outbox.put(Kind.REPLY, [tag, 1, 0, b"layout", large, "w1", 1, 1, 1, None, 1, 0, 0], 2**20)
+        session.outbox.put(Kind.REPLY, [tag, 1, 0, b"layout", large, "w1", 1, 1, 1, None, 1, 0, 0], 2**20)
         messages = session.outbox.messages(play.now)
         for _ in range(2 if tag else 1):
             next(messages)

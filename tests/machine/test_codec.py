@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,9 @@ from zmqinfer.errors import (
     InvalidArgument,
     ProtocolError,
     Status,
-    ZmqInferError,
 )
 from zmqinfer.machine.codec import Codec
-from zmqinfer.records import Record
+from zmqinfer.records import OUTPUT, Record
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import DTYPES, INLINE_BYTES, layout_of, pack, parse_layout, unpack
 
@@ -44,11 +44,18 @@ def as_lists(value: Any) -> Any:
 def ok(arrays: dict[str, Any], rows: int | None = None) -> Record:
     """The REPLY that carries these arrays."""
     layout = layout_of(arrays, rows)
-    return [1, 0, layout.raw, pack(list(arrays.values())), "w1", 1, 1, 1, None, 1, 10, 20]
+    return [1, 1, 0, layout.raw, pack(list(arrays.values())), "w1", 1, 1, 1, None, 1, 10, 20]
+
+
+def block(calls: Iterable[dict[str, Any]]) -> Record:
+    """The REPLY for a block whose calls have these outputs, of one row each."""
+    arrays = [{name: np.asarray(array) for name, array in call.items()} for call in calls]
+    payload = b"".join(bytes(part) for call in arrays for part in map(np.ndarray.tobytes, call.values()))
+    return [32, len(arrays), 0, layout_of(arrays[0], None).raw, payload, "w1", 1, 1, 1, None, len(arrays), 10, 20]
 
 
 def failed(status: Status, where: str | None = None, ran: Executed = Executed.NO, retry: int | None = None) -> Record:
-    return [1, int(status), "what happened", where, "w1", 1, 2, EXECUTED.index(ran), retry, 0, 0, 0]
+    return [1, 1, int(status), "what happened", where, "w1", 1, 2, EXECUTED.index(ran), retry, 0, 0, 0]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -214,7 +221,7 @@ def test_one_output_is_a_bare_array(array: Any, name: str) -> None:
     """Every dtype and shape, the first time and when its layout is known; nobody can write into it."""
     codec = Codec()
     for _ in range(2):
-        out = codec.decode(ok({name: array}), None)
+        (out,) = codec.decode(ok({name: array}), None)
 
         assert isinstance(out, np.ndarray)
         assert same(out, array)
@@ -228,19 +235,42 @@ def test_a_batch_comes_back_with_its_leading_axis(array: Any) -> None:
     codec = Codec()
     reply = ok({"y": array}, len(array))
     for _ in range(2):
-        assert same(codec.decode(reply, len(array)), array)
-    assert same(codec.decode(ok({"y": np.asarray(array[0])}), None), np.asarray(array[0]))
+        assert same(codec.decode(reply, len(array))[0], array)
+    assert same(codec.decode(ok({"y": np.asarray(array[0])}), None)[0], np.asarray(array[0]))
 
 
 def test_several_outputs_are_a_dict() -> None:
     """By name, in the model's order."""
     arrays = {"scores": np.arange(3, dtype=np.float32), "label": np.array(7, np.int64)}
 
-    out = Codec().decode(ok(arrays), None)
+    (out,) = Codec().decode(ok(arrays), None)
 
     assert isinstance(out, dict)
     assert list(out) == ["scores", "label"]
     assert all(same(out[name], arrays[name]) for name in arrays)
+
+
+@settings(max_examples=60)
+@given(array=hnp.arrays(DTYPE, hnp.array_shapes(min_dims=1, max_dims=4, max_side=4)))
+def test_each_call_of_a_block_gets_its_row(array: Any) -> None:
+    """Read-only arrays, also where a row has no axis, no element, or booleans."""
+    outputs = Codec().decode(block({"y": row} for row in np.atleast_1d(array)), None)
+
+    assert all(
+        isinstance(out, np.ndarray) and same(out, np.asarray(row)) for out, row in zip(outputs, array, strict=True)
+    )
+    assert not any(out.flags.writeable for out in outputs if isinstance(out, np.ndarray) and out.dtype != bool)
+
+
+def test_several_outputs_of_a_block_are_a_dict_for_each_call() -> None:
+    """Their payloads lie call by call."""
+    calls = [{"scores": np.full(3, n, np.float32), "label": np.array(n, np.int64)} for n in range(4)]
+
+    outputs = Codec().decode(block(calls), None)
+
+    for out, arrays in zip(outputs, calls, strict=True):
+        assert isinstance(out, dict)
+        assert all(same(out[name], arrays[name]) for name in arrays)
 
 
 def test_a_large_output_is_a_view_of_its_part() -> None:
@@ -248,7 +278,7 @@ def test_a_large_output_is_a_view_of_its_part() -> None:
     array = np.arange(INLINE_BYTES, dtype=np.float32)
     reply = ok({"y": array})
 
-    out = Codec().decode(reply, None)
+    (out,) = Codec().decode(reply, None)
 
     assert isinstance(out, np.ndarray)
     assert same(out, array)
@@ -263,7 +293,7 @@ def test_a_payload_of_another_size_is_refused(payload: Any, rows: int | None) ->
     codec = Codec()
     reply = ok({"y": np.zeros(4, np.float32)})
     codec.decode(reply, None)
-    reply[3] = payload
+    reply[OUTPUT] = payload
 
     with pytest.raises(ProtocolError, match=r"payload|tensor"):
         codec.decode(reply, rows)
@@ -275,17 +305,17 @@ def test_a_layout_that_is_none_is_refused(raw: bytes) -> None:
     codec = Codec()
     for _ in range(2):
         with pytest.raises(ProtocolError):
-            codec.decode([1, 0, raw, b"", "w1", 1, 1, 1, None, 1, 0, 0], None)
+            codec.decode([1, 1, 0, raw, b"", "w1", 1, 1, 1, None, 1, 0, 0], None)
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status])
 def test_each_status_raises_its_own_class(status: Status) -> None:
     """With all that the reply says of it."""
-    with pytest.raises(ZmqInferError, match="what happened") as caught:
-        Codec().decode(failed(status, "queue", Executed.MAYBE, 250), None)
+    error = Codec.error(failed(status, "queue", Executed.MAYBE, 250), b"its id")
 
-    error = caught.value
     assert error.status is status
+    assert "what happened" in str(error)
+    assert error.request_id == b"its id"
     assert (error.attempts, error.executed, error.retry_after_ms) == (2, Executed.MAYBE, 250)
     if isinstance(error, DeadlineExceeded):
         assert error.where == "queue"

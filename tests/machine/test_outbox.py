@@ -8,14 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zmqinfer.machine.outbox import Outbox
-from zmqinfer.records import BUDGET_US, MAX_BUDGET_US, MAX_RECORDS, PAYLOAD, TAG, Kind, Record
+from zmqinfer.records import (
+    BUDGET_US,
+    CALLS,
+    MAX_BUDGET_US,
+    MAX_CALLS,
+    MAX_RECORDS,
+    PAYLOAD,
+    REQUEST_ID,
+    ROWS,
+    TAG,
+    Kind,
+    Record,
+)
 from zmqinfer.wire import MAX_BUNDLE_BYTES, decode
 
 NOW = 1_000.0
 
 
 def request(tag: int, payload: Any = b"body") -> Record:
-    return [tag, b"id", "m", None, None, 0, 4, 1, None, 1, b"layout", payload]
+    return [tag, 1, b"id", "m", None, None, 0, 4, 1, None, 1, b"layout", payload]
 
 
 def outbox(address: bytes | int | None = 7) -> tuple[Outbox, list[Outbox]]:
@@ -39,14 +51,14 @@ def test_it_enters_the_list_once() -> None:
     box, dirty = outbox()
     assert dirty == []
 
-    box.put(Kind.CANCEL, [1])
-    box.put(Kind.CANCEL, [2])
+    box.put(Kind.CANCEL, [1, 1])
+    box.put(Kind.CANCEL, [2, 1])
     box.beat()
     assert (dirty, len(box)) == ([box], 2)
 
-    assert sent(box, dirty) == [(Kind.CANCEL, [[1], [2]])]
+    assert sent(box, dirty) == [(Kind.CANCEL, [[1, 1], [2, 1]])]
     assert (dirty, len(box)) == ([], 0)
-    box.put(Kind.CANCEL, [3])
+    box.put(Kind.CANCEL, [3, 1])
     assert dirty == [box]
 
 
@@ -55,7 +67,7 @@ def test_one_message_for_each_kind_greetings_first_and_partings_last() -> None:
     box, dirty = outbox()
     words: list[tuple[Kind, Record]] = [
         (Kind.DISCONNECT, ["closing", ""]),
-        (Kind.CANCEL, [1]),
+        (Kind.CANCEL, [1, 1]),
         (Kind.HEARTBEAT, [0, 1, 0, None, []]),
         (Kind.STATS, [5, "status", None]),
         (Kind.ADMIN, [6, "drain", "w1", None, ""]),
@@ -87,6 +99,22 @@ def test_budgets_are_reckoned_when_they_leave() -> None:
     assert [record[BUDGET_US] for record in records] == [1_750_000, 250_000, 0, MAX_BUDGET_US]
 
 
+def test_a_block_is_one_record_with_one_budget() -> None:
+    """The outbox counts records, and those behind a block keep their own deadlines."""
+    box, dirty = outbox()
+    record = request(0, b"body" * MAX_CALLS)
+    record[CALLS] = record[ROWS] = MAX_CALLS
+    record[REQUEST_ID] = bytes(16)
+    box.put_request(record, NOW + 2, 4 * MAX_CALLS)
+    box.put_request(request(MAX_CALLS), NOW + 1, 4)
+    assert (len(box), box.size) == (2, 4 * MAX_CALLS + 4)
+
+    ((_, (block, single)),) = sent(box, dirty)
+
+    assert (block[CALLS], block[PAYLOAD], block[BUDGET_US]) == (MAX_CALLS, b"body" * MAX_CALLS, 2_000_000)
+    assert (single[CALLS], single[BUDGET_US]) == (1, 1_000_000)
+
+
 def test_a_beat_is_sent_only_if_nothing_else_is() -> None:
     """Any traffic is a sign of life."""
     box, dirty = outbox()
@@ -95,30 +123,30 @@ def test_a_beat_is_sent_only_if_nothing_else_is() -> None:
     assert dirty == [box]
     assert sent(box, dirty) == [(Kind.HEARTBEAT, [])]
 
-    box.put(Kind.CANCEL, [1])
+    box.put(Kind.CANCEL, [1, 1])
     box.beat()
-    assert sent(box, dirty) == [(Kind.CANCEL, [[1]])]
+    assert sent(box, dirty) == [(Kind.CANCEL, [[1, 1]])]
 
 
 def test_nothing_is_sent_without_an_address() -> None:
     """It is kept for the next connection, and goes there."""
     box, dirty = outbox(b"old")
-    box.put(Kind.CANCEL, [1])
+    box.put(Kind.CANCEL, [1, 1])
     box.readdress(None)
     assert sent(box, dirty) == []
-    box.put(Kind.CANCEL, [2])
+    box.put(Kind.CANCEL, [2, 1])
     assert sent(box, dirty) == []
 
     box.readdress(b"new")
 
     assert (dirty, box.address) == ([box], b"new")
-    assert sent(box, dirty) == [(Kind.CANCEL, [[1], [2]])]
+    assert sent(box, dirty) == [(Kind.CANCEL, [[1, 1], [2, 1]])]
 
 
 def test_a_peer_that_proves_gone_while_it_is_written_to_loses_nothing() -> None:
     """The shell stops asking, and its list has dropped the outbox already; the next connection gets everything."""
     box, dirty = outbox(b"old")
-    box.put(Kind.CANCEL, [1])
+    box.put(Kind.CANCEL, [1, 1])
     dirty.clear()
     attempt = box.messages(NOW)
     next(attempt)
@@ -126,10 +154,10 @@ def test_a_peer_that_proves_gone_while_it_is_written_to_loses_nothing() -> None:
     box.readdress(None)
     attempt.close()
     box.readdress(b"new")
-    box.put(Kind.CANCEL, [2])
+    box.put(Kind.CANCEL, [2, 1])
 
     assert dirty == [box]
-    assert sent(box, dirty) == [(Kind.CANCEL, [[1], [2]])]
+    assert sent(box, dirty) == [(Kind.CANCEL, [[1, 1], [2, 1]])]
 
 
 def test_an_empty_outbox_needs_no_list_for_a_new_address() -> None:
@@ -144,7 +172,7 @@ def test_one_kind_can_be_dropped() -> None:
     """A list of models that is out of date, or requests of a session that is over, with their budgets."""
     box, dirty = outbox()
     box.put_request(request(1), NOW + 1, 4)
-    box.put(Kind.CANCEL, [1])
+    box.put(Kind.CANCEL, [1, 1])
     box.discard(Kind.REQUEST)
     box.discard(Kind.WELCOME)
     box.put_request(request(2), NOW + 2, 4)
@@ -171,21 +199,21 @@ def test_clearing_drops_everything() -> None:
 def test_abandoning_drops_everything_and_the_place_in_the_list() -> None:
     """The peer is gone; should it be used again, it lists itself again."""
     box, dirty = outbox()
-    box.put(Kind.CANCEL, [1])
+    box.put(Kind.CANCEL, [1, 1])
     dirty.clear()
 
     box.abandon()
-    box.put(Kind.CANCEL, [2])
+    box.put(Kind.CANCEL, [2, 1])
 
     assert dirty == [box]
-    assert sent(box, dirty) == [(Kind.CANCEL, [[2]])]
+    assert sent(box, dirty) == [(Kind.CANCEL, [[2, 1]])]
 
 
 def test_size_is_what_the_payloads_come_to() -> None:
     """Until they have left."""
     box, dirty = outbox()
     box.put_request(request(1, b"x" * 100), NOW, 100)
-    box.put(Kind.REPLY, [1, 0, b"", b"x" * 10, "w", 1, 1, 1, None, 1, 0, 0], 10)
+    box.put(Kind.REPLY, [1, 1, 0, b"", b"x" * 10, "w", 1, 1, 1, None, 1, 0, 0], 10)
     assert box.size == 110
 
     sent(box, dirty)
@@ -197,7 +225,7 @@ def test_it_may_be_emptied_while_it_is_sent() -> None:
     """The attempt showed that the peer is gone, and the machine dropped what it held."""
     box, dirty = outbox(b"peer")
     for tag in range(3 * MAX_RECORDS):
-        box.put(Kind.CANCEL, [tag])
+        box.put(Kind.CANCEL, [tag, 1])
     box.put_request(request(1), NOW + 1, 4)
     messages = box.messages(NOW)
     next(messages)
@@ -277,7 +305,7 @@ def test_what_a_full_socket_does_not_take_stays_in_order(
                     deadline = NOW + tag * 1e-4 + 5e-7
                     box.put_request(request(tag, [BIG] if is_big else b""), deadline, len(BIG) if is_big else 0)
                 else:
-                    box.put(kind, [tag] if kind is Kind.CANCEL else [tag, "status", None])
+                    box.put(kind, [tag, 1] if kind is Kind.CANCEL else [tag, "status", None])
         if dirty:
             assert dirty == [box]
             dirty.clear()

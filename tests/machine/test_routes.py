@@ -7,7 +7,7 @@ from zmqinfer.machine.flight import Flight
 from zmqinfer.machine.members import ClientSession, WorkerSession
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.routes import Engine, Route, Routes
-from zmqinfer.records import MAX_RECORDS, Kind
+from zmqinfer.records import MAX_RECORDS, REQUEST_ID, Kind
 
 
 def join(routes: Routes, name: str, version: int = 1, model: str = "m") -> Engine:
@@ -188,4 +188,4 @@ def test_request_in_an_unknown_models_queue_keeps_its_place_when_the_model_comes
 
     play.joins("w1")
 
-    assert [record[1] for record in play.said("w1", Kind.REQUEST)] == [b"id2", b"id1"]
+    assert [record[REQUEST_ID] for record in play.said("w1", Kind.REQUEST)] == [b"id2", b"id1"]

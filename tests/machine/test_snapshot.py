@@ -9,7 +9,7 @@ import pytest
 from tests.machine.playbook import SIGNATURE, Playbook, card, reply, request, session_of
 from zmqinfer.errors import Status
 from zmqinfer.machine.snapshot import models
-from zmqinfer.records import BATCH_ROWS, Kind, Record
+from zmqinfer.records import BATCH_ROWS, STATUS, Kind, Record
 
 
 def test_status_of_an_empty_gateway_has_all_its_fields() -> None:
@@ -47,7 +47,7 @@ def test_status_counts_what_happens_to_requests() -> None:
     play = Playbook(age_s=10.0).with_workers("w1", credits_rows=2).with_clients("alice", "bob")
     play.hears("alice", Kind.REQUEST, *[request(tag, payload=b"12345678") for tag in range(6)])
     play.hears("bob", Kind.REQUEST, request(1, "unknown"))
-    play.hears("w1", Kind.REPLY, reply(play.said("w1", Kind.REQUEST)[0])).hears("alice", Kind.CANCEL, [5])
+    play.hears("w1", Kind.REPLY, reply(play.said("w1", Kind.REQUEST)[0])).hears("alice", Kind.CANCEL, [5, 1])
 
     status = play.status()
 
@@ -188,4 +188,4 @@ def test_refusal_that_lists_the_models_can_travel_however_many_there_are() -> No
 
     play.hears("alice", Kind.REQUEST, request(1, "unknown"))
 
-    assert play.says("alice", Kind.REPLY)[1] == Status.NOT_FOUND
+    assert play.says("alice", Kind.REPLY)[STATUS] == Status.NOT_FOUND

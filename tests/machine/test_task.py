@@ -14,7 +14,7 @@ LAYOUT = layout_of({"x": np.zeros(4, np.float32)}, None)
 def test_a_task_is_what_the_batcher_waits_with() -> None:
     """Its rows are those of its record, and it does not wait before it is offered."""
     bound = Bound(LAYOUT, (0,))
-    record = [7, b"id", "m", 1, None, 1_000, 4, 1, None, 3, LAYOUT.raw, bytes(48)]
+    record = [7, 1, b"id", "m", 1, None, 1_000, 4, 1, None, 3, LAYOUT.raw, bytes(48)]
     task = Task(0, record, bound, 48, 2.0, 1.0)
     assert (task.rows, task.is_waiting) == (3, False)
 

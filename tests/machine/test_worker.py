@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from zmqinfer.config import WorkerSettings
 from zmqinfer.errors import EXECUTED, Executed, Status
+from zmqinfer.machine.served import ModelCard
 from zmqinfer.machine.task import Batch, Outcome
-from zmqinfer.machine.worker import ModelCard, WorkerMachine
+from zmqinfer.machine.worker import WorkerMachine
 from zmqinfer.policy.batching import BatchLimits
 from zmqinfer.records import (
     BATCH_ROWS,
+    CALLS,
     COMPUTE_US,
     MAX_TAGS,
     OUTPUT,
+    PAYLOAD,
     QUEUE_US,
     RAN,
     RESULT,
@@ -51,11 +54,27 @@ def asks(
     budget_s: float = 30.0,
     raw: bytes | None = None,
     payload: Any = None,
+    calls: int = 1,
 ) -> Record:
-    """A REQUEST as a gateway sends it."""
+    """A REQUEST as a gateway sends it, of several calls if it is for a block."""
+    rows = max(rows, calls)
     body = bytes(4 * rows) if payload is None else payload
     raw = layout() if raw is None else raw
-    return [tag, b"id", model, version, None, int(budget_s * 1e6), 4, 1, None, rows, raw, body]
+    return [
+        tag,
+        calls,
+        b"id " + bytes([tag % 32]),
+        model,
+        version,
+        None,
+        int(budget_s * 1e6),
+        4,
+        1,
+        None,
+        rows,
+        raw,
+        body,
+    ]
 
 
 class Shift:
@@ -99,8 +118,10 @@ class Shift:
         self._stepped()
         return begun
 
-    def runs(self, batch: Batch, outcome: Outcome = (b"layout", b"yyyy"), compute_s: float = 0.01) -> Shift:
-        self.machine.on_batch_done(batch, [outcome] * len(batch.tasks), compute_s)
+    def runs(self, batch: Batch, *outcomes: Outcome, compute_s: float = 0.01) -> Shift:
+        """By default each task gets one outcome for all of its calls."""
+        answers = list(outcomes) or [(task.calls, b"layout", b"yyyy" * task.calls) for task in batch.tasks]
+        self.machine.on_batch_done(batch, answers, compute_s)
         return self._stepped()
 
     def works(self) -> Shift:
@@ -318,7 +339,7 @@ def test_failed_outcome_is_told_as_it_is() -> None:
     """It ran: `executed` is yes."""
     shift = Shift().welcomed().hears(0, Kind.REQUEST, asks(1))
 
-    shift.runs(shift.begins()[0], (Status.MODEL_ERROR, "ValueError: bad crop"))
+    shift.runs(shift.begins()[0], (1, Status.MODEL_ERROR, "ValueError: bad crop"))
 
     answer = shift.says(Kind.REPLY)
     assert (answer[STATUS], answer[RESULT], answer[OUTPUT]) == (Status.MODEL_ERROR, "ValueError: bad crop", "model")
@@ -342,10 +363,10 @@ def test_request_whose_time_is_up_before_its_batch_does_not_run() -> None:
 
 def test_cancel_before_the_run_gives_the_credit_back_at_once() -> None:
     """With the one reply that the tag is owed."""
-    shift = Shift().welcomed().hears(0, Kind.REQUEST, asks(1), asks(2)).hears(0, Kind.CANCEL, [1], [99])
+    shift = Shift().welcomed().hears(0, Kind.REQUEST, asks(1), asks(2)).hears(0, Kind.CANCEL, [1, 1], [99, 1])
 
     answer = shift.says(Kind.REPLY)
-    shift.hears(0, Kind.CANCEL, [1]).works()
+    shift.hears(0, Kind.CANCEL, [1, 1]).works()
 
     assert (answer[TAG], answer[STATUS], answer[RAN]) == (1, Status.CANCELLED, NO)
     assert shift.says(Kind.REPLY)[TAG] == 2
@@ -356,7 +377,7 @@ def test_cancel_of_a_running_request_waits_for_its_batch() -> None:
     shift = Shift().welcomed().hears(0, Kind.REQUEST, asks(1))
     (batch,) = shift.begins()
 
-    shift.hears(0, Kind.CANCEL, [1]).says_nothing()
+    shift.hears(0, Kind.CANCEL, [1, 1]).says_nothing()
     shift.runs(batch)
 
     assert shift.says(Kind.REPLY)[STATUS] == Status.OK
@@ -364,7 +385,7 @@ def test_cancel_of_a_running_request_waits_for_its_batch() -> None:
 
 def test_cancel_by_another_gateway_is_none() -> None:
     """Tags are hop by hop: gateways may use the same."""
-    shift = Shift(gateways=2).welcomed().hears(0, Kind.REQUEST, asks(1)).hears(1, Kind.CANCEL, [1])
+    shift = Shift(gateways=2).welcomed().hears(0, Kind.REQUEST, asks(1)).hears(1, Kind.CANCEL, [1, 1])
 
     shift.works()
 
@@ -383,22 +404,66 @@ def test_requests_of_several_gateways_share_batches_and_each_gets_its_own_replie
     assert [record[TAG] for record in shift.said(Kind.REPLY, 1)] == [5, 6]
 
 
-@settings(max_examples=40)
+def test_block_is_divided_where_the_batch_is_full() -> None:
+    """Its first calls run at once, the others next, and each part has its own reply."""
+    shift = Shift(limits=BatchLimits(max_rows=8)).welcomed()
+    shift.hears(0, Kind.REQUEST, asks(1), asks(2), asks(32, calls=10), asks(64, calls=3))
+
+    batches = shift.begins()
+    shift.runs(batches[0]).works()
+
+    assert [task.calls for task in batches[0].tasks] == [1, 1, 6]
+    answers = [(record[TAG], record[CALLS], record[OUTPUT]) for record in shift.said(Kind.REPLY)]
+    assert answers == [
+        (1, 1, b"yyyy"),
+        (2, 1, b"yyyy"),
+        (32, 6, b"yyyy" * 6),
+        (38, 4, b"yyyy" * 4),
+        (64, 3, b"yyyy" * 3),
+    ]
+
+
+def test_outcomes_of_a_block_may_differ_from_call_to_call() -> None:
+    """One of three raised: three replies, each for its own calls."""
+    shift = Shift().welcomed().hears(0, Kind.REQUEST, asks(32, calls=4))
+
+    shift.runs(shift.begins()[0], (1, b"layout", b"aaaa"), (1, Status.MODEL_ERROR, "no"), (2, b"layout", b"ccccdddd"))
+
+    answers = [(record[TAG], record[CALLS], record[STATUS], record[OUTPUT]) for record in shift.said(Kind.REPLY)]
+    assert answers == [(32, 1, 0, b"aaaa"), (33, 1, 12, "model"), (34, 2, 0, b"ccccdddd")]
+
+
+def test_cancelled_call_of_a_block_does_not_run() -> None:
+    """The calls around it do, in their places."""
+    shift = Shift().welcomed().hears(0, Kind.REQUEST, asks(32, calls=5, payload=b"aaaabbbbccccddddeeee"))
+
+    shift.hears(0, Kind.CANCEL, [34, 1])
+
+    cancelled = shift.says(Kind.REPLY)
+    assert (cancelled[TAG], cancelled[CALLS], cancelled[STATUS]) == (34, 1, Status.CANCELLED)
+    (batch,) = shift.begins()
+    assert [(task.tag, task.record[PAYLOAD]) for task in batch.tasks] == [(32, b"aaaabbbb"), (35, b"ddddeeee")]
+
+
+@settings(max_examples=60)
 @given(st.data())
-def test_each_tag_gets_exactly_one_reply(data: st.DataObject) -> None:
-    """Whatever becomes of the request: run, refused, expired, cancelled."""
+def test_each_call_gets_exactly_one_reply(data: st.DataObject) -> None:
+    """Whatever becomes of it: run, refused, expired, cancelled, alone or in a block."""
     shift = Shift(limits=BatchLimits(max_rows=4)).welcomed()
     running: list[Batch] = []
-    tags = 0
+    asked: list[int] = []
     for _ in range(data.draw(st.integers(1, 25))):
         match data.draw(st.sampled_from(("ask", "ask", "cancel", "begin", "finish", "wait"))):
             case "ask":
-                tags += 1
+                tag, calls = 32 * (len(asked) + 1), data.draw(st.sampled_from((1, 1, 2, 3, 4)))
                 rows, budget_s = data.draw(st.integers(1, 5)), data.draw(st.sampled_from((0.0, 0.01, 5.0)))
-                payload = data.draw(st.sampled_from((None, None, b"bad")))
-                shift.hears(0, Kind.REQUEST, asks(tags, rows=rows, budget_s=budget_s, payload=payload))
-            case "cancel":
-                shift.hears(0, Kind.CANCEL, [data.draw(st.integers(0, tags))])
+                rows = rows if calls == 1 else calls
+                payload = data.draw(st.sampled_from((None, None, b"bad!" + bytes(4 * (calls - 1)), b"x" * calls)))
+                asked += range(tag, tag + calls)
+                shift.hears(0, Kind.REQUEST, asks(tag, rows=rows, budget_s=budget_s, payload=payload, calls=calls))
+            case "cancel" if asked:
+                calls = data.draw(st.sampled_from((1, 2, 4)))
+                shift.hears(0, Kind.CANCEL, [data.draw(st.sampled_from(asked)), calls])
             case "begin":
                 running += shift.begins()
             case "finish" if running:
@@ -411,7 +476,8 @@ def test_each_tag_gets_exactly_one_reply(data: st.DataObject) -> None:
     shift.now += 5.0
     shift.works()
 
-    assert sorted(record[TAG] for record in shift.said(Kind.REPLY)) == list(range(1, tags + 1))
+    replied = [record[TAG] + n for record in shift.said(Kind.REPLY) for n in range(record[CALLS])]
+    assert sorted(replied) == sorted(asked)
     assert shift.machine.held == 0
 
 

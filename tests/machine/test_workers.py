@@ -49,7 +49,7 @@ def test_stranger_is_asked_for_its_greeting(kind: Kind) -> None:
     """As after a restart of the gateway."""
     play = Playbook().at_the_back("w1")
 
-    play.hears("w1", kind, *{Kind.REPLY: [reply([1])], Kind.CANCEL: [[1]], Kind.HEARTBEAT: []}[kind])
+    play.hears("w1", kind, *{Kind.REPLY: [reply([1, 1])], Kind.CANCEL: [[1, 1]], Kind.HEARTBEAT: []}[kind])
 
     assert play.says("w1", Kind.DISCONNECT)[0] == "no session"
 
@@ -222,7 +222,7 @@ def test_reply_to_an_unknown_tag_is_late_and_no_offence() -> None:
     """A worker cannot know what has become of a tag."""
     play = Playbook().with_workers("w1")
 
-    play.hears("w1", Kind.REPLY, *[reply([tag]) for tag in range(10)])
+    play.hears("w1", Kind.REPLY, *[reply([tag, 1]) for tag in range(10)])
 
     assert play.status()["late_replies"] == 10
     assert len(play.status()["workers"]) == 1

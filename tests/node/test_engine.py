@@ -61,7 +61,7 @@ def batch_of(model: Model, *items: Any, rows: list[int] | None = None, out_of_ba
         payload = pack(list(arrays.values()))
         if out_of_band and isinstance(payload, bytes):
             payload = [memoryview(np.ascontiguousarray(array).tobytes()) for array in arrays.values()]
-        record = [number, b"id", "m", 1, None, 10**6, 4, 1, None, count or 1, layout.raw, payload]
+        record = [number, 1, b"id", "m", 1, None, 10**6, 4, 1, None, count or 1, layout.raw, payload]
         tasks.append(Task(0, record, bound, 0, 1e9, 0.0))
     assert bound is not None
     return Batch(0, bound, tasks, sum(task.rows for task in tasks), 0.0)
@@ -72,14 +72,40 @@ def run(model: Model, *items: Any, rows: list[int] | None = None, out_of_band: b
     batch = batch_of(model, *items, rows=rows, out_of_band=out_of_band)
     outcomes = Engine(model).run(batch)
     assert len(outcomes) == len(items)
+    assert all(outcome[0] == 1 for outcome in outcomes)
     return [
-        _seen(outcome, rows[number] if rows else None) if isinstance(outcome[0], bytes) else outcome
+        _seen(outcome, rows[number] if rows else None) if isinstance(outcome[1], bytes) else outcome[1:]
         for number, outcome in enumerate(outcomes)
     ]
 
 
+def block_of(model: Model, *items: Any) -> Batch:
+    """The same requests of one row each as one block."""
+    batch = batch_of(model, *items)
+    first = batch.tasks[0].record
+    payload = b"".join(task.record[PAYLOAD] for task in batch.tasks)
+    record = [32, len(items), *first[2:10], len(items), first[11], payload]
+    return Batch(0, batch.bound, [Task(0, record, batch.bound, len(payload), 1e9, 0.0)], len(items), 0.0)
+
+
+def run_block(model: Model, *items: Any) -> list[Any]:
+    """What each caller of a block gets, however the answers are divided."""
+    seen: list[Any] = []
+    for calls, first, second in Engine(model).run(block_of(model, *items)):
+        if isinstance(first, bytes) and isinstance(second, bytes):
+            size = len(second) // calls
+            seen += [_seen((1, first, second[n * size : (n + 1) * size]), None) for n in range(calls)]
+        elif isinstance(first, bytes):
+            assert calls == 1, "only one call's answer travels in parts"
+            seen.append(_seen((1, first, second), None))
+        else:
+            seen += [(first, second)] * calls
+    assert len(seen) == len(items)
+    return seen
+
+
 def _seen(outcome: Outcome, rows: int | None) -> Any:
-    raw, payload = outcome
+    _, raw, payload = outcome
     assert isinstance(raw, bytes)
     layout = parse_layout(raw)
     arrays = unpack(layout, rows, payload)  # type: ignore[arg-type]
@@ -194,6 +220,52 @@ def test_model_may_write_to_its_input(width: int) -> None:
         for _ in range(2):
             answers = [_seen(outcome, None) for outcome in Engine(model).run(batch)]
             assert [answer[0] for answer in answers] == [1, 2]
+
+
+# Blocks ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [0, 1, 1_024, 1_025, INLINE_BYTES // 8, INLINE_BYTES // 4 + 1])
+def test_each_call_of_a_block_gets_its_own_row(width: int) -> None:
+    """However large: small rows are answered together, as many as fit into a head, the largest one by one."""
+    items = [np.arange(width, dtype=np.float32)[: min(width, 8)] + n for n in range(5)]
+    model = Model(lambda batch: {"y": np.repeat(batch["x"][:, :1], width, axis=1) if width else batch["x"]})
+
+    answers = run_block(model, *items)
+
+    for n, answer in enumerate(answers):
+        np.testing.assert_array_equal(answer, np.full(width, n, np.float32))
+    assert model.sizes == [5]
+
+
+def test_calls_of_a_block_with_several_inputs_and_outputs_are_kept_apart() -> None:
+    """Their payloads lie call by call, not input by input."""
+    inputs = (TensorSpec("a", "FP32", (2,)), TensorSpec("b", "BOOL", ()))
+    outputs = (TensorSpec("b", "BOOL", ()), TensorSpec("sum", "FP32", ()))
+    model = Model(lambda batch: {"sum": batch["a"].sum(1), "b": batch["b"]}, inputs, outputs)
+
+    answers = run_block(model, *[{"b": np.asarray(n == 1), "a": vector(n, n)} for n in range(3)])
+
+    assert [(bool(answer["b"]), float(answer["sum"])) for answer in answers] == [(False, 0), (True, 2), (False, 4)]
+
+
+@given(count=st.integers(2, 32), bad=st.sets(st.integers(0, 31)))
+def test_guilty_calls_of_a_block_fail_alone(count: int, bad: set[int]) -> None:
+    """A block is halved as a batch is."""
+    answers = run_block(Model(refuses({float(n) for n in bad})), *[vector(n) for n in range(count)])
+
+    for n, answer in enumerate(answers):
+        if n in bad:
+            assert answer == (Status.MODEL_ERROR, f"ValueError: bad crop {float(n)}")
+        else:
+            assert list(answer) == [2 * n]
+
+
+def test_wrong_answer_fails_the_whole_block() -> None:
+    """It is never guessed at."""
+    answers = run_block(Model(lambda batch: {"y": batch["x"][1:]}), vector(1), vector(2))
+
+    assert [answer[0] for answer in answers] == [Status.MODEL_ERROR] * 2
 
 
 # Models that fail ------------------------------------------------------------------------------------

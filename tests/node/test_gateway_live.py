@@ -16,11 +16,12 @@ import zmq
 from tests.processes import wait_until
 from zmqinfer.client import Client
 from zmqinfer.config import GatewaySettings
-from zmqinfer.errors import TooLarge
+from zmqinfer.errors import Status, TooLarge
 from zmqinfer.node.gateway import GatewayNode
 from zmqinfer.node.models import function_model
 from zmqinfer.node.worker import WorkerNode
 from zmqinfer.records import Kind, Record
+from zmqinfer.tensor import layout_of
 from zmqinfer.wire import VERSION, decode
 
 X = np.arange(4, dtype=np.float32)
@@ -104,8 +105,8 @@ GARBAGE = (
     b"\xdd\xff\xff\xff\xff",
     message(Kind.HELLO),
     message(Kind.HELLO, [b"short", "a", None]),
-    message(Kind.REQUEST, [1, b"id", "double", None, None, -1, 4, 1, None, 1, b"", b""]),
-    message(Kind.REPLY, [2**64 - 1] * 12),
+    message(Kind.REQUEST, [1, 1, b"id", "double", None, None, -1, 4, 1, None, 1, b"", b""]),
+    message(Kind.REPLY, [2**64 - 1] * 13),
     msgpack.packb([VERSION, 99, [[]]]),
 )
 
@@ -165,7 +166,7 @@ def test_other_version_is_told_both_versions(node: Running) -> None:
 
 def test_stranger_without_a_session_is_not_executed(node: Running) -> None:
     """It is asked for its greeting, as often as it comes; that is no offence."""
-    request = [1, b"id", "double", None, None, 1_000_000, 4, 1, None, 1, b"", b""]
+    request = [1, 1, b"id", "double", None, None, 1_000_000, 4, 1, None, 1, b"", b""]
     with node.stranger(node.gateway.clients_address) as socket:
         for _ in range(4):
             socket.send(message(Kind.REQUEST, request))
@@ -185,7 +186,7 @@ def test_broken_input_of_a_session_fails_that_request_alone(node: Running) -> No
     with node.stranger(node.gateway.clients_address) as socket:
         socket.send(message(Kind.HELLO, [b"s" * 16, "raw", None]))
         requests = [
-            [tag, b"id%d" % tag, "double", None, None, 5_000_000, 4, 1, None, 1, layout, b"\x00" * 16]
+            [tag, 1, b"id%d" % tag, "double", None, None, 5_000_000, 4, 1, None, 1, layout, b"\x00" * 16]
             for tag, layout in ((1, b"\xff\xff"), (2, b""), (3, msgpack.packb([["", "FP32", [2**62, 2**62]]])))
         ]
         socket.send(message(Kind.REQUEST, *requests))
@@ -194,7 +195,7 @@ def test_broken_input_of_a_session_fails_that_request_alone(node: Running) -> No
             answer = hears(socket)
             assert answer is not None
             if answer[0] is Kind.REPLY:
-                statuses |= {record[0]: record[1] for record in answer[1]}
+                statuses |= {record[0]: record[2] for record in answer[1]}
 
     assert set(statuses.values()) <= {1, 2}  # INVALID_ARGUMENT, TOO_LARGE
     with Client(node.gateway.clients_address) as client:
@@ -208,10 +209,17 @@ def test_body_over_the_limit_is_too_large_and_over_twice_ends_the_connection() -
         running("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", settings) as node,
         Client(node.gateway.clients_address) as client,
     ):
-        # Before WELCOME the client cannot know the limit, so the gateway says it.
+        with node.stranger(node.gateway.clients_address) as socket:
+            # zmqinfer's own client knows the limit from WELCOME, and does not send this.
+            body = [layout_of({"": np.zeros(30_000, np.float32)}, None).raw, bytes(120_000)]
+            socket.send(message(Kind.HELLO, [b"s" * 16, "raw", None]))
+            socket.send(message(Kind.REQUEST, [1, 1, b"id", "double", None, None, 5_000_000, 4, 1, None, 1, *body]))
+            heard = [hears(socket), hears(socket)]
+            (reply,) = (records[0] for kind, records in heard if kind is Kind.REPLY)
+            assert reply[2] == Status.TOO_LARGE
+            assert "100,000" in reply[3]
         with pytest.raises(TooLarge, match="100,000"):
             client.infer("double", np.zeros(30_000, np.float32))
-        assert client.status()[0]["requests"]["outcomes"] == {"TOO_LARGE": 1}
         with node.stranger(node.gateway.clients_address) as socket:
             events = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
             socket.send(b"\x00" * 250_000)
@@ -251,8 +259,9 @@ def test_reply_after_its_worker_was_given_up_is_late() -> None:
         slow.send(ready("slow", b"a" * 16, card))
         wrong: Record = [
             asked[0][0],
+            1,
             0,
-            asked[0][10],
+            asked[0][11],
             np.full(4, 99, np.float32).tobytes(),
             "slow",
             1,

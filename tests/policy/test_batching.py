@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +26,17 @@ class Job:
     deadline: float = NEVER
     is_waiting: bool = False
     layout: Hashable = "x"
+    calls: int = 1
+    name: int = 0
+    first: int = 0
+
+    def cut(self, calls: int) -> Job:
+        head = replace(self, rows=calls, size=self.size // self.calls * calls, calls=calls)
+        self.first += calls
+        self.size -= head.size
+        self.calls -= calls
+        self.rows -= calls
+        return head
 
 
 def batcher_of(limits: BatchLimits, *jobs: Job) -> Batcher[Job]:
@@ -146,6 +157,82 @@ def test_those_whose_time_is_up_are_taken_out() -> None:
     batcher.check()
     assert [job.is_waiting for job in late + rest] == [False, False, True, True]
     assert batcher.rows == 2
+
+
+# Requests of several calls -----------------------------------------------------------------------
+
+
+def block(calls: int, arrived_at: float = START, deadline: float = NEVER) -> Job:
+    """A request of several calls, each of one row and of size 10."""
+    return Job(arrived_at, calls, 10 * calls, deadline, calls=calls)
+
+
+def shape(batch: list[Job]) -> list[tuple[int, int, int]]:
+    return [(job.calls, job.rows, job.size) for job in batch]
+
+
+@pytest.mark.parametrize("limits", [TIMED, ADAPTIVE])
+def test_block_is_cut_where_the_batch_is_full(limits: BatchLimits) -> None:
+    """What is left of it keeps its place and its arrival."""
+    single, whole, last = Job(START), block(10, START + 0.001), Job(START + 0.002)
+    batcher = batcher_of(limits, single, whole, last)
+
+    batch = taken(batcher, START + 0.002)
+
+    assert (batch[0], shape(batch)) == (single, [(1, 1, 10), (7, 7, 70)])
+    assert [job.is_waiting for job in (*batch, whole, last)] == [False, False, True, True]
+    assert (whole.calls, whole.arrived_at, batcher.rows) == (3, START + 0.001, 4)
+    assert taken(batcher, START + 1) == [whole, last]
+    assert batcher.rows == 0
+
+
+@pytest.mark.parametrize("limits", [TIMED, ADAPTIVE])
+def test_block_larger_than_a_batch_runs_in_several(limits: BatchLimits) -> None:
+    """Each full, and the last with what is left."""
+    batcher = batcher_of(limits, block(20))
+
+    batches = [taken(batcher, START + 1) for _ in range(4)]
+
+    assert [[job.calls for job in batch] for batch in batches] == [[8], [8], [4], []]
+
+
+def test_block_that_fills_a_batch_exactly_is_not_cut() -> None:
+    """Nor is one that fits beside others."""
+    jobs = [block(5), block(3), block(8), block(1)]
+    batcher = batcher_of(TIMED, *jobs)
+
+    assert [taken(batcher, START), taken(batcher, START), taken(batcher, START + 1)] == [jobs[:2], jobs[2:3], jobs[3:]]
+
+
+def test_deadline_of_a_block_that_was_cut_is_that_of_the_rest() -> None:
+    """It still closes the next batch in time, and expires as a whole."""
+    whole = block(10, deadline=START + 0.012)
+    batcher = batcher_of(TIMED, whole)
+    assert len(taken(batcher, START)) == 1
+
+    at, batch = sleeps_until_taken(batcher, START)
+    assert (at, batch) == (pytest.approx(START + 0.012), [whole])
+    batcher.offer(whole, "x")
+    assert batcher.expire(START + 0.012) == [whole]
+    assert batcher.rows == 0
+
+
+def test_part_that_was_cut_off_a_waiting_block_waits_in_front_of_it() -> None:
+    """Nothing is counted twice, and each of them can be removed alone."""
+    first, whole, last = Job(START), block(6, START + 0.001), Job(START + 0.002)
+    batcher = batcher_of(TIMED, first, whole, last)
+
+    head = whole.cut(2)
+    batcher.divide(whole, head, "x")
+    batcher.check()
+    middle = whole.cut(1)
+    batcher.divide(whole, middle, "x")
+    batcher.check()
+    assert batcher.rows == 8
+    batcher.remove(middle, "x")
+
+    assert taken(batcher, START + 1) == [first, head, whole, last]
+    assert shape([head, whole]) == [(2, 2, 20), (3, 3, 30)]
 
 
 # Timed -------------------------------------------------------------------------------------------
@@ -284,6 +371,11 @@ def test_an_engine_that_found_nothing_is_idle_again() -> None:
 # Laws --------------------------------------------------------------------------------------------
 
 
+def calls_of(jobs: list[Job]) -> list[tuple[int, int]]:
+    """The calls of jobs in their order, each by its job's name and its place there."""
+    return [(job.name, job.first + place) for job in jobs for place in range(job.calls)]
+
+
 class Engine(RuleBasedStateMachine):
     """A free engine that takes every batch it is given, and asks when anything came or it is woken."""
 
@@ -294,6 +386,26 @@ class Engine(RuleBasedStateMachine):
         self.batcher: Batcher[Job] = Batcher(self.limits)
         self.now = START
         self.waiting: list[Job] = []
+        self.count = 0
+
+    @rule(
+        calls=st.sampled_from([2, 5, 12, 32]),
+        size=st.sampled_from([0, 10, 60]),
+        budget_s=st.sampled_from([0.0, 0.005, 0.05, 10.0]),
+        layout=st.sampled_from("ab"),
+    )
+    def offer_block(self, calls: int, size: int, budget_s: float, layout: str) -> None:
+        job = Job(self.now, calls, calls * size, self.now + budget_s, layout=layout, calls=calls)
+        self._offer(job)
+
+    @precondition(lambda self: any(job.calls > 1 for job in self.waiting))
+    @rule(which=st.integers(0), calls=st.integers(1, 31))
+    def divide(self, which: int, calls: int) -> None:
+        blocks = [job for job in self.waiting if job.calls > 1]
+        job = blocks[which % len(blocks)]
+        head = job.cut(min(calls, job.calls - 1))
+        self.batcher.divide(job, head, job.layout)
+        self.waiting.insert(self.waiting.index(job), head)
 
     @rule(
         rows=st.sampled_from([1, 1, 1, 2, 5, 8]),
@@ -302,9 +414,13 @@ class Engine(RuleBasedStateMachine):
         layout=st.sampled_from("ab"),
     )
     def offer(self, rows: int, size: int, budget_s: float, layout: str) -> None:
-        job = Job(self.now, rows, size, self.now + budget_s, layout=layout)
-        self.batcher.offer(job, layout)
-        self.batcher.rate.count(rows, self.now)
+        self._offer(Job(self.now, rows, size, self.now + budget_s, layout=layout))
+
+    def _offer(self, job: Job) -> None:
+        self.count += 1
+        job.name = self.count
+        self.batcher.offer(job, job.layout)
+        self.batcher.rate.count(job.rows, self.now)
         self.waiting.append(job)
 
     @rule(seconds=st.sampled_from([0.0001, 0.003, 0.5]))
@@ -328,6 +444,8 @@ class Engine(RuleBasedStateMachine):
 
     @rule()
     def take(self) -> None:
+        there = {layout: [job for job in self.waiting if job.layout == layout] for layout in "ab"}
+        before = {layout: calls_of(jobs) for layout, jobs in there.items()}
         taken = self.batcher.take(self.now)
         if taken is None:
             due = self.batcher.wake_at()
@@ -335,12 +453,17 @@ class Engine(RuleBasedStateMachine):
             assert due is None or self.now < due <= self.waiting[0].arrived_at + self.limits.max_wait_s
             return
         layout, batch = taken
-        assert batch == [job for job in self.waiting if job.layout == layout][: len(batch)], "not in order of arrival"
-        if len(batch) > 1:
-            assert sum(job.rows for job in batch) <= self.limits.max_rows
-            assert sum(job.size for job in batch) <= self.limits.max_bytes
+        assert isinstance(layout, str)
+        self.waiting = [job for job in self.waiting if job.is_waiting]
+        left = calls_of([job for job in self.waiting if job.layout == layout])
+        assert calls_of(batch) + left == before[layout], "not in order of arrival"
         assert not any(job.is_waiting for job in batch)
-        self.waiting = [job for job in self.waiting if job not in batch]
+        rows = sum(job.rows for job in batch)
+        whole = [job for job in batch if job in there[layout]]
+        assert rows <= self.limits.max_rows or [job.calls for job in batch] == [1]
+        # A part is cut off for its rows alone, so it may have more bytes than there was room for.
+        assert len(whole) == 1 or sum(job.size for job in whole) <= self.limits.max_bytes
+        assert whole == batch or (whole == batch[:-1] and rows == self.limits.max_rows), "cut without need"
 
     @precondition(lambda self: self.waiting)
     @rule()

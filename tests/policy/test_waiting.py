@@ -21,9 +21,30 @@ class Someone:
     home: str | None = None
     is_waiting: bool = field(default=False)
     size: int = 1
+    calls: int = 1
 
     def __repr__(self) -> str:
         return self.name
+
+    def cut(self, calls: int) -> Someone:
+        head = Someone(
+            f"{self.name}'",
+            self.client,
+            self.priority,
+            self.deadline,
+            self.home,
+            self.is_waiting,
+            size=calls,
+            calls=calls,
+        )
+        self.size -= calls
+        self.calls -= calls
+        return head
+
+
+def block(name: str, calls: int, client: object = "alice", deadline: float = 1.0) -> Someone:
+    """A request of several calls, each of size 1."""
+    return Someone(name, client, deadline=deadline, size=calls, calls=calls)
 
 
 class Client:
@@ -221,6 +242,111 @@ def test_one_who_comes_back_waits_once() -> None:
     assert order(room, "w1") == "a b"
 
 
+# Requests of several calls -------------------------------------------------------------------------
+
+
+def test_calls_are_counted() -> None:
+    """A block is as many as its calls, however it goes."""
+    taken, removed, cleared = block("a", 5), block("b", 3), block("c", 2)
+    room = room_of(taken, removed)
+    room.put(cleared, "w1", 10.0)
+    assert (len(room), room.count, room.bytes) == (10, 10, 10)
+
+    assert room.best("w2") is taken
+    room.take(taken)
+    assert (room.count, room.bytes) == (5, 5)
+    room.remove(removed)
+    assert (room.count, room.bytes) == (2, 2)
+    room.check()
+
+    assert room.clear() == [cleared]
+    assert (room.count, room.bytes) == (0, 0)
+
+
+def test_part_of_a_block_waits_beside_it() -> None:
+    """Nothing is counted twice; each of them can leave alone."""
+    whole = block("a", 8)
+    room = room_of(whole, Someone("z", deadline=9.0))
+
+    gone, stays = whole.cut(3), whole.cut(1)
+    for head in (gone, stays):
+        room.divide(whole, head)
+        room.check()
+    assert (room.count, room.bytes, stays.is_waiting) == (9, 9, True)
+    room.remove(gone)
+    room.check()
+
+    assert (room.count, room.bytes) == (6, 6)
+    assert sorted(order(room).split()[:2]) == ["a", "a'"]
+    assert (room.count, room.bytes) == (0, 0)
+
+
+def test_part_of_a_block_has_its_home_and_leaves_it_with_it() -> None:
+    """At the same instant, whichever part is left."""
+    first, whole, last = block("a", 2), block("b", 4), block("c", 2)
+    room = room_of(first, home="w1", until=1.0)
+    room.put(whole, "w1", 2.0)
+    room.put(last, "w1", 3.0)
+
+    head = whole.cut(1)
+    room.divide(whole, head)
+
+    assert head.home == "w1"
+    assert room.best("w2") is None
+    room.remove(whole)
+    room.expire_homes(1.0)
+    assert (first.home, head.home, last.home) == (None, "w1", "w1")
+    assert room.wake_at() == 2.0
+    assert room.expire_homes(2.0)
+    assert (first.home, head.home, last.home) == (None, None, "w1")
+    room.check()
+
+
+def test_part_of_a_block_that_may_go_to_anyone_stays_so() -> None:
+    """Its time of waiting for its own worker is over, and does not begin again."""
+    whole = block("a", 4)
+    room = room_of(whole, home="w1", until=1.0)
+    room.expire_homes(1.0)
+
+    head = whole.cut(2)
+    room.divide(whole, head)
+
+    assert (head.home, room.wake_at()) == (None, None)
+    assert sorted(order(room, "w2").split()) == ["a", "a'"]
+
+
+def take_one(room: WaitingRoom[Someone], worker: str = "w1") -> str:
+    """Gives `worker` one call of the one who is next, as when its credit is for no more."""
+    waiter = room.best(worker)
+    assert waiter is not None
+    if waiter.calls > 1:
+        head = waiter.cut(1)
+        room.divide(waiter, head)
+        room.remove(head)
+        room.end_turn(waiter)
+    else:
+        room.take(waiter)
+    room.check()
+    return waiter.name
+
+
+def test_a_part_that_leaves_ends_its_clients_turn() -> None:
+    """The rest of the block is next when it is that client's turn again, before what has a later deadline."""
+    room = room_of(block("a", 3), block("b", 1, "bob"), Someone("c", deadline=9.0), block("d", 2, "bob"))
+
+    assert [take_one(room) for _ in range(7)] == ["a", "b", "a", "d", "a", "d", "c"]
+    assert room.count == 0
+
+
+def test_a_part_that_leaves_its_home_ends_the_turn_there() -> None:
+    """Each home has turns of its own."""
+    room = room_of(block("a", 2), block("b", 2, "bob"), home="w1")
+    room.put(block("c", 2), None, 0.0)
+    room.put(block("d", 2, "bob"), None, 0.0)
+
+    assert [take_one(room, worker) for worker in ("w1", "w2", "w1", "w2", "w1", "w2", "w1", "w2")] == [*"acbdacbd"]
+
+
 class Room(RuleBasedStateMachine):
     """A waiting room and a naive list of who waits where.
 
@@ -236,16 +362,19 @@ class Room(RuleBasedStateMachine):
         self.count = 0
         self.homes: dict[Someone, str | None] = {}
         self.until: dict[Someone, float] = {}
+        self.taken: list[Someone] = []
 
     @rule(
         client=st.integers(0, 2),
         priority=st.sampled_from([1, 4, 4, 8]),
         deadline=st.integers(0, 5),
         home=st.sampled_from([None, "w1", "w2"]),
+        calls=st.sampled_from([1, 1, 2, 5, 32]),
     )
-    def put(self, client: int, priority: int, deadline: int, home: str | None) -> None:
+    def put(self, client: int, priority: int, deadline: int, home: str | None, calls: int) -> None:
         self.count += 1
-        waiter = Someone(f"n{self.count}", self.clients[client], priority, float(deadline))
+        who = self.clients[client]
+        waiter = Someone(f"n{self.count}", who, priority, float(deadline), size=calls, calls=calls)
         self.room.put(waiter, home, self.now + 1.0)
         self.homes[waiter] = home
         self.until[waiter] = self.now + 1.0
@@ -260,8 +389,28 @@ class Room(RuleBasedStateMachine):
             if any(one.client is client for one in urgent)
         ]
 
-    @rule(worker=st.sampled_from(["w1", "w2", "w3"]))
-    def take(self, worker: str) -> None:
+    @precondition(lambda self: any(waiter.calls > 1 for waiter in self.homes))
+    @rule(which=st.integers(0), calls=st.integers(1, 31))
+    def divide(self, which: int, calls: int) -> None:
+        blocks = [waiter for waiter in self.homes if waiter.calls > 1]
+        self._divide(blocks[which % len(blocks)], calls)
+
+    def _divide(self, waiter: Someone, calls: int) -> Someone:
+        head = waiter.cut(min(calls, waiter.calls - 1))
+        self.room.divide(waiter, head)
+        self.homes[head], self.until[head] = self.homes[waiter], self.until[waiter]
+        return head
+
+    @precondition(lambda self: self.taken)
+    @rule()
+    def comes_back(self) -> None:
+        """Its worker was lost."""
+        waiter = self.taken.pop()
+        self.room.put(waiter, None, self.now)
+        self.homes[waiter] = None
+
+    @rule(worker=st.sampled_from(["w1", "w2", "w3"]), room=st.sampled_from([32, 32, 3, 1]))
+    def take(self, worker: str, room: int) -> None:
         best = self.room.best(worker)
         own, anyone = self._first(worker), self._first(None)
         if anyone and (not own or anyone[0].priority < own[0].priority):
@@ -273,8 +422,15 @@ class Room(RuleBasedStateMachine):
             return
         assert any((best.client, best.deadline) == (one.client, one.deadline) for one in allowed), (best, allowed)
         assert self.homes[best] == lane
-        self.room.take(best)
+        if best.calls > room:
+            head = self._divide(best, room)
+            self.room.remove(head)
+            self.room.end_turn(best)
+            best = head
+        else:
+            self.room.take(best)
         del self.homes[best]
+        self.taken.append(best)
 
     @precondition(lambda self: self.homes)
     @rule(which=st.integers(0))
@@ -307,7 +463,7 @@ class Room(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         self.room.check()
-        assert len(self.room) == len(self.homes)
+        assert len(self.room) == self.room.bytes == sum(waiter.calls for waiter in self.homes)
         for waiter, home in self.homes.items():
             assert waiter.is_waiting
             assert waiter.home == home
@@ -329,10 +485,23 @@ def test_no_client_is_passed_over_twice_by_another(counts: tuple[int, ...]) -> N
         for number in range(count):
             room.put(Someone(f"{client}", client, deadline=float(number % 5)), None, 0.0)
 
-    turns = order(room).split()
+    assert_fair(order(room).split())
 
-    for client in range(len(counts)):
-        mine = [at for at, name in enumerate(turns) if name == str(client)]
+
+def assert_fair(turns: list[str]) -> None:
+    for client in set(turns):
+        mine = [at for at, name in enumerate(turns) if name == client]
         for low, high in zip([-1, *mine], mine, strict=False):
             between = turns[low + 1 : high]
             assert len(set(between)) == len(between)
+
+
+@pytest.mark.parametrize("counts", [(30, 1, 1), (1, 30, 30), (7, 7, 7)])
+def test_no_client_is_passed_over_twice_by_the_parts_of_anothers_block(counts: tuple[int, ...]) -> None:
+    """A block of many calls is worth as many turns as it has to be cut."""
+    room = room_of(*[block(str(client), calls, client) for client, calls in enumerate(counts)])
+
+    turns = [take_one(room) for _ in range(sum(counts))]
+
+    assert_fair(turns)
+    assert [turns.count(str(client)) for client in range(len(counts))] == list(counts)

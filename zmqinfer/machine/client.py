@@ -1,32 +1,25 @@
 """The client: calls pending at one or more gateways.
 
-Both clients, sync and asyncio, are shells around this machine. A call ends with one REPLY record,
-the gateway's or one made here, which the machine puts into `completed` beside the call's owner.
+Both clients, sync and asyncio, are shells around this machine. Calls of one moment that are alike
+are put into one block, which leaves as one record. A block's calls end together or one by one, each
+with a REPLY record, the gateway's or one made here, that comes out of `completed` beside the owner.
 """
 
 from __future__ import annotations
 
+import itertools
+
 from zmqinfer.config import ClientSettings
-from zmqinfer.errors import EXECUTED, Executed, InvalidArgument, Status, TooLarge
+from zmqinfer.errors import EXECUTED, Executed, Status, TooLarge
+from zmqinfer.machine.call import Block, CallOptions, Question
 from zmqinfer.machine.codec import Codec
 from zmqinfer.machine.link import NO_SESSION, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
-from zmqinfer.policy.wheel import TimingWheel
-from zmqinfer.records import (
-    IDEMPOTENT,
-    MAX_COUNT,
-    MODEL,
-    MODEL_VERSION,
-    REPLY_FIELDS,
-    REQUEST_ID,
-    STATUS,
-    TAG,
-    Kind,
-    Record,
-)
-from zmqinfer.tensor import Payload, payload_bytes
+from zmqinfer.policy.wheel import SLOTS_PER_S, TimingWheel
+from zmqinfer.records import CALLS, MAX_CALLS, MAX_COUNT, TAG, Kind, Record
+from zmqinfer.tensor import INLINE_BYTES, Payload, payload_bytes
 
-__all__ = ["Call", "ClientMachine"]
+__all__ = ["ClientMachine"]
 
 # The gateway knows better than we do where the time went; so much longer than the deadline its word is waited for.
 GRACE_S = 0.05
@@ -34,35 +27,16 @@ GRACE_S = 0.05
 _RAN_NO, _RAN_MAYBE = EXECUTED.index(Executed.NO), EXECUTED.index(Executed.MAYBE)
 
 
-class Call:
-    """One pending call.
-
-    Attributes:
-        owner: whatever the shell wants back beside the reply.
-        kind: REQUEST, or STATS or ADMIN for a question to one gateway.
-        link: the number of the gateway that has it.
-    """
-
-    __slots__ = ("deadline", "kind", "link", "owner", "record", "size", "slot", "tag")
-
-    def __init__(self, owner: object, tag: int, record: Record, deadline: float, size: int, link: int) -> None:
-        self.owner = owner
-        self.tag = tag
-        self.record = record
-        self.deadline = deadline
-        self.size = size
-        self.link = link
-        self.kind = Kind.REQUEST
-
-    slot: int
-
-
 class ClientMachine:
     """All that a client decides. Its shell owns one DEALER for each gateway and a clock.
 
     Attributes:
-        dirty: outboxes with something to send; the shell empties them once a turn.
-        completed: owners of calls that ended, with the REPLY (or STATS, ADMIN) record; the shell clears it.
+        dirty: outboxes with something to send; the shell calls `seal` and empties them once a turn.
+        completed: calls that ended, and questions that failed: their owners, None where one had lost
+            interest; the REPLY that is for so many; the rows of the call, None for one without a batch
+            axis. The shell clears it.
+        answered: owners of questions and the records that answer them. The shell clears it.
+        pending: how many calls and questions have not ended.
         unmatched: replies to calls that had ended already.
     """
 
@@ -77,15 +51,20 @@ class ClientMachine:
         now: float,
     ) -> None:
         self.dirty: list[Outbox] = []
-        self.completed: list[tuple[object, Record]] = []
+        self.completed: list[tuple[list[object], Record, int | None]] = []
+        self.answered: list[tuple[object, Record]] = []
         self.codec = Codec()
+        self.pending = 0
         self.unmatched = 0
         self._settings = settings
         self._id_prefix = id_prefix
         self._tag = 0
-        self._calls: dict[int, Call] = {}
-        self._questions: dict[int, Call] = {}
-        self._wheel: TimingWheel[Call] = TimingWheel()
+        # By the number of their tags' block, which is what a tag is without its last five bits.
+        self._blocks: dict[int, Block] = {}
+        self._filling: dict[tuple[str, bytes, CallOptions, int], Block] = {}
+        self._unsent: list[Block] = []
+        self._questions: dict[int, Question] = {}
+        self._wheel: TimingWheel[Block | Question] = TimingWheel()
         heartbeat_s = settings.heartbeat_ms / 1000
         self.links = [
             Link(number, address, Kind.HELLO, [session, agent, None], heartbeat_s, self.dirty)
@@ -93,15 +72,10 @@ class ClientMachine:
         ]
         self._was_welcome = False
         self._max_body_bytes = MAX_COUNT
-        # The gateways to choose from: those that are up, else all of them. Calls take turns.
+        # The gateways to choose from: those that are up, else all of them. Blocks take turns.
         self._choice: list[int] = list(range(len(gateways)))
         for link in self.links:
             link.greet(now)
-
-    @property
-    def pending(self) -> int:
-        """How many calls have not ended."""
-        return len(self._calls) + len(self._questions)
 
     # Calls ---------------------------------------------------------------------------------------
 
@@ -109,89 +83,171 @@ class ClientMachine:
         self,
         owner: object,
         model: str,
-        version: int | None,
         body: tuple[bytes, Payload],
-        rows: int,
-        deadline: float,
+        rows: int | None,
+        options: CallOptions,
         now: float,
-        key: bytes | None = None,
-        priority: int = 4,
-        idempotent: bool | None = None,
-    ) -> Call:
-        """Sends a request with the next turn.
+    ) -> int:
+        """Sends a call with the next turn, and returns its tag.
+
+        Args:
+            owner: whatever the shell wants back beside the reply; not None.
+            rows: None for a call of one row without a batch axis; only these travel in blocks.
 
         Raises:
-            InvalidArgument: `idempotent` is neither None nor a bool.
             TooLarge: the body is over the limit that the gateway's WELCOME named.
         """
-        if idempotent is not None and type(idempotent) is not bool:
-            raise InvalidArgument(f"idempotent is {idempotent!r}, expected None, True or False")
-        self._tag += 1
-        tag = self._tag
         layout, payload = body
-        size = len(payload) if type(payload) is bytes else payload_bytes(payload)
+        deadline = now + options.deadline_s
+        # Deadlines are kept in slots of 10 ms, and those of a block are in one of them.
+        alike = (model, layout, options, int(deadline * SLOTS_PER_S))
+        block = self._filling.get(alike)
+        if block is None or rows is not None or type(payload) is not bytes:
+            block = self._begin(alike, payload, rows, deadline, now)
+        owners = block.owners
+        place = len(owners)
+        owners.append(owner)
+        block.bodies.append(payload)
+        block.deadline = deadline
+        block.left += 1
+        self.pending += 1
+        if place and place + 1 == block.most:
+            del self._filling[alike]
+        return block.tag + place
+
+    def _begin(
+        self,
+        alike: tuple[str, bytes, CallOptions, int],
+        payload: Payload,
+        rows: int | None,
+        deadline: float,
+        now: float,
+    ) -> Block:
+        model, layout, options, _ = alike
+        size = payload_bytes(payload)
         if size > self._max_body_bytes:
             raise TooLarge(
                 f"the request's body has {size:,} bytes, the gateway takes {self._max_body_bytes:,}; send fewer rows"
             )
-        number = self._choice[tag % len(self._choice)]
-        request_id = self._id_prefix + tag.to_bytes(8, "big")
-        record = [tag, request_id, model, version, key, 0, priority, 1, idempotent, rows, layout, payload]
-        call = Call(owner, tag, record, deadline, size, number)
-        if not self._calls:
-            self._rouse(now)
-        self._calls[tag] = call
-        self._watch(call, now)
-        self.links[number].outbox.put_request(record, deadline, size)
-        return call
+        self._tag += MAX_CALLS
+        number = self._tag // MAX_CALLS
+        link = self._choice[number % len(self._choice)]
+        block = Block(self._tag, link, model, options, layout, rows, deadline)
+        card = self.codec.card(model, options.version)
+        if rows is None and type(payload) is bytes and card is not None:
+            block.most = max(1, min(MAX_CALLS, card[1], INLINE_BYTES // max(1, size)))
+            if block.most > 1:
+                self._filling[alike] = block
+        self._unsent.append(block)
+        self._rouse(now)
+        self._blocks[number] = block
+        self._watch(block, now)
+        return block
 
-    def ask(self, owner: object, kind: Kind, words: Record, number: int, deadline: float, now: float) -> Call:
+    def seal(self) -> None:
+        """Puts the calls of this turn into the outboxes; later ones begin new blocks."""
+        for block in self._unsent:
+            self._send(block)
+        self._unsent.clear()
+        self._filling.clear()
+
+    def _send(self, block: Block) -> None:
+        block.is_sent = True
+        options, outbox = block.options, self.links[block.link].outbox
+        for first, calls in block.runs():
+            bodies = block.bodies[first : first + calls]
+            # Only inline payloads have company.
+            payload = bodies[0] if calls == 1 else b"".join(bodies)  # type: ignore[arg-type]
+            tag = block.tag + first
+            record = [
+                tag,
+                calls,
+                self.request_id(tag),
+                block.model,
+                options.version,
+                options.key,
+                0,
+                options.priority,
+                1,
+                options.idempotent,
+                calls if block.rows is None else block.rows,
+                block.layout,
+                payload,
+            ]
+            outbox.put_request(record, block.deadline, payload_bytes(payload))
+
+    def request_id(self, tag: int) -> bytes:
+        """Returns the id of the call with this tag."""
+        return self._id_prefix + tag.to_bytes(8, "big")
+
+    def ask(self, owner: object, kind: Kind, words: Record, number: int, deadline: float, now: float) -> None:
         """Sends a STATS or ADMIN question to the gateway with this number with the next turn."""
-        self._tag += 1
-        record = [self._tag, *words]
-        call = Call(owner, self._tag, record, deadline, 0, number)
-        call.kind = kind
-        if not self.pending:
-            self._rouse(now)
-        self._questions[self._tag] = call
-        self._watch(call, now)
-        self.links[number].outbox.put(kind, record)
-        return call
+        self._tag += MAX_CALLS
+        question = Question(owner, kind, [self._tag, *words], number, deadline)
+        self._rouse(now)
+        self._questions[self._tag] = question
+        self.pending += 1
+        self._watch(question, now)
+        self.links[number].outbox.put(kind, question.record)
 
     def _rouse(self, now: float) -> None:
-        for link in self.links:
-            if link.state is LinkState.UP:
-                link.rouse(now)
+        if not self.pending:
+            for link in self.links:
+                if link.state is LinkState.UP:
+                    link.rouse(now)
 
-    def _watch(self, call: Call, now: float) -> None:
-        limit = call.deadline + GRACE_S
+    def _watch(self, entry: Block | Question, now: float) -> None:
+        limit = entry.deadline + GRACE_S
         if not self._was_welcome:
             limit = min(limit, now + self._settings.connect_timeout_s)
-        call.slot = self._wheel.add(call, limit)
+        entry.slot = self._wheel.add(entry, limit)
 
-    def cancel(self, call: Call) -> bool:
+    def cancel(self, tag: int) -> bool:
         """Takes a call back; False if it had ended already. Its owner hears nothing of it."""
-        if self._calls.pop(call.tag, None) is None:
+        block = self._blocks.get(tag // MAX_CALLS)
+        if block is None or block.owners[tag % MAX_CALLS] is None:
             return False
-        self._wheel.remove(call, call.slot)
-        self.links[call.link].outbox.put(Kind.CANCEL, [call.tag])
+        self._take(block, tag % MAX_CALLS, 1)
+        if block.is_sent:
+            self.links[block.link].outbox.put(Kind.CANCEL, [tag, 1])
         return True
+
+    def _take(self, block: Block, place: int, calls: int) -> list[object]:
+        """Ends calls of a block and returns their owners, None where one had ended before."""
+        owners = block.owners[place : place + calls]
+        ended = len(owners) - owners.count(None)
+        self.pending -= ended
+        block.left -= ended
+        block.owners[place : place + calls] = [None] * len(owners)
+        if not block.left:
+            del self._blocks[block.tag // MAX_CALLS]
+            self._wheel.remove(block, block.slot)
+            if not block.is_sent:
+                self._filling = {alike: other for alike, other in self._filling.items() if other is not block}
+        return owners
 
     def fail_all(self, detail: str) -> None:
         """Ends every call as CANCELLED, as when the client is closed, and says goodbye."""
-        for call in [*self._calls.values(), *self._questions.values()]:
-            self._wheel.remove(call, call.slot)
-            self._complete(call, Status.CANCELLED, detail, None, _RAN_MAYBE)
-        self._calls.clear()
-        self._questions.clear()
+        for entry in self._everything():
+            self._fail(entry, Status.CANCELLED, detail, None, _RAN_MAYBE)
         for link in self.links:
             if link.state is LinkState.UP:
                 link.outbox.put(Kind.DISCONNECT, ["closing", ""])
             link.state = LinkState.CLOSED
 
-    def _complete(self, call: Call, status: Status, detail: str, where: str | None, ran: int) -> None:
-        reply = [call.tag, status, detail, where, "", 0, 1, ran, None, 0, 0, 0]
-        self.completed.append((call.owner, [*reply, call.record[REQUEST_ID] if call.kind is Kind.REQUEST else b""]))
+    def _fail(self, entry: Block | Question, status: Status, detail: str, where: str | None, ran: int) -> None:
+        """Ends all that is left of a block, or a question, with an outcome that this client decides."""
+        if isinstance(entry, Question):
+            self._forget(entry)
+            tag, owners, rows = entry.record[TAG], [entry.owner], None
+        else:
+            tag, owners, rows = entry.tag, self._take(entry, 0, len(entry.owners)), entry.rows
+        self.completed.append((owners, [tag, len(owners), status, detail, where, "", 0, 1, ran, None, 0, 0, 0], rows))
+
+    def _forget(self, question: Question) -> None:
+        del self._questions[question.record[TAG]]
+        self._wheel.remove(question, question.slot)
+        self.pending -= 1
 
     # Messages ------------------------------------------------------------------------------------
 
@@ -200,16 +256,16 @@ class ClientMachine:
         link = self.links[number]
         link.heard(now)
         if kind is Kind.REPLY:
-            calls, completed, remove = self._calls, self.completed, self._wheel.remove
             for record in records:
-                call = calls.pop(record[TAG], None)
-                if call is None:
-                    self.unmatched += 1
+                tag, calls = record[TAG], record[CALLS]
+                block = self._blocks.get(tag // MAX_CALLS)
+                place = tag % MAX_CALLS
+                if block is None or place + calls > len(block.owners):
+                    self.unmatched += calls
                     continue
-                remove(call, call.slot)
-                if record[STATUS]:
-                    record[REPLY_FIELDS:] = [call.record[REQUEST_ID]]
-                completed.append((call.owner, record))
+                owners = self._take(block, place, calls)
+                self.unmatched += owners.count(None)
+                self.completed.append((owners, record, block.rows))
         elif kind is Kind.WELCOME:
             link.welcome(records[-1], now)
             self.codec.learn(records[-1][4])
@@ -218,13 +274,19 @@ class ClientMachine:
             self._review_choice()
         elif kind in {Kind.STATS, Kind.ADMIN}:
             for record in records:
-                call = self._questions.pop(record[TAG], None)
-                if call is not None:
-                    self._wheel.remove(call, call.slot)
-                    self.completed.append((call.owner, record))
+                question = self._questions.get(record[TAG])
+                if question is not None:
+                    self._forget(question)
+                    self.answered.append((question.owner, record))
         elif kind is Kind.DISCONNECT:
             for record in records:
                 self._on_disconnect(link, number, record[0], record[1], now)
+
+    def _everything(self) -> list[Block | Question]:
+        return list(itertools.chain(self._blocks.values(), self._questions.values()))
+
+    def _pending_at(self, number: int) -> list[Block | Question]:
+        return [entry for entry in self._everything() if entry.link == number]
 
     def _on_disconnect(self, link: Link, number: int, reason: str, detail: str, now: float) -> None:
         if reason == NO_SESSION:
@@ -233,39 +295,32 @@ class ClientMachine:
             return
         # A wrong door, too many clients, a broken protocol: repeating it would be answered the same.
         status = Status.OVERLOADED if reason == "too many clients" else Status.PROTOCOL
-        for call in [*self._calls.values(), *self._questions.values()]:
-            if call.link == number:
-                self._forget(call)
-                ran = _RAN_MAYBE if link.welcomes else _RAN_NO
-                self._complete(call, status, f"gateway {link.address} refused this client: {detail}", None, ran)
-
-    def _forget(self, call: Call) -> None:
-        self._calls.pop(call.tag, None)
-        self._questions.pop(call.tag, None)
-        self._wheel.remove(call, call.slot)
+        ran = _RAN_MAYBE if link.welcomes else _RAN_NO
+        for entry in self._pending_at(number):
+            self._fail(entry, status, f"gateway {link.address} refused this client: {detail}", None, ran)
 
     def _greet(self, number: int, now: float) -> None:
         """Greets a gateway anew, with everything that is pending there behind the greeting."""
+        self.seal()
         link = self.links[number]
         link.greet(now)
         self._review_choice()
-        for call in [call for call in self._calls.values() if call.link == number]:
-            if link.welcomes and not self._may_run_twice(call):
-                self._forget(call)
+        for entry in self._pending_at(number):
+            if isinstance(entry, Question):
+                link.outbox.put(entry.kind, entry.record)
+                continue
+            if link.welcomes and not self._may_run_twice(entry):
                 detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
-                self._complete(call, Status.WORKER_LOST, detail, None, _RAN_MAYBE)
+                self._fail(entry, Status.WORKER_LOST, detail, None, _RAN_MAYBE)
                 continue
             if not link.welcomes:
                 # Sent there while no gateway had answered: one that has by now takes it over.
-                call.link = self._choice[call.tag % len(self._choice)]
-            self.links[call.link].outbox.put_request(call.record, call.deadline, call.size)
-        for question in self._questions.values():
-            if question.link == number:
-                link.outbox.put(question.kind, question.record)
+                entry.link = self._choice[entry.tag // MAX_CALLS % len(self._choice)]
+            self._send(entry)
 
-    def _may_run_twice(self, call: Call) -> bool:
-        declared: bool | None = call.record[IDEMPOTENT]
-        card = self.codec.card(call.record[MODEL], call.record[MODEL_VERSION])
+    def _may_run_twice(self, block: Block) -> bool:
+        declared = block.options.idempotent
+        card = self.codec.card(block.model, block.options.version)
         return (card is None or card[2]) if declared is None else declared
 
     def _review_choice(self) -> None:
@@ -276,8 +331,8 @@ class ClientMachine:
 
     def on_timer(self, now: float) -> None:
         """Ends calls whose time is up, and keeps the sessions alive while calls are pending."""
-        for call in self._wheel.expire(now):
-            self._expire(call, now)
+        for entry in self._wheel.expire(now):
+            self._expire(entry, now)
         for number, link in enumerate(self.links):
             if not self.pending and link.state is LinkState.UP:
                 continue
@@ -286,34 +341,47 @@ class ClientMachine:
             elif link.is_beat_due(now):
                 link.outbox.beat()
 
-    def _expire(self, call: Call, now: float) -> None:
-        if now < call.deadline and self._was_welcome:
-            call.slot = self._wheel.add(call, call.deadline + GRACE_S)
+    def _expire(self, entry: Block | Question, now: float) -> None:
+        entry.slot = self._wheel.add(entry, entry.deadline + GRACE_S)
+        link = self.links[entry.link]
+        if now < entry.deadline and self._was_welcome:
             return
-        self._calls.pop(call.tag, None)
-        self._questions.pop(call.tag, None)
-        link = self.links[call.link]
         if not self._was_welcome:
             looked = ", ".join(link.address for link in self.links)
             limit = f"connect_timeout_s is {self._settings.connect_timeout_s:g}"
             detail = f"no gateway answered at {looked} in time ({limit}); start one with: zmqinfer up"
-            self._complete(call, Status.UNAVAILABLE, detail, None, _RAN_NO)
+            self._fail(entry, Status.UNAVAILABLE, detail, None, _RAN_NO)
         elif link.state is LinkState.UP:
             detail = f"the time was up before gateway {link.address} answered"
-            self._complete(call, Status.DEADLINE_EXCEEDED, detail, "network", _RAN_MAYBE)
+            self._fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", _RAN_MAYBE)
         else:
             detail = f"the time was up while the connection to gateway {link.address} was lost"
-            self._complete(call, Status.DEADLINE_EXCEEDED, detail, "network", _RAN_MAYBE)
+            self._fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", _RAN_MAYBE)
+
+    def is_greeting(self) -> bool:
+        """Whether a gateway has still to welcome this client."""
+        return any(link.state is LinkState.GREETING for link in self.links)
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing is pending and nothing has to be said."""
+        return not self.pending and not self.is_greeting()
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, None for a client at rest."""
-        instants = [] if (due := self._wheel.wake_at()) is None else [due]
-        instants += [link.wake_at() for link in self.links if self.pending or link.state is LinkState.GREETING]
-        return min(instants, default=None)
+        earliest = self._wheel.wake_at()
+        for link in self.links:
+            if self.pending or link.state is LinkState.GREETING:
+                due = link.wake_at()
+                if earliest is None or due < earliest:
+                    earliest = due
+        return earliest
 
     def check(self) -> None:
         """Asserts what must hold between any two calls."""
-        assert len(self._wheel) == self.pending
+        assert len(self._wheel) == len(self._blocks) + len(self._questions)
+        assert self.pending == sum(block.left for block in self._blocks.values()) + len(self._questions)
         self._wheel.check()
-        for tag, call in self._calls.items():
-            assert call.tag == tag == call.record[TAG]
+        for number, block in self._blocks.items():
+            assert block.tag == number * MAX_CALLS
+            assert 0 < block.left == len(block.owners) - block.owners.count(None)
+            assert len(block.owners) == len(block.bodies) <= block.most <= MAX_CALLS

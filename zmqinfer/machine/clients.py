@@ -51,10 +51,8 @@ class Clients:
             case Kind.REQUEST:
                 self._gateway.on_requests(client, records, now, gap)
             case Kind.CANCEL:
-                for record in records:
-                    flight = client.flights.get(record[0])
-                    if flight is not None:
-                        self._gateway.cancel(flight)
+                for tag, calls, *_ in records:
+                    self._gateway.cancel(client, tag, calls)
             case Kind.HEARTBEAT:
                 client.outbox.beat()
             case Kind.HELLO:
@@ -151,7 +149,7 @@ class Clients:
 
     def _end(self, client: ClientSession) -> None:
         for flight in list(client.flights.values()):
-            self._gateway.cancel(flight)
+            self._gateway.withdraw(flight)
         client.outbox.clear()
         if isinstance(client.outbox.address, bytes):
             self._by_peer.pop(client.outbox.address, None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zmqinfer.records import MODEL_VERSION, PRIORITY, ROWS, Record
+from zmqinfer.machine.block import cut_request
+from zmqinfer.records import CALLS, MODEL_VERSION, PRIORITY, ROWS, Record
 
 if TYPE_CHECKING:
     from zmqinfer.machine.members import ClientSession
@@ -17,17 +18,19 @@ OUT = -1
 
 
 class Flight:
-    """A request that was let in, and where it is now.
+    """A request that was let in, of one call or of a block of them, and where it is now.
 
     It is queued (`is_waiting`), or dispatched (`engine` set and `tag` in the gateway's table), or
     it has ended; a dispatched one whose caller no longer wants it is a tombstone (`client` None)
-    until the worker's REPLY gives the credit back.
+    until the worker's REPLY gives the credit back. Calls of a block that do not share this any
+    longer become flights of their own.
 
     Attributes:
         record: the REQUEST as it came, payload by reference; its tag and budget are rewritten.
-        client_tag: what the client calls it.
-        tag: what the worker of its present dispatch calls it. Each dispatch has a tag of its own and
-            no tag is used twice: that is what fences late replies of an earlier one.
+        calls: how many calls it is for.
+        client_tag: what the client calls the first of them.
+        tag: what the worker of its present dispatch calls the first of them. Each dispatch has tags of
+            its own and no tag is used twice: that is what fences late replies of an earlier one.
         deadline: monotonic seconds.
         slot: its slot in the timing wheel.
         patience: until when it waits for a first worker of its model, or None.
@@ -35,7 +38,7 @@ class Flight:
         version: the one that the client asked for, or None; the record's is rewritten to the one served.
     """
 
-    __slots__ = ("client", "client_tag", "deadline", "engine", "home", "is_waiting", "key_hash", "losses",
+    __slots__ = ("calls", "client", "client_tag", "deadline", "engine", "home", "is_waiting", "key_hash", "losses",
                  "patience", "priority", "record", "route", "rows", "size", "slot", "tag", "version")  # fmt: skip
 
     def __init__(
@@ -50,6 +53,7 @@ class Flight:
     ) -> None:
         self.record = record
         self.client: ClientSession | None = client
+        self.calls: int = record[CALLS]
         self.client_tag = client_tag
         self.deadline = deadline
         self.key_hash = key_hash
@@ -67,3 +71,25 @@ class Flight:
     tag: int
     slot: int
     home: str | None
+
+    @property
+    def due_at(self) -> float:
+        """When the wheel must look at it: at its deadline, or before that when its patience ends."""
+        return self.deadline if self.patience is None else min(self.patience, self.deadline)
+
+    def cut(self, calls: int) -> Flight:
+        """Takes the first `calls` calls off into a flight of their own, which is in no table yet."""
+        head: Flight = object.__new__(Flight)
+        for name in Flight.__slots__:
+            if hasattr(self, name):
+                setattr(head, name, getattr(self, name))
+        head.size = self.size // self.calls * calls
+        head.record, self.record = cut_request(self.record, calls)
+        head.calls = head.rows = calls
+        self.size -= head.size
+        self.calls -= calls
+        self.rows -= calls
+        self.client_tag += calls
+        if self.engine is not None:
+            self.tag += calls
+        return head

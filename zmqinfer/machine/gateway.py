@@ -8,29 +8,27 @@ one client's `flights` until its one outcome: `accepted == answered + pending` a
 from __future__ import annotations
 
 from zmqinfer.config import GatewaySettings
-from zmqinfer.errors import EXECUTED, Executed, Status
+from zmqinfer.errors import Status
+from zmqinfer.machine.block import block_of, covering, singles
 from zmqinfer.machine.clients import Clients
-from zmqinfer.machine.flight import OUT, Flight
+from zmqinfer.machine.dispatches import Dispatches
+from zmqinfer.machine.flight import Flight
+from zmqinfer.machine.ledger import RAN_MAYBE, RAN_NO, Ledger
 from zmqinfer.machine.members import ClientSession, Peer, WorkerSession
 from zmqinfer.machine.routes import Engine, Route, Routes
 from zmqinfer.machine.workers import Workers
-from zmqinfer.policy.admission import Admission
 from zmqinfer.policy.ring import key_hash
-from zmqinfer.policy.wheel import TimingWheel
 from zmqinfer.records import (
-    ATTEMPT,
-    BATCH_ROWS,
     BUDGET_US,
+    CALLS,
     IDEMPOTENT,
     KEY,
+    MAX_CALLS,
     MAX_TEXT,
     MODEL,
     MODEL_VERSION,
-    OUTPUT,
     PAYLOAD,
-    RAN,
     REQUEST_ID,
-    STATUS,
     TAG,
     Kind,
     Record,
@@ -44,14 +42,12 @@ MAX_LOSSES = 3
 # A gateway that has just started does not know its workers yet: it says NOT_FOUND only after this.
 NOT_FOUND_AFTER_S = 3.0
 
-_RAN_NO, _RAN_MAYBE = EXECUTED.index(Executed.NO), EXECUTED.index(Executed.MAYBE)
-
 
 class GatewayMachine:
     """All that a gateway decides. Its shell owns two ROUTER sockets, a clock and nothing else.
 
     Attributes:
-        outcomes: how many requests ended with each status, refusals included.
+        moved: calls that were given to another worker because theirs was lost.
     """
 
     def __init__(
@@ -80,16 +76,12 @@ class GatewayMachine:
         self.addresses = addresses
         self.started_at = now
         self.routes = Routes()
-        self.admission = Admission(settings)
+        self.ledger = Ledger(settings)
         agent = f"zmqinfer/{version} pid {pid}"
         self.clients = Clients(self, session=session, agent=agent)
         self.workers = Workers(self, session=session, agent=agent)
-        self.received = self.refused = self.accepted = self.answered = 0
-        self.duplicates = self.late_replies = self.stray_replies = self.moved = 0
-        self.outcomes = [0] * len(Status)
-        self.wheel: TimingWheel[Flight] = TimingWheel()
-        self._tag = first_tag
-        self._open: dict[int, Flight] = {}
+        self.moved = 0
+        self.dispatches = Dispatches(first_tag, self._divide)
         # Routes in which requests wait for their own worker; they have a time limit of their own.
         self._keyed: dict[Route, None] = {}
 
@@ -106,55 +98,54 @@ class GatewayMachine:
         arrived = now - gap
         for record in records:
             tag: int = record[TAG]
-            if tag in flights:
-                # Resent behind a new greeting: the first is on its way and one answer is all there is.
-                self.duplicates += 1
+            if flights.keys().isdisjoint(range(tag - tag % MAX_CALLS, tag + record[CALLS])):
+                self._on_request(client, record, now, arrived)
                 continue
-            self.received += 1
-            payload = record[PAYLOAD]
-            size = len(payload) if type(payload) is bytes else payload_bytes(payload)
-            route = self.routes.find(record[MODEL], record[MODEL_VERSION])
-            if not route.engines and self._is_unheard_of(route, now):
-                self._refuse(client, record, Status.NOT_FOUND, self._not_found(route))
-                self.routes.sweep(route)
-                continue
-            if route.waiting.count >= self.settings.max_queued:
-                self._refuse(client, record, Status.OVERLOADED, _queue_full(route))
-                continue
-            if not self.admission.admit(client.usage, size):
-                self._refuse(client, record, *self.admission.refusal(client.usage, size))
-                self.routes.sweep(route)
-                continue
-            self.accepted += 1
-            deadline = arrived + record[BUDGET_US] * 1e-6
-            key = record[KEY]
-            flight = Flight(
-                record,
-                client,
-                tag,
-                deadline,
-                key_hash(record[REQUEST_ID] if key is None else key),
-                size,
-                route,
-            )
-            flights[tag] = flight
-            flight.slot = self.wheel.add(flight, deadline)
+            for call in singles(record):
+                if covering(flights, call[TAG]) is None:
+                    self._on_request(client, call, now, arrived)
+                else:
+                    # Resent behind a new greeting: the first is on its way and one answer is all there is.
+                    self.ledger.duplicates += 1
+
+    def _on_request(self, client: ClientSession, record: Record, now: float, arrived: float) -> None:
+        ledger, calls, payload = self.ledger, record[CALLS], record[PAYLOAD]
+        ledger.received += calls
+        route = self.routes.find(record[MODEL], record[MODEL_VERSION])
+        if not route.engines and self._is_unheard_of(route, now):
+            ledger.refuse(client, record, Status.NOT_FOUND, self._not_found(route))
+            self.routes.sweep(route)
+            return
+        if route.waiting.count + calls > self.settings.max_queued:
+            ledger.refuse(client, record, Status.OVERLOADED, _queue_full(route))
+            return
+        size = len(payload) if type(payload) is bytes else payload_bytes(payload)
+        key = record[KEY]
+        # Without a key by the block, so that its parts, and a repeat of any of them, have one home.
+        hashed = key_hash(block_of(record[REQUEST_ID]) if key is None else key)
+        flight = ledger.enter(client, record, size, arrived + record[BUDGET_US] * 1e-6, hashed, route)
+        if flight is None:
+            self.routes.sweep(route)
+        else:
             self._place(flight, now)
 
     def _place(self, flight: Flight, now: float) -> None:
-        """Dispatches a request at once, or lets it wait behind those who wait already."""
+        """Dispatches a request at once, or lets it, or what is left of it, wait behind those who wait already."""
         route = flight.route
         if flight.deadline <= now:
-            self._end(flight, Status.DEADLINE_EXCEEDED, "the time was up on arrival", where="network")
+            self._end(flight, Status.DEADLINE_EXCEEDED, "the time was up before it reached a worker", where="network")
             return
         if not route.waiting.count or route in self._keyed:
-            engine = route.placement.place(flight.key_hash, flight.rows)
-            # Those who wait may all wait for other workers: this one must not be idle meanwhile.
-            if engine is not None and (not route.waiting or route.waiting.best(engine.name) is None):
-                self._dispatch(flight, engine)
-                return
+            for engine, rows in route.placement.spread(flight.key_hash, flight.rows, flight.calls):
+                # Those who wait may all wait for other workers: this one must not be idle meanwhile.
+                if route.waiting and route.waiting.best(engine.name) is not None:
+                    continue
+                if rows == flight.rows:
+                    self._dispatch(flight, engine)
+                    return
+                self._dispatch(self._divide(flight, rows), engine)
         if not route.engines:
-            self._set_patience(flight, now + self.settings.queue_wait_ms / 1000)
+            self.ledger.set_patience(flight, now + self.settings.queue_wait_ms / 1000)
             route.waiting.put(flight, None, now)
         elif flight.record[KEY] is None:
             route.waiting.put(flight, None, now)
@@ -165,32 +156,41 @@ class GatewayMachine:
 
     def _dispatch(self, flight: Flight, engine: Engine) -> None:
         if flight.patience is not None:
-            self._set_patience(flight, None)
-        self._tag += 1
-        flight.tag = tag = self._tag
-        flight.engine = engine
-        self._open[tag] = flight
-        record = flight.record
-        record[TAG] = tag
-        record[MODEL_VERSION] = flight.route.version
-        engine.placement.take(engine, flight.rows)
-        engine.worker.outbox.put_request(record, flight.deadline, flight.size)
+            self.ledger.set_patience(flight, None)
+        self.dispatches.send(flight, engine)
 
-    def _set_patience(self, flight: Flight, until: float | None) -> None:
-        """Makes the wheel wake at the end of patience instead of the deadline, or at the deadline again."""
-        self.wheel.remove(flight, flight.slot)
-        flight.patience = until
-        flight.slot = self.wheel.add(flight, flight.deadline if until is None else min(until, flight.deadline))
+    def _divide(self, flight: Flight, calls: int) -> Flight:
+        """Takes the first calls off a flight into one of their own; both are wherever the whole was."""
+        head = flight.cut(calls)
+        self.ledger.divide(flight, head)
+        if flight.engine is not None:
+            self.dispatches.enter(head)
+            self.dispatches.enter(flight)
+        elif flight.is_waiting:
+            flight.route.waiting.divide(flight, head)
+        return head
 
     def serve(self, route: Route) -> None:
         """Gives the free credits of a route's engines to those who wait."""
-        waiting = route.waiting
+        waiting, placement = route.waiting, route.placement
         for engine in route.engines.values():
             while waiting:
                 flight = waiting.best(engine.name)
-                if flight is None or not route.placement.admits(engine, flight.rows):
+                if flight is None:
                     break
-                waiting.take(flight)
+                if flight.calls > 1:
+                    rows = placement.room(engine, flight.rows)
+                else:
+                    rows = flight.rows if placement.admits(engine, flight.rows) else 0
+                if not rows:
+                    break
+                if rows < flight.rows:
+                    head = self._divide(flight, rows)
+                    waiting.remove(head)
+                    waiting.end_turn(flight)
+                    flight = head
+                else:
+                    waiting.take(flight)
                 self._dispatch(flight, engine)
 
     def replace(self, flights: list[Flight], now: float) -> None:
@@ -203,106 +203,65 @@ class GatewayMachine:
 
     def on_replies(self, worker: WorkerSession, records: list[Record]) -> None:
         """Takes REPLY records of a worker; each gives its credit back."""
-        flights = self._open
         freed: dict[Route, None] = {}
         for record in records:
-            flight = flights.get(record[TAG])
-            engine = flight.engine if flight is not None else None
-            if flight is None or engine is None:
-                self.late_replies += 1
-                continue
-            if engine.worker is not worker:
-                self.stray_replies += 1
-                worker.strays += 1
-                continue
-            del flights[flight.tag]
-            rows = flight.rows
-            engine.placement.give_back(engine, rows)
-            engine.answered += 1
-            if record[BATCH_ROWS]:
-                engine.answered_rows += rows
-                engine.batches += rows / record[BATCH_ROWS]
-            route = flight.route
-            if route.waiting.count:
-                freed[route] = None
-            client = flight.client
-            if client is None:
-                self.late_replies += 1
-                continue
-            if flight.losses and record[RAN] == _RAN_NO:
-                # This worker speaks for itself alone: the one that was lost may have run it.
-                record[RAN] = _RAN_MAYBE
-            self.wheel.remove(flight, flight.slot)
-            del client.flights[flight.client_tag]
-            self.admission.release(client.usage, flight.size)
-            self.answered += 1
-            self.outcomes[record[STATUS]] += 1
-            record[TAG] = flight.client_tag
-            output = record[OUTPUT]
-            client.outbox.put(Kind.REPLY, record, payload_bytes(output) if type(output) is list else len(output or b""))
+            for flight, part in self.dispatches.take(worker, record):
+                if flight.route.waiting.count:
+                    freed[flight.route] = None
+                if flight.client is not None:
+                    self.ledger.answer(flight, part)
         for route in freed:
             self.serve(route)
 
-    def _end(
-        self, flight: Flight, status: Status, detail: str, *, where: str | None = None, ran: int = _RAN_NO
-    ) -> None:
-        """Gives a request the outcome that the gateway decides; its tombstone, if any, stays open."""
-        client = flight.client
-        assert client is not None, flight.client_tag
-        if flight.losses:
-            ran = _RAN_MAYBE
-        self.forget(flight)
-        self.outcomes[status] += 1
-        client.outbox.put(Kind.REPLY, _reply(flight.client_tag, status, detail, where, flight.record[ATTEMPT], ran))
+    def _end(self, flight: Flight, status: Status, detail: str, *, where: str | None = None, ran: int = RAN_NO) -> None:
+        """Gives a request an outcome of the gateway's own; if a worker has it, its tombstone stays open."""
+        self._leave(flight)
+        self.ledger.end(flight, status, detail, where, ran)
 
-    def forget(self, flight: Flight) -> None:
-        """Takes a request out of all tables but that of dispatched tags, where it becomes a tombstone."""
-        client = flight.client
-        assert client is not None, flight.client_tag
+    def _leave(self, flight: Flight) -> None:
         if flight.is_waiting:
             flight.route.waiting.remove(flight)
         self.routes.sweep(flight.route)
-        if flight.slot != OUT:
-            self.wheel.remove(flight, flight.slot)
-        del client.flights[flight.client_tag]
-        self.admission.release(client.usage, flight.size)
-        self.answered += 1
-        flight.client = None
 
-    def _refuse(self, client: ClientSession, record: Record, status: Status, detail: str) -> None:
-        self.refused += 1
-        self.outcomes[status] += 1
-        client.outbox.put(Kind.REPLY, _reply(record[TAG], status, detail, None, record[ATTEMPT], _RAN_NO))
+    def cancel(self, client: ClientSession, tag: int, calls: int) -> None:
+        """Ends calls that their client no longer wants."""
+        for wanted in range(tag, tag + calls):
+            flight = covering(client.flights, wanted)
+            if flight is None:
+                continue
+            if flight.client_tag < tag:
+                self._divide(flight, tag - flight.client_tag)
+            if flight.client_tag + flight.calls > tag + calls:
+                flight = self._divide(flight, tag + calls - flight.client_tag)
+            self.withdraw(flight)
 
-    def cancel(self, flight: Flight) -> None:
-        """Ends a request that its client no longer wants; a dispatched one is taken back from the worker."""
-        self.outcomes[Status.CANCELLED] += 1
+    def withdraw(self, flight: Flight) -> None:
+        """Ends a request as cancelled; a dispatched one is taken back from the worker."""
         if flight.engine is not None:
-            flight.engine.worker.outbox.put(Kind.CANCEL, [flight.tag])
-        self.forget(flight)
+            flight.engine.worker.outbox.put(Kind.CANCEL, [flight.tag, flight.calls])
+        self._leave(flight)
+        self.ledger.cancel(flight)
 
     # Failover and time ---------------------------------------------------------------------------
 
     def move_all_of(self, worker: WorkerSession, now: float) -> int:
         """Moves what a lost worker held to others; returns how many requests that were."""
-        held = [flight for flight in self._open.values() if _holder(flight) is worker]
+        held = self.dispatches.withdraw(worker)
         for flight in held:
-            del self._open[flight.tag]
             if flight.client is not None:
                 self._move(flight, worker, now)
-        return len(held)
+        return sum(flight.calls for flight in held)
 
     def _move(self, flight: Flight, lost: WorkerSession, now: float) -> None:
-        flight.engine = None
         flight.losses += 1
-        self.moved += 1
+        self.moved += flight.calls
         declared = flight.record[IDEMPOTENT]
         if not (flight.route.idempotent if declared is None else declared):
             detail = f"worker {lost.name!r} was lost with the request, which may not be run twice"
-            self._end(flight, Status.WORKER_LOST, detail, ran=_RAN_MAYBE)
+            self._end(flight, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
         elif flight.losses >= MAX_LOSSES:
             detail = f"{flight.losses} workers were lost with the request, the last was {lost.name!r}"
-            self._end(flight, Status.WORKER_LOST, detail, ran=_RAN_MAYBE)
+            self._end(flight, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
         else:
             if not flight.route.engines:
                 flight.route = self.routes.find(flight.record[MODEL], flight.version)
@@ -310,8 +269,7 @@ class GatewayMachine:
 
     def on_timer(self, now: float) -> None:
         """Does what is due: expires requests, ends waits, beats, and gives up silent peers."""
-        for flight in self.wheel.expire(now):
-            flight.slot = OUT
+        for flight in self.ledger.expire(now):
             self._expire(flight, now)
         for route in list(self._keyed):
             if route.waiting.expire_homes(now):
@@ -324,13 +282,12 @@ class GatewayMachine:
     def _expire(self, flight: Flight, now: float) -> None:
         if flight.engine is not None:
             detail = f"the time was up while worker {flight.engine.name!r} had the request"
-            self._end(flight, Status.DEADLINE_EXCEEDED, detail, where="worker", ran=_RAN_MAYBE)
-        elif flight.patience is not None and now < flight.deadline and flight.route.engines:
-            # Its first worker came and is busy: from here on it waits for room, as everybody does.
-            flight.patience = None
-            flight.slot = self.wheel.add(flight, flight.deadline)
-        elif flight.patience is not None and now < flight.deadline:
+            self._end(flight, Status.DEADLINE_EXCEEDED, detail, where="worker", ran=RAN_MAYBE)
+        elif not flight.route.engines:
             self._end(flight, Status.UNAVAILABLE, self._unavailable(flight.route))
+        elif now < flight.deadline:
+            # Its first worker came and is busy: from here on it waits for room, as everybody does.
+            self.ledger.set_patience(flight, None)
         else:
             waited_for = f"waited for a worker with room for model {flight.route.model!r}"
             self._end(flight, Status.DEADLINE_EXCEEDED, f"the time was up while it {waited_for}", where="queue")
@@ -338,7 +295,7 @@ class GatewayMachine:
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, or None when nothing waits for time to pass."""
         # Asked twice a turn, so without lists: 0.2 us, where a min over a list took 0.7.
-        earliest = self.wheel.wake_at()
+        earliest = self.ledger.wake_at()
         due = self.workers.wake_at()
         if due is not None and (earliest is None or due < earliest):
             earliest = due
@@ -369,8 +326,8 @@ class GatewayMachine:
     def _unavailable(self, route: Route) -> str:
         ready = self.workers.ready_names()
         return (
-            f"no live worker for {_described(route)} came within {self.settings.queue_wait_ms} ms"
-            f" ({len(ready)} workers are ready for other models);"
+            f"no live worker for {_described(route)} came in time, which is the deadline or"
+            f" {self.settings.queue_wait_ms} ms ({len(ready)} workers are ready for other models);"
             f" start one with: zmqinfer worker --gateway {self.addresses[1]}"
         )
 
@@ -378,48 +335,21 @@ class GatewayMachine:
 
     def check(self) -> None:
         """Asserts what must hold between any two calls."""
-        pending = sum(len(client.flights) for client in self.clients.everyone())
-        assert self.received == self.refused + self.accepted
-        assert self.accepted == self.answered + pending, (self.accepted, self.answered, pending)
-        assert self.answered + self.refused == sum(self.outcomes)
-        assert self.admission.requests == pending
-        assert len(self.wheel) == pending
-        self.wheel.check()
-        waiting = 0
+        self.ledger.check(self.clients.everyone())
+        queued = 0
         for route in self.routes:
             route.waiting.check()
-            waiting += len(route.waiting)
-        dispatched = [flight for flight in self._open.values() if flight.client is not None]
-        assert waiting + len(dispatched) == pending, (waiting, len(dispatched), pending)
-        held: dict[Engine, int] = {}
-        for tag, flight in self._open.items():
-            assert flight.tag == tag
-            assert flight.engine is not None
-            held[flight.engine] = held.get(flight.engine, 0) + flight.rows
+            queued += route.waiting.count
+        awaited, held = self.dispatches.check()
+        assert queued + awaited == self.ledger.pending, (queued, awaited, self.ledger.pending)
         for worker in self.workers.everyone():
             for engine in worker.engines:
                 assert engine.held == held.get(engine, 0), (engine.name, engine.held, held.get(engine, 0))
-
-    def queued(self) -> int:
-        """Returns how many requests wait for a worker."""
-        return sum(len(route.waiting) for route in self.routes)
-
-    def queued_bytes(self) -> int:
-        """Returns the size of their bodies."""
-        return sum(route.waiting.bytes for route in self.routes)
-
-    def protocol_errors(self) -> int:
-        """Returns how many broken messages came through both doors."""
-        return self.clients.door.offences + self.workers.door.offences
 
     def forget_peer(self, peer: Peer) -> None:
         """Drops what is remembered of a connection that is over, at either door."""
         self.clients.door.forget(peer)
         self.workers.door.forget(peer)
-
-
-def _holder(flight: Flight) -> WorkerSession | None:
-    return flight.engine.worker if flight.engine is not None else None
 
 
 def _described(route: Route) -> str:
@@ -428,8 +358,3 @@ def _described(route: Route) -> str:
 
 def _queue_full(route: Route) -> str:
     return f"{len(route.waiting):,} requests wait for {_described(route)} already; send less, or add workers"
-
-
-def _reply(tag: int, status: Status, detail: str, where: str | None, attempts: int, ran: int) -> Record:
-    """A REPLY of the gateway's own: no worker, no batch, no times."""
-    return [tag, status, detail, where, "", 0, attempts, ran, None, 0, 0, 0]

@@ -44,7 +44,7 @@ class ClientSession:
     Attributes:
         session: the id that the client chose.
         outbox: its answers; addressed to None while it has no connection.
-        flights: its requests in hand by its own tags.
+        flights: its requests in hand, each under its own tag of the first call.
     """
 
     __slots__ = ("flights", "outbox", "session", "usage")

@@ -43,6 +43,7 @@ def answer(gateway: GatewayMachine, kind: Kind, record: Record, now: float) -> R
 
 def status(gateway: GatewayMachine, now: float) -> dict[str, Any]:
     """Returns one entry of `status --json`."""
+    ledger = gateway.ledger
     workers = [_worker(worker) for worker in gateway.workers.everyone()]
     total = sum(worker["weight"] for worker in workers if worker["state"] == "ready")
     for worker in workers:
@@ -56,19 +57,22 @@ def status(gateway: GatewayMachine, now: float) -> dict[str, Any]:
         "ring_version": gateway.workers.ring_version(),
         "clients": len(gateway.clients),
         "requests": {
-            "received": gateway.received,
-            "refused": gateway.refused,
-            "accepted": gateway.accepted,
-            "answered": gateway.answered,
-            "pending": gateway.admission.requests,
+            "received": ledger.received,
+            "refused": ledger.refused,
+            "accepted": ledger.accepted,
+            "answered": ledger.answered,
+            "pending": ledger.pending,
             "moved": gateway.moved,
-            "duplicates": gateway.duplicates,
-            "outcomes": {status.name: count for status, count in zip(Status, gateway.outcomes, strict=True) if count},
+            "duplicates": ledger.duplicates,
+            "outcomes": {status.name: count for status, count in zip(Status, ledger.outcomes, strict=True) if count},
         },
-        "queued": {"requests": gateway.queued(), "bytes": gateway.queued_bytes()},
-        "protocol_errors": gateway.protocol_errors(),
-        "late_replies": gateway.late_replies,
-        "stray_replies": gateway.stray_replies,
+        "queued": {
+            "requests": sum(route.waiting.count for route in gateway.routes),
+            "bytes": sum(route.waiting.bytes for route in gateway.routes),
+        },
+        "protocol_errors": gateway.clients.door.offences + gateway.workers.door.offences,
+        "late_replies": gateway.dispatches.late_replies,
+        "stray_replies": gateway.dispatches.stray_replies,
         "workers": workers,
     }
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from zmqinfer.errors import Status
-from zmqinfer.records import ROWS, Record
+from zmqinfer.machine.block import cut_request
+from zmqinfer.records import CALLS, ROWS, TAG, Record
 from zmqinfer.tensor import Layout, Payload
 
 __all__ = ["Batch", "Bound", "Outcome", "Task"]
 
-# What became of one request: the layout and payload of its rows of the answer, or why there is none.
-Outcome: TypeAlias = tuple[bytes, Payload] | tuple[Status, str]
+# What became of so many calls of a request: the layout and payload of their rows of the answer, or why there is none.
+Outcome: TypeAlias = tuple[int, bytes, Payload] | tuple[int, Status, str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,16 +28,19 @@ class Bound:
 
 
 class Task:
-    """A request at the worker.
+    """A request at the worker, of one call or of a block of them.
 
     Attributes:
+        tag: of the first call.
         link: the number of the gateway that it came from.
         record: the REQUEST.
         bound: its layout, fitted to the model.
         arrived_at: when this worker took it from the socket, monotonic seconds.
     """
 
-    __slots__ = ("arrived_at", "bound", "deadline", "is_waiting", "link", "record", "rows", "size")
+    __slots__ = (
+        "arrived_at", "bound", "calls", "deadline", "is_waiting", "link", "record", "rows", "size", "tag"
+    )  # fmt: skip
 
     def __init__(self, link: int, record: Record, bound: Bound, size: int, deadline: float, arrived_at: float) -> None:
         self.link = link
@@ -45,8 +49,22 @@ class Task:
         self.size = size
         self.deadline = deadline
         self.arrived_at = arrived_at
+        self.tag: int = record[TAG]
+        self.calls: int = record[CALLS]
         self.rows: int = record[ROWS]
         self.is_waiting = False
+
+    def cut(self, calls: int) -> Task:
+        """Takes the first `calls` calls off into a task of their own."""
+        size = self.size // self.calls * calls
+        record, self.record = cut_request(self.record, calls)
+        head = Task(self.link, record, self.bound, size, self.deadline, self.arrived_at)
+        head.is_waiting = self.is_waiting
+        self.tag += calls
+        self.calls -= calls
+        self.rows -= calls
+        self.size -= size
+        return head
 
 
 @dataclass(slots=True)

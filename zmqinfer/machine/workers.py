@@ -11,7 +11,7 @@ from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.routes import Engine
 from zmqinfer.policy.liveness import Liveness
 from zmqinfer.policy.ring import version_of
-from zmqinfer.records import Kind, Record
+from zmqinfer.records import CALLS, Kind, Record
 from zmqinfer.signature import Signature
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ class Workers:
             for record in records:
                 self.door.say(peer, record[0], "")
         else:
+            if kind is Kind.REPLY:
+                # Of a life that was given up, in all likelihood: what it held has moved.
+                self._gateway.dispatches.late_replies += sum(record[CALLS] for record in records)
             self.door.no_session(peer)
 
     def _on_ready(self, peer: Peer, record: Record, now: float) -> None:

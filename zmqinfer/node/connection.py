@@ -6,27 +6,43 @@ import os
 import time
 import weakref
 from collections.abc import Iterable
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from zmqinfer import __version__
 from zmqinfer.config import ClientSettings
-from zmqinfer.errors import InvalidArgument, UsageError
+from zmqinfer.errors import InvalidArgument, UsageError, ZmqInferError
+from zmqinfer.machine.call import CallOptions
 from zmqinfer.machine.client import ClientMachine
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node import sockets
 from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.dialler import Dialler
-from zmqinfer.records import MAX_ID_BYTES, PRIORITIES
+from zmqinfer.records import MAX_ID_BYTES, PRIORITIES, STATUS, TAG, Record
 from zmqinfer.tensor import Array, Arrays
 
-__all__ = ["DEFAULTS", "Connection", "check_call", "key_bytes"]
+__all__ = ["DEFAULTS", "Connection", "Owner"]
 
 MAX_DEADLINE_S = 300.0
-
+# A socket that is full, or not connected yet, does not say when it will take something: it is tried so often.
+_RETRY_S = 0.010
 
 # The keyword defaults of both clients.
 DEFAULTS = ClientSettings()
+
+
+class Owner(Protocol):
+    """What waits for a call: an `asyncio.Future`, or something with a future's face."""
+
+    def done(self) -> bool:
+        """Whether it waits no more, as after a cancellation."""
+
+    def set_result(self, result: Any, /) -> None:
+        """Ends the wait with an output, or the record that answers a question."""
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """Ends the wait with an error."""
 
 
 class Connection:
@@ -43,6 +59,8 @@ class Connection:
         )
         self.is_open = True
         self.is_forked = False
+        self.heartbeat_s = settings.heartbeat_ms / 1000
+        self._plain = CallOptions(settings.deadline_s)
         self._context = sockets.new_context()
         try:
             self.dialler = Dialler(self._context, addresses)
@@ -76,6 +94,91 @@ class Connection:
         if not self.is_forked:
             self.dialler.close()
             self._context.destroy(linger=sockets.LINGER_MS)
+
+    def options(
+        self,
+        deadline_s: float | None,
+        key: str | bytes | None,
+        priority: int,
+        version: int | None,
+        idempotent: bool | None,
+    ) -> CallOptions:
+        """Returns what a caller said of a call; raises `InvalidArgument` for what cannot be."""
+        # This is the path of every call: nothing said, nothing to check.
+        if (
+            deadline_s is None
+            and key is None
+            and version is None
+            and idempotent is None
+            and type(priority) is int
+            and priority == self._plain.priority
+        ):
+            return self._plain
+        if type(priority) is not int or not 1 <= priority <= PRIORITIES:
+            raise InvalidArgument(f"priority is {priority!r}, expected 1, the most urgent, to {PRIORITIES}")
+        if deadline_s is None:
+            deadline_s = self._plain.deadline_s
+        elif not isinstance(deadline_s, int | float) or not 0 < deadline_s <= MAX_DEADLINE_S:
+            raise InvalidArgument(f"deadline_s is {deadline_s!r}, expected more than 0 and at most {MAX_DEADLINE_S:g}")
+        if idempotent is not None and type(idempotent) is not bool:
+            raise InvalidArgument(f"idempotent is {idempotent!r}, expected None, True or False")
+        return CallOptions(deadline_s, version, _key_bytes(key), priority, idempotent)
+
+    def turn(self, now: float) -> float | None:
+        """Sends what waits to leave, takes what has come, and ends the waits for what completed.
+
+        Returns:
+            when to call again if nothing comes before: at or before `now` means at once. The sockets'
+            descriptors are edge-triggered, so one must not wait for them while there is more to read.
+        """
+        machine, dialler = self.machine, self.dialler
+        machine.seal()
+        is_stuck = dialler.flush(machine.dirty, now) if machine.dirty else False
+        is_readable = dialler.drain(machine.on_message, now)
+        due = machine.wake_at()
+        if due is not None and due <= now:
+            machine.on_timer(now)
+            due = machine.wake_at()
+        self._give_out()
+        if machine.dirty:
+            is_stuck = dialler.flush(machine.dirty, now)
+            # Sending takes in what has arrived meanwhile, and with it the signal.
+            is_readable = dialler.is_readable() or is_readable
+        if is_readable:
+            return now
+        if is_stuck and (due is None or due > now + _RETRY_S):
+            return now + _RETRY_S
+        return due
+
+    def _give_out(self) -> None:
+        machine = self.machine
+        if machine.completed:
+            completed, machine.completed = machine.completed, []
+            for owners, reply, rows in completed:
+                waiting = cast("list[Owner | None]", owners)
+                if reply[STATUS]:
+                    self._fail(waiting, reply, None)
+                    continue
+                try:
+                    outputs = machine.codec.decode(reply, rows)
+                except ZmqInferError as error:
+                    self._fail(waiting, reply, error)
+                    continue
+                for owner, output in zip(waiting, outputs, strict=True):
+                    if owner is not None and not owner.done():
+                        owner.set_result(output)
+        if machine.answered:
+            answered, machine.answered = machine.answered, []
+            for asker, record in answered:
+                owner = cast("Owner", asker)
+                if not owner.done():
+                    owner.set_result(record)
+
+    def _fail(self, owners: list[Owner | None], reply: Record, error: ZmqInferError | None) -> None:
+        machine = self.machine
+        for tag, owner in enumerate(owners, reply[TAG]):
+            if owner is not None and not owner.done():
+                owner.set_exception(error or machine.codec.error(reply, machine.request_id(tag)))
 
     def pieces(self, model: str, version: int | None, x: Input, done: int) -> list[tuple[Input, int]]:
         """Cuts n rows, without the first `done`, into pieces that the model's largest batch takes, with their rows.
@@ -130,7 +233,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def key_bytes(key: str | bytes | None) -> bytes | None:
+def _key_bytes(key: str | bytes | None) -> bytes | None:
     """Returns a routing key as it travels; raises `InvalidArgument` for one that is too long or no text."""
     if key is None:
         return None
@@ -143,14 +246,3 @@ def key_bytes(key: str | bytes | None) -> bytes | None:
     if len(raw) > MAX_ID_BYTES:
         raise InvalidArgument(f"key has {len(raw)} bytes, expected at most {MAX_ID_BYTES}; hash it first")
     return raw
-
-
-def check_call(deadline_s: float | None, priority: int, default_s: float) -> float:
-    """Returns the call's time limit; raises `InvalidArgument` for a limit or priority out of range."""
-    if type(priority) is not int or not 1 <= priority <= PRIORITIES:
-        raise InvalidArgument(f"priority is {priority!r}, expected 1, the most urgent, to {PRIORITIES}")
-    if deadline_s is None:
-        return default_s
-    if not isinstance(deadline_s, int | float) or not 0 < deadline_s <= MAX_DEADLINE_S:
-        raise InvalidArgument(f"deadline_s is {deadline_s!r}, expected more than 0 and at most {MAX_DEADLINE_S:g}")
-    return deadline_s

@@ -51,8 +51,13 @@ class Dialler:
             readable |= bool(int(socket.get(zmq.EVENTS)) & _READABLE)
         return readable
 
-    def drain(self, on_message: OnMessage, now: float) -> None:
-        """Feeds what has arrived to the machine, a bounded number of messages from each gateway."""
+    def drain(self, on_message: OnMessage, now: float) -> bool:
+        """Feeds what has arrived to the machine, a bounded number of messages from each gateway.
+
+        Returns:
+            whether there may be more. If not, the descriptors are armed again.
+        """
+        is_readable = False
         for number, socket in enumerate(self.sockets):
             for _ in range(_MAX_DRAIN):
                 if not int(socket.get(zmq.EVENTS)) & _READABLE:
@@ -66,6 +71,9 @@ class Dialler:
                     self.broken_messages += 1
                     continue
                 on_message(number, kind, records, now)
+            else:
+                is_readable = True
+        return is_readable
 
     def flush(self, dirty: list[Outbox], now: float) -> bool:
         """Empties the outboxes; True if a socket that is full or not connected left something."""

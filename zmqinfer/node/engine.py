@@ -12,22 +12,29 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 
 from zmqinfer.backends.base import Backend
 from zmqinfer.errors import InvalidArgument, ModelError, Status
-from zmqinfer.machine.task import Batch, Outcome, Task
+from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.node.waker import Waker
-from zmqinfer.records import PAYLOAD
+from zmqinfer.records import MAX_CALLS, PAYLOAD
 from zmqinfer.signature import Signature, TensorSpec
-from zmqinfer.tensor import DTYPES, Array, Arrays, Layout, layout_of, pack, unpack
+from zmqinfer.tensor import DTYPES, INLINE_BYTES, Array, Arrays, Layout, Payload, layout_of, pack, unpack
 
 __all__ = ["Engine", "EngineThread"]
 
 _MAX_DETAIL = 1_000
+# Rows up to this size are all copied at once and then cut; of larger ones each is copied alone.
+_SMALL_ROW_BYTES = 4_096
 # How long a finished batch may wait for the others that were handed over with it.
 _TELL_S = 0.001
+
+
+# Of a task: how many calls and rows it has, and its payload.
+_Part: TypeAlias = tuple[int, int, Payload]
 
 
 class _BadAnswerError(Exception):
@@ -42,25 +49,27 @@ class Engine:
         self._signature: Signature = backend.signature
 
     def run(self, batch: Batch) -> list[Outcome]:
-        """Returns one outcome for each task, in their order. Raises nothing that a model may raise."""
-        return self._run(batch.tasks, batch.bound.layout, batch.bound.order)
+        """Returns one outcome or more for each task, in the order of the calls. Raises nothing that a model may."""
+        parts = [(task.calls, task.rows, task.record[PAYLOAD]) for task in batch.tasks]
+        return self._run(parts, batch.bound.layout, batch.bound.order)
 
-    def _run(self, tasks: list[Task], layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
+    def _run(self, parts: list[_Part], layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
         try:
-            return self._attempt(tasks, layout, order)
+            return self._attempt(parts, layout, order)
         except (_BadAnswerError, ModelError) as error:
-            return [(Status.MODEL_ERROR, _fit_to_travel(str(error)))] * len(tasks)
+            detail = _fit_to_travel(str(error))
+            return [(calls, Status.MODEL_ERROR, detail) for calls, _, _ in parts]
         except KeyboardInterrupt:
             raise  # meant for the process
         except BaseException as error:  # noqa: BLE001 - a user's model may raise anything, SystemExit too
-            if len(tasks) == 1:
-                return [(Status.MODEL_ERROR, _told(error))]
-        half = len(tasks) // 2
-        return [*self._run(tasks[:half], layout, order), *self._run(tasks[half:], layout, order)]
+            if len(parts) == 1 and parts[0][0] == 1:
+                return [(1, Status.MODEL_ERROR, _told(error))]
+        first, second = _halves(parts)
+        return [*self._run(first, layout, order), *self._run(second, layout, order)]
 
-    def _attempt(self, tasks: list[Task], layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
-        rows = sum([task.rows for task in tasks])
-        inputs = self._stack(tasks, layout, order, rows)
+    def _attempt(self, parts: list[_Part], layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
+        rows = sum([rows for _, rows, _ in parts])
+        inputs = self._stack(parts, layout, order, rows)
         before, after = self._backend.before, self._backend.after
         if before is not None:
             inputs = _restacked([before({n: a[row] for n, a in inputs.items()}) for row in range(rows)])
@@ -68,19 +77,23 @@ class Engine:
         if after is not None:
             items = [after({n: a[row] for n, a in outputs.items()}) for row in range(rows)]
             outputs = self._checked(_restacked(items), rows, is_final=True)
-        return _split(tasks, outputs, rows)
+        return _split(parts, outputs, rows)
 
-    def _stack(self, tasks: list[Task], layout: Layout, order: tuple[int, ...], rows: int) -> Arrays:
-        """Joins the tasks' inputs along the batch axis, under the declared names. Copies once."""
+    def _stack(self, parts: list[_Part], layout: Layout, order: tuple[int, ...], rows: int) -> Arrays:
+        """Joins the inputs along the batch axis, under the declared names. Copies once."""
         specs = self._signature.inputs
-        payloads = [task.record[PAYLOAD] for task in tasks]
         fields = layout.fields
-        if len(fields) == 1 and fields[0].dtype != "BOOL" and all(type(p) is bytes for p in payloads):
+        payloads = [payload for _, _, payload in parts if type(payload) is bytes]
+        if len(fields) == 1 and fields[0].dtype != "BOOL" and len(payloads) == len(parts):
             # 1.1 us for 32 bodies, where np.stack takes 12. A bytearray, so that a model may write to its input.
             field = fields[0]
             joined = np.frombuffer(bytearray().join(payloads), DTYPES[field.dtype])
             return {specs[0].name: joined.reshape(rows, *field.shape)}
-        unpacked = [unpack(layout, task.rows, payload) for task, payload in zip(tasks, payloads, strict=True)]
+        unpacked = [
+            unpack(layout, part_rows // calls, body)
+            for calls, part_rows, payload in parts
+            for body in _bodies(calls, payload)
+        ]
         return {
             spec.name: np.concatenate([arrays[place] for arrays in unpacked])
             for spec, place in zip(specs, order, strict=True)
@@ -147,34 +160,63 @@ def _restacked(items: list[Mapping[str, Array]]) -> Arrays:
     return {name: np.stack([item[name] for item in items]) for name in items[0]}
 
 
-def _split(tasks: list[Task], outputs: Arrays, rows: int) -> list[Outcome]:
-    """Cuts the outputs into each task's own rows."""
+def _bodies(calls: int, payload: Payload) -> list[Payload]:
+    """Cuts the payload of a block into those of its calls."""
+    if calls == 1 or type(payload) is not bytes:
+        return [payload]
+    size = len(payload) // calls
+    return [payload[at * size : (at + 1) * size] for at in range(calls)]
+
+
+def _halves(parts: list[_Part]) -> tuple[list[_Part], list[_Part]]:
+    if len(parts) > 1:
+        half = len(parts) // 2
+        return parts[:half], parts[half:]
+    calls, _, payload = parts[0]
+    assert type(payload) is bytes, calls
+    half = calls // 2
+    cut = len(payload) // calls * half
+    return [(half, half, payload[:cut])], [(calls - half, calls - half, payload[cut:])]
+
+
+def _split(parts: list[_Part], outputs: Arrays, rows: int) -> list[Outcome]:
+    """Cuts the outputs into each call's own rows."""
     try:
         layout = layout_of(outputs, rows)
     except InvalidArgument as error:
         raise _BadAnswerError(f"the model's answer cannot travel: {error}".replace("input", "output")) from error
-    raw = layout.raw
+    raw, size = layout.raw, layout.row_bytes
     arrays = list(outputs.values())
-    if len(arrays) == 1 and layout.row_bytes * max(task.rows for task in tasks) <= 4_096:
-        # Small rows: one copy of everything, then slices of it.
-        everything = np.ascontiguousarray(arrays[0]).astype(arrays[0].dtype.newbyteorder("<"), copy=False).tobytes()
-        size = layout.row_bytes
-        if len(tasks) == rows:
-            return (
-                [(raw, everything[at : at + size]) for at in range(0, rows * size, size)]
-                if size
-                else [(raw, b"")] * rows
-            )
+    # So many calls are answered as one: their payload is to travel inside the head.
+    most = max(1, INLINE_BYTES // size) if size else MAX_CALLS
+    everything = _bytes(arrays[0]) if len(arrays) == 1 and size <= _SMALL_ROW_BYTES else None
     outcomes: list[Outcome] = []
     at = 0
-    for task in tasks:
-        payload = pack([array[at : at + task.rows] for array in arrays])
-        # A large one is a view of the model's memory, which the model may use again before the reply has left.
-        if type(payload) is list:
-            payload = [bytes(part) for part in payload]
-        outcomes.append((raw, payload))
-        at += task.rows
+    for calls, part_rows, _ in parts:
+        end = at + part_rows
+        while at < end:
+            # A block has a row for each call; a single call may have several.
+            answered = min(most, end - at) if calls > 1 else 1
+            until = at + answered if calls > 1 else end
+            if everything is not None and (until - at) * size <= INLINE_BYTES:
+                outcomes.append((answered, raw, everything[at * size : until * size]))
+            elif answered == 1:
+                outcomes.append((1, raw, _packed(arrays, at, until)))
+            else:
+                bodies = [_packed(arrays, row, row + 1) for row in range(at, until)]
+                outcomes.append((answered, raw, b"".join([body for body in bodies if type(body) is bytes])))
+            at = until
     return outcomes
+
+
+def _bytes(array: Array) -> bytes:
+    return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _packed(arrays: list[Array], at: int, until: int) -> Payload:
+    payload = pack([array[at:until] for array in arrays])
+    # A large one is a view of the model's memory, which the model may use again before the reply has left.
+    return [bytes(part) for part in payload] if type(payload) is list else payload
 
 
 class EngineThread(threading.Thread):

@@ -2,7 +2,8 @@
 
 The models run apart from the loop, so a batch of ten seconds does not keep heartbeats from
 being answered. The loop hands batches over and takes what became of them; nothing else is shared.
-Only engines whose batches have all been shorter than half a millisecond run in the loop itself.
+Engines whose batches have all been shorter than half a millisecond run in the loop itself, which
+another thread takes over should one of them last.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 
 import zmq
 
 from zmqinfer import __version__
 from zmqinfer.config import WorkerSettings
+from zmqinfer.machine.served import ModelCard
 from zmqinfer.machine.task import Batch
-from zmqinfer.machine.worker import ModelCard, WorkerMachine
+from zmqinfer.machine.worker import WorkerMachine
 from zmqinfer.node import sockets
+from zmqinfer.node.crew import Crew, RelievedError
 from zmqinfer.node.dialler import Dialler
 from zmqinfer.node.engine import Engine, EngineThread
 from zmqinfer.node.models import LoadedModel
@@ -54,6 +58,14 @@ class WorkerNode:
         self._waker = Waker()
         self._drain_wanted = threading.Event()
         self._stop_wanted = threading.Event()
+        self._crew = Crew(self._step)
+        self._poller = zmq.Poller()
+        for socket in self._dialler.sockets:
+            self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(self._waker.fileno(), zmq.POLLIN)
+        # READY waits to leave from the beginning.
+        self._is_stuck = True
+        self._ended_at = time.monotonic()
         self._engines = [EngineThread(model.name, Engine(model.backend), self._waker) for model in models]
         self._models = list(models)
         self.machine = WorkerMachine(
@@ -80,29 +92,25 @@ class WorkerNode:
         """Serves until drained, stopped, or told by a gateway to go (`machine.ended_by`)."""
         for engine in self._engines:
             engine.start()
-        poller = zmq.Poller()
-        for socket in self._dialler.sockets:
-            poller.register(socket, zmq.POLLIN)
-        poller.register(self._waker.fileno(), zmq.POLLIN)
-        machine, clock = self.machine, time.monotonic
-        ended_at = clock()
-        # READY waits to leave from the beginning.
-        is_stuck = True
         try:
-            while not (machine.is_drained or machine.ended_by or self._stop_wanted.is_set()):
-                now = clock()
-                due = machine.wake_at()
-                wait_ms = poll_ms(due, now)
-                if is_stuck:
-                    wait_ms = min(wait_ms, _RETRY_MS)
-                poller.poll(wait_ms)
-                now = clock()
-                is_stuck = self._turn(now, max(0.0, now - ended_at - wait_ms / 1e3))
-                ended_at = clock()
+            self._crew.run()
         finally:
             self._close()
 
-    def _turn(self, now: float, gap: float) -> bool:
+    def _step(self) -> bool:
+        """Waits for something to do and does a turn; False after the last one."""
+        machine = self.machine
+        now = time.monotonic()
+        wait_ms = poll_ms(machine.wake_at(), now)
+        if self._is_stuck:
+            wait_ms = min(wait_ms, _RETRY_MS)
+        self._poller.poll(wait_ms)
+        now = time.monotonic()
+        self._turn(now, max(0.0, now - self._ended_at - wait_ms / 1e3))
+        self._ended_at = time.monotonic()
+        return not (machine.is_drained or machine.ended_by or self._stop_wanted.is_set())
+
+    def _turn(self, now: float, gap: float) -> None:
         machine = self.machine
         self._waker.clear()
         for engine in self._engines:
@@ -114,24 +122,38 @@ class WorkerNode:
         due = machine.wake_at()
         if machine.is_draining or (due is not None and due <= now):
             machine.on_timer(now)
-        for number, batches in machine.take_batches(now).items():
-            self._begin(number, batches)
-        is_stuck = self._dialler.flush(machine.dirty, now)
+        self._begin(machine.take_batches(now))
+        self._is_stuck = self._dialler.flush(machine.dirty, time.monotonic())
         for event, values in machine.events:
             self._report.info(event, **values)
         machine.events.clear()
-        return is_stuck
 
-    def _begin(self, number: int, batches: list[Batch]) -> None:
-        thread, machine = self._engines[number], self.machine
-        for at, batch in enumerate(batches):
-            if not machine.is_short(number):
-                # Perhaps since the last one: its replies shall not wait for the others as well.
-                thread.begin(batches[at:])
-                return
+    def _begin(self, begun: dict[int, list[Batch]]) -> None:
+        """Hands batches to their engines' threads, or runs them here if they are short."""
+        here: deque[Batch] = deque()
+        for number, batches in begun.items():
+            if self.machine.is_short(number):
+                here += batches
+            else:
+                self._engines[number].begin(batches)
+        while here:
+            batch = here.popleft()
+            thread = self._engines[batch.engine]
+            if not self.machine.is_short(batch.engine):
+                # Since the last one: its replies shall not wait for the others as well.
+                thread.begin([batch])
+                continue
             began = time.perf_counter()
+            self._crew.leave()
             outcomes = thread.engine.run(batch)
-            machine.on_batch_done(batch, outcomes, time.perf_counter() - began)
+            took_s = time.perf_counter() - began
+            if not self._crew.come_back():
+                thread.done.append((batch, outcomes, took_s))
+                for rest in here:
+                    self._engines[rest.engine].begin([rest])
+                self._waker.wake()
+                raise RelievedError
+            self.machine.on_batch_done(batch, outcomes, took_s)
 
     def _close(self) -> None:
         for engine in self._engines:

@@ -32,39 +32,39 @@ class Admission:
         self.requests = 0
         self.bytes = 0
 
-    def admit(self, usage: Usage, size: int) -> bool:
-        """Takes in a request of `size` body bytes, or changes nothing and returns False."""
+    def admit(self, usage: Usage, calls: int, size: int) -> bool:
+        """Takes in `calls` calls with `size` body bytes in all, or changes nothing and returns False."""
         limits = self._limits
         if (
-            size > limits.max_body_bytes
-            or self.requests >= limits.max_requests
+            size > limits.max_body_bytes * calls
+            or self.requests + calls > limits.max_requests
             or self.bytes + size > limits.max_bytes
-            or usage.requests >= limits.max_client_requests
+            or usage.requests + calls > limits.max_client_requests
             or usage.bytes + size > limits.max_client_bytes
         ):
             return False
-        self.requests += 1
+        self.requests += calls
         self.bytes += size
-        usage.requests += 1
+        usage.requests += calls
         usage.bytes += size
         return True
 
-    def release(self, usage: Usage, size: int) -> None:
-        """Gives back what `admit` took."""
-        self.requests -= 1
+    def release(self, usage: Usage, calls: int, size: int) -> None:
+        """Gives back what `admit` took, or a part of it."""
+        self.requests -= calls
         self.bytes -= size
-        usage.requests -= 1
+        usage.requests -= calls
         usage.bytes -= size
 
-    def refusal(self, usage: Usage, size: int) -> tuple[Status, str]:
+    def refusal(self, usage: Usage, calls: int, size: int) -> tuple[Status, str]:
         """Says why `admit` returned False, with the limit and the value, and what to do."""
         limits = self._limits
-        if size > limits.max_body_bytes:
+        if size > limits.max_body_bytes * calls:
             return Status.TOO_LARGE, (
                 f"the request's body has {size:,} bytes, this gateway takes {limits.max_body_bytes:,};"
                 " send fewer rows, or raise --max-body-bytes"
             )
-        if usage.requests >= limits.max_client_requests:
+        if usage.requests + calls > limits.max_client_requests:
             return Status.OVERLOADED, (
                 f"this client has {usage.requests:,} requests in hand, the limit is"
                 f" {limits.max_client_requests:,}; wait for answers before sending more"
@@ -74,7 +74,7 @@ class Admission:
                 f"this client's requests in hand would come to {usage.bytes + size:,} bytes, the limit is"
                 f" {limits.max_client_bytes:,}; wait for answers before sending more"
             )
-        if self.requests >= limits.max_requests:
+        if self.requests + calls > limits.max_requests:
             return Status.OVERLOADED, (
                 f"the gateway has {self.requests:,} requests in hand, the limit is {limits.max_requests:,};"
                 " send less, or add workers"

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from zmqinfer.policy.curve import Curve, Rate
 
@@ -29,13 +29,17 @@ _LEAST_WAIT_S = 0.002
 
 
 class Item(Protocol):
-    """What the batcher needs to know of a request."""
+    """What the batcher needs to know of a request; one of several calls has a row for each and may be divided."""
 
+    calls: int
     rows: int
     size: int
     deadline: float
     arrived_at: float
     is_waiting: bool
+
+    def cut(self, calls: int) -> Self:
+        """Takes the first calls off into an item of their own."""
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741 - the field's word is too long for a type variable
@@ -103,6 +107,11 @@ class Batcher(Generic[I]):
         group.items.remove(item)
         self._shrink(layout, group, item)
 
+    def divide(self, item: I, head: I, layout: Hashable) -> None:
+        """Lets `head`, which was cut off from a waiting request, wait in front of it."""
+        items = self._groups[layout].items
+        items.insert(items.index(item), head)
+
     def expire(self, now: float) -> list[I]:
         """Takes out and returns the requests whose time is up."""
         expired: list[I] = []
@@ -128,7 +137,8 @@ class Batcher(Generic[I]):
     def take(self, now: float) -> tuple[Hashable, list[I]] | None:
         """Returns the batch that a free engine should run now with its layout, or None to wait.
 
-        At most `max_rows` rows, oldest first; the rest stay and keep their own arrival times.
+        At most `max_rows` rows, oldest first; the rest stay and keep their own arrival times. The last
+        one may have been cut off from a request of several calls, which keeps the others.
         """
         best: tuple[Hashable, _Group[I]] | None = None
         for layout, group in self._groups.items():
@@ -155,10 +165,15 @@ class Batcher(Generic[I]):
             return batch
         batch = []
         rows = size = 0
-        while items and (
-            not batch or (rows + items[0].rows <= limits.max_rows and size + items[0].size <= limits.max_bytes)
-        ):
-            item = items.popleft()
+        while items and rows < limits.max_rows and size < limits.max_bytes:
+            item = items[0]
+            room = limits.max_rows - rows
+            if item.calls > 1 and item.rows > room:
+                item = item.cut(room)
+            elif batch and (item.rows > room or size + item.size > limits.max_bytes):
+                break
+            else:
+                items.popleft()
             item.is_waiting = False
             rows += item.rows
             size += item.size

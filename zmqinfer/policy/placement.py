@@ -9,9 +9,12 @@ where `total` is what all holders hold, and when it has credit for it. The home 
 the others clockwise; the first that fits takes the request.
 
 There may be none: a request of many rows can be more than anybody's bound, and those below their
-bound may be out of credit. Then the least loaded for its share takes it, of those with credit that
-do not hold more than the bound already. A request finds no holder only while somebody with credit
-is above the bound or nobody has credit; something is held then, so a reply is to come.
+bound may be out of credit. Then the first takes it, of those with credit that do not hold more than
+the bound already. A request finds no holder only while somebody with credit is above the bound or
+nobody has credit; something is held then, so a reply is to come.
+
+The calls of a block need not stay together, so each holder takes as many as fit it: an idle system
+works on a burst with all its workers.
 
 Without the bound one slow worker makes p99 diverge: 33 s against 82 ms in simulation at 40 % load.
 """
@@ -108,10 +111,41 @@ class Placement(Generic[H]):
             return holder
         return self._first_fit(self.ring.order(key_hash), rows)
 
+    def spread(self, key_hash: int, rows: int, calls: int) -> list[tuple[H, int]]:
+        """Returns who takes how many rows of a request now: one holder, unless it is for several calls.
+
+        Then the home takes what fits it, with all `rows` in the bound, and the others clockwise what is
+        left. The sum may be less than `rows`: credit is lacking then, and the others must wait. Changes
+        nothing; see `take`.
+        """
+        if calls == 1:
+            holder = self.place(key_hash, rows)
+            return [] if holder is None else [(holder, rows)]
+        left = rows
+        parts: list[tuple[H, int]] = []
+        for name in self.ring.order(key_hash):
+            holder = self._holders[name]
+            room = min(self._bound(holder, rows), holder.credits) - holder.held
+            if room > 0:
+                parts.append((holder, min(room, left)))
+                left -= room
+                if left <= 0:
+                    break
+        return parts
+
+    def _bound(self, holder: H, rows: int) -> int:
+        # The smallest whole number that is not less than x is the greatest that is less than x + 1.
+        return max(MIN_BOUND, math.ceil(holder.slope * (self.total + rows)))
+
+    def room(self, holder: H, rows: int) -> int:
+        """Returns how many of `rows` rows that need not stay together this holder may take, whoever their home is."""
+        room = min(self._bound(holder, rows), holder.credits) - holder.held
+        return min(room, rows) if room > 0 else int(self.admits(holder, 1))
+
     def admits(self, holder: H, rows: int) -> bool:
         """Whether this holder may take a request now, whoever its home is; for work that waited.
 
-        It may when it fits, and when nobody fits but it is the least loaded, or one of those.
+        It may when it fits, and when nobody fits but it does not hold more than its bound.
         """
         if holder.held and holder.held + rows > holder.credits:
             return False
@@ -147,10 +181,9 @@ class Placement(Generic[H]):
         assert self.ring.members == tuple(sorted(self._holders)), self.ring
 
     def _first_fit(self, names: tuple[str, ...], rows: int) -> H | None:
-        """Returns the first that fits, else the least loaded that may take it; of equals the first."""
+        """Returns the first that fits, else the first that may take it all the same."""
         total = self.total + rows
-        chosen: H | None = None
-        least = math.inf
+        second: H | None = None
         for name in names:
             holder = self._holders[name]
             held = holder.held
@@ -160,8 +193,6 @@ class Placement(Generic[H]):
             above = holder.slope * total + 1.0
             if after < above or after <= MIN_BOUND:
                 return holder
-            load = held / holder.share
-            if load < least and (held < above or held <= MIN_BOUND):
-                chosen = holder
-                least = load
-        return chosen
+            if second is None and (held < above or held <= MIN_BOUND):
+                second = holder
+        return second

@@ -1,0 +1,83 @@
+"""What a client waits for: blocks of calls, and questions to a gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from zmqinfer.records import Kind, Record
+from zmqinfer.tensor import Payload
+
+__all__ = ["Block", "CallOptions", "Question"]
+
+
+class CallOptions(NamedTuple):
+    """What a caller may say of a call besides its input. Of two blocks alike in these the calls may travel as one."""
+
+    deadline_s: float
+    version: int | None = None
+    key: bytes | None = None
+    priority: int = 4
+    idempotent: bool | None = None
+
+
+class Block:
+    """Calls of a client that are alike and leave as one record.
+
+    Attributes:
+        tag: of the first call; the others follow.
+        owners: of the calls by place, None for those that have ended.
+        bodies: their payloads, kept to be sent again.
+        rows: None for calls of one row without a batch axis.
+        left: how many calls have not ended.
+        link: the number of the gateway that has it.
+        most: how many calls it takes.
+    """
+
+    __slots__ = ("bodies", "deadline", "is_sent", "layout", "left", "link", "model", "most", "options", "owners",
+                 "rows", "slot", "tag")  # fmt: skip
+
+    def __init__(
+        self, tag: int, link: int, model: str, options: CallOptions, layout: bytes, rows: int | None, deadline: float
+    ) -> None:
+        self.tag = tag
+        self.link = link
+        self.model = model
+        self.options = options
+        self.layout = layout
+        self.rows = rows
+        self.deadline = deadline
+        self.owners: list[object] = []
+        self.bodies: list[Payload] = []
+        self.left = 0
+        self.most = 1
+        self.is_sent = False
+
+    slot: int
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Yields the stretches of calls that have not ended: the first one's place, and how many."""
+        if self.left == len(self.owners):
+            yield 0, self.left
+            return
+        first = 0
+        for place, owner in enumerate([*self.owners, None]):
+            if owner is None:
+                if place > first:
+                    yield first, place - first
+                first = place + 1
+
+
+class Question:
+    """A STATS or ADMIN record that waits for its answer from one gateway."""
+
+    __slots__ = ("deadline", "kind", "link", "owner", "record", "slot")
+
+    def __init__(self, owner: object, kind: Kind, record: Record, link: int, deadline: float) -> None:
+        self.owner = owner
+        self.kind = kind
+        self.record = record
+        self.link = link
+        self.deadline = deadline
+
+    slot: int

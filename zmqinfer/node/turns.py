@@ -1,0 +1,269 @@
+"""Who waits at the sockets of a client that many threads use.
+
+A turn sends, receives and ends the waits; whoever holds the lock may do one. A thread that has
+called does one to send at once, and then waits at the descriptors itself, as the *leader*, if nobody
+does: its answer so reaches it without another thread in between, which costs 0.1 ms. Those who call
+meanwhile are *followers*, whom the leader's turns serve; when it has its own answer it passes the
+lead on. The client's own thread, the *keeper*, leads while nobody waits but something is pending.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from typing import Any
+
+from zmqinfer.node.connection import Connection
+from zmqinfer.node.waker import Waker
+
+__all__ = ["Promise", "Turns", "Waiter"]
+
+
+class Waiter:
+    """A thread's wait for one call; a future without its locks, for all that happens under the lock of the turns."""
+
+    __slots__ = ("_error", "_gate", "_is_done", "_result")
+
+    def __init__(self) -> None:
+        self._is_done = False
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._gate: threading.Lock | None = None
+
+    def done(self) -> bool:
+        """Whether there is an outcome."""
+        return self._is_done
+
+    def set_result(self, result: Any, /) -> None:
+        """Ends the wait."""
+        self._result = result
+        self._is_done = True
+        self.open()
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """Ends the wait."""
+        self._error = error
+        self._is_done = True
+        self.open()
+
+    def result(self) -> Any:
+        """Returns the output, or raises the error, of a call that is done."""
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def close(self) -> threading.Lock:
+        """Returns a gate to wait at until `open`."""
+        # A bare lock, not an Event: 0.2 us against 2.3.
+        self._gate = gate = threading.Lock()
+        gate.acquire()
+        return gate
+
+    def open(self) -> None:
+        """Lets the thread at the gate go on, if there is one."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.release()
+
+
+class Promise:
+    """What is to be told to a `concurrent.futures.Future`, without the lock: what hangs on it may call the client."""
+
+    __slots__ = ("_turns", "future")
+
+    def __init__(self, turns: Turns) -> None:
+        self.future: Future[Any] = Future()
+        self._turns = turns
+
+    def done(self) -> bool:
+        """Never: a cancelled future is found out when it is told."""
+        return False
+
+    def set_result(self, result: Any, /) -> None:
+        """Notes what to tell."""
+        self._turns.keep_promise(self, result, None)
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """Notes what to tell."""
+        self._turns.keep_promise(self, None, error)
+
+
+class Turns:
+    """A connection and its lock, and whose turn it is to wait for it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.lock = threading.Lock()
+        self._connection = connection
+        self._machine = connection.machine
+        self._waker = Waker()
+        self._keeper = Waiter()
+        self._leader: Waiter | None = self._keeper
+        self._followers: dict[Waiter, None] = {}
+        # Until when the leader waits at the descriptors; -inf while it does not wait.
+        self._wakes_at = float("-inf")
+        self._is_closed = False
+        self._heartbeat_s = connection.heartbeat_s
+        self._due: float | None = 0.0
+        self._promises = 0
+        self._kept: deque[tuple[Promise, Any, BaseException | None]] = deque()
+        self._duty = threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._keep, name="zmqinfer-client", daemon=True)
+        self._thread.start()
+
+    def promise(self) -> Promise:
+        """Makes what submits a call for a future. Needs the lock."""
+        self._promises += 1
+        return Promise(self)
+
+    def keep_promise(self, promise: Promise, result: Any, error: BaseException | None) -> None:
+        """Notes how a promised call ended; `fulfil` tells. Needs the lock."""
+        self._promises -= 1
+        self._kept.append((promise, result, error))
+
+    def drop_promise(self) -> None:
+        """Forgets a promise whose call was taken back. Needs the lock."""
+        self._promises -= 1
+
+    def _turn(self, now: float) -> float | None:
+        """Does turns until there is nothing to read; returns when the next is due. Needs the lock."""
+        turn = self._connection.turn
+        due = turn(now)
+        while due is not None and due <= now:
+            now = time.monotonic()
+            due = turn(now)
+        self._due = due
+        return due
+
+    def send(self, now: float) -> None:
+        """Does a turn for a caller, who need not be the leader. Needs the lock."""
+        due = self._turn(now)
+        leader = self._leader
+        if leader is not None and (leader.done() or (due is not None and due < self._wakes_at)):
+            self._waker.wake()
+
+    def keep(self) -> None:
+        """Lets the keeper lead if nobody does. Needs the lock."""
+        if self._leader is None:
+            self._leader = self._keeper
+            self._duty.release()
+
+    def watch(self) -> None:
+        """Lets the keeper look now and then whether somebody leads, as long as anything is pending."""
+        self._duty.release()
+
+    def wait(self, waiter: Waiter) -> None:
+        """Returns when `waiter` is done. Must not have the lock."""
+        with self.lock:
+            if waiter.done():
+                return
+            gate = None
+            if self._leader is None or self._leader is self._keeper:
+                # A keeper notices when it wakes; until then both wait.
+                self._leader = waiter
+            else:
+                gate = waiter.close()
+                self._followers[waiter] = None
+        try:
+            if gate is not None:
+                gate.acquire()
+            if not waiter.done():
+                self._lead(waiter)
+        finally:
+            with self.lock:
+                self._followers.pop(waiter, None)
+                if self._leader is waiter:
+                    self._pass_on()
+            self.fulfil()
+
+    def _lead(self, waiter: Waiter) -> None:
+        poll = self._poll()
+        woken = self._waker.fileno()
+        with self.lock:
+            due = self._due
+            self._wakes_at = float("inf") if due is None else due
+        while not waiter.done():
+            ready = poll.poll(None if due is None else max(0.0, (due - time.monotonic()) * 1e3 + 0.5))
+            with self.lock:
+                # While this thread is awake nobody needs to wake it.
+                self._wakes_at = float("-inf")
+                if self._is_closed or self._leader is not waiter:
+                    return
+                for descriptor, _ in ready:
+                    if descriptor == woken:
+                        self._waker.clear()
+                due = self._turn(time.monotonic())
+                self._wakes_at = float("inf") if due is None else due
+                if waiter is self._keeper and self._machine.is_at_rest():
+                    return
+            if self._kept:
+                self.fulfil()
+
+    def _poll(self) -> select.poll:
+        poll = select.poll()
+        for descriptor in self._connection.dialler.descriptors():
+            poll.register(descriptor, select.POLLIN)
+        poll.register(self._waker.fileno(), select.POLLIN)
+        return poll
+
+    def _pass_on(self) -> None:
+        self._wakes_at = float("-inf")
+        for follower in self._followers:
+            if not follower.done():
+                del self._followers[follower]
+                self._leader = follower
+                follower.open()
+                return
+        self._leader = None
+        if not self._is_closed and (self._promises or self._machine.is_greeting()):
+            self.keep()
+
+    def _keep(self) -> None:
+        """What the keeper does: it leads when it is asked to, or finds that nobody does though something is pending."""
+        while not self._is_closed:
+            if self._leader is not self._keeper:
+                # Who takes results one by one may be long at each: then nobody leads though calls are pending.
+                self._duty.acquire(timeout=self._heartbeat_s if self._machine.pending else None)
+            with self.lock:
+                if self._is_closed:
+                    return
+                if self._leader is None and not self._machine.is_at_rest():
+                    self._leader = self._keeper
+                if self._leader is not self._keeper:
+                    continue
+            self._lead(self._keeper)
+            with self.lock:
+                if self._leader is self._keeper:
+                    self._pass_on()
+            self.fulfil()
+
+    def fulfil(self) -> None:
+        """Ends the futures whose calls ended. Must not have the lock."""
+        while self._kept:
+            try:
+                promise, result, error = self._kept.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            if not promise.future.set_running_or_notify_cancel():
+                continue
+            if error is None:
+                promise.future.set_result(result)
+            else:
+                promise.future.set_exception(error)
+
+    def close(self, detail: str) -> None:
+        """Ends all that is pending, says goodbye, and lets every thread go."""
+        with self.lock:
+            self._machine.fail_all(detail)
+            self._turn(time.monotonic())
+            self._connection.is_open = False
+            self._is_closed = True
+            self._waker.wake()
+            self._duty.release()
+        self.fulfil()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout=1.0)
+        self._connection.close()
+        self._waker.close()
