@@ -491,6 +491,22 @@ def test_two_gateways_share_the_calls() -> None:
 
 
 @pytest.mark.slow
+def test_gateway_that_is_not_there_does_not_hide_the_others(cluster: LocalCluster) -> None:
+    """Questions are answered by those who can; only if nobody does is that an error."""
+    (nowhere,) = free_addresses(1)
+    with Client([nowhere, cluster.address]) as client:
+        client.infer("model", X)
+
+        (one,) = client.status(timeout_s=0.3)
+        (cards,) = client.models(timeout_s=0.3)
+
+    assert one["address"] == cluster.address
+    assert [card["name"] for card in cards] == ["model"]
+    with Client(nowhere, connect_timeout_s=0.3) as client, pytest.raises(Unavailable, match="no gateway answered"):
+        client.status(timeout_s=0.3)
+
+
+@pytest.mark.slow
 def test_lost_gateway_is_ridden_out_by_the_other() -> None:
     """As soon as its silence is noticed, new calls go to the one that is left."""
     gateways = [GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0") for _ in range(2)]

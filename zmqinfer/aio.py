@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
@@ -21,7 +20,7 @@ from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, UsageError, ZmqInferError
 from zmqinfer.machine.call import CallOptions
 from zmqinfer.machine.codec import Input, Output
-from zmqinfer.node.connection import DEFAULTS, Connection
+from zmqinfer.node.connection import DEFAULTS, Connection, read_answer, those_who_answered
 from zmqinfer.records import Kind, Record
 
 __all__ = ["AsyncClient"]
@@ -244,12 +243,12 @@ class AsyncClient:
     # Questions -----------------------------------------------------------------------------------
 
     async def status(self, *, timeout_s: float = 5.0) -> list[dict[str, Any]]:
-        """Returns what each gateway tells of itself: the entries of `zmqinfer status --json`."""
-        return [json.loads(reply[2]) for reply in await self._ask(Kind.STATS, ["status", None], timeout_s)]
+        """Returns what each gateway that answers tells of itself, as `zmqinfer.Client.status` does."""
+        return [read_answer(reply) for reply in await self._ask(Kind.STATS, ["status", None], timeout_s)]
 
     async def models(self, *, timeout_s: float = 5.0) -> list[list[dict[str, Any]]]:
-        """Returns for each gateway the models that can be called now."""
-        return [json.loads(reply[2]) for reply in await self._ask(Kind.STATS, ["models", None], timeout_s)]
+        """Returns for each gateway that answers the models that can be called now."""
+        return [read_answer(reply) for reply in await self._ask(Kind.STATS, ["models", None], timeout_s)]
 
     async def _ask(self, kind: Kind, words: Record, timeout_s: float) -> list[Record]:
         loop = self._attach()
@@ -261,7 +260,7 @@ class AsyncClient:
             self._machine.ask(future, kind, words, number, now + timeout_s, now)
             futures.append(future)
         self._schedule()
-        return list(await asyncio.gather(*futures))
+        return those_who_answered(await asyncio.gather(*futures, return_exceptions=True))
 
     # The loop ------------------------------------------------------------------------------------
 

@@ -38,7 +38,8 @@ __all__ = ["CHECKS"]
 _STATUSES = len(Status)
 
 
-def _check_requests(records: list[Record]) -> None:
+def _check_requests(records: list[Record]) -> bool:
+    claims = False
     for record in records:
         if type(record) is not list or len(record) < REQUEST_FIELDS:
             raise ProtocolError(f"a REQUEST that is no list of {REQUEST_FIELDS} fields")
@@ -84,9 +85,12 @@ def _check_requests(records: list[Record]) -> None:
             and (calls == 1 or _is_block(calls, request_id, rows, payload))
         ):
             raise ProtocolError(_first_bad("REQUEST", record, _REQUEST_RULES))
+        claims |= type(payload) is list
+    return claims
 
 
-def _check_replies(records: list[Record]) -> None:
+def _check_replies(records: list[Record]) -> bool:
+    claims = False
     for record in records:
         if type(record) is not list or len(record) < REPLY_FIELDS:
             raise ProtocolError(f"a REPLY that is no list of {REPLY_FIELDS} fields")
@@ -140,6 +144,8 @@ def _check_replies(records: list[Record]) -> None:
             and 0 <= compute <= MAX_COUNT
         ):
             raise ProtocolError(_first_bad("REPLY", record, _REPLY_RULES))
+        claims |= type(output) is list
+    return claims
 
 
 def _is_block(calls: int, request_id: bytes, rows: int, payload: Any) -> bool:
@@ -325,13 +331,14 @@ _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
 }
 
 
-def _check_control(kind: Kind, rules: tuple[Rule, ...]) -> Callable[[list[Record]], None]:
-    def check(records: list[Record]) -> None:
+def _check_control(kind: Kind, rules: tuple[Rule, ...]) -> Callable[[list[Record]], bool]:
+    def check(records: list[Record]) -> bool:
         for record in records:
             if type(record) is not list or len(record) < len(rules):
                 raise ProtocolError(f"a {kind.name} that is no list of {len(rules)} fields")
             if not all(rule(field) for (_, rule), field in zip(rules, record, strict=False)):
                 raise ProtocolError(_first_bad(kind.name, record, rules))
+        return False
 
     return check
 
@@ -343,7 +350,8 @@ def _first_bad(kind: str, record: Record, rules: tuple[Rule, ...]) -> str:
     return f"a {kind} whose fields do not go together: its result with its status, or its payload with its calls"
 
 
-CHECKS: dict[int, Callable[[list[Record]], None]] = {
+# By kind: raises `ProtocolError` for a record that breaks a rule, and returns whether any has its payload in parts.
+CHECKS: dict[int, Callable[[list[Record]], bool]] = {
     Kind.REQUEST: _check_requests,
     Kind.REPLY: _check_replies,
     **{kind: _check_control(kind, rules) for kind, rules in _CONTROL_RULES.items()},

@@ -7,7 +7,6 @@ all threads is the affair of node/turns.py.
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,10 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from zmqinfer.config import DEFAULT_CLIENTS
-from zmqinfer.errors import InvalidArgument, Status, Unavailable, ZmqInferError
+from zmqinfer.errors import InvalidArgument, Status, ZmqInferError
 from zmqinfer.machine.call import CallOptions
 from zmqinfer.machine.codec import Input, Output
-from zmqinfer.node.connection import DEFAULTS, Connection
+from zmqinfer.node.connection import DEFAULTS, Connection, read_answer, those_who_answered
 from zmqinfer.node.turns import Turns, Waiter
 from zmqinfer.records import Kind, Record
 from zmqinfer.tensor import NAME
@@ -279,12 +278,15 @@ class Client:
     # Questions -----------------------------------------------------------------------------------
 
     def status(self, *, timeout_s: float = 5.0) -> list[dict[str, Any]]:
-        """Returns what each gateway tells of itself: the entries of `zmqinfer status --json`."""
-        return [self._read(reply) for reply in self._ask(Kind.STATS, ["status", None], timeout_s)]
+        """Returns what each gateway that answers tells of itself; raises `Unavailable` or worse if none does.
+
+        The entries are those of `zmqinfer status --json`.
+        """
+        return [read_answer(reply) for reply in self._ask(Kind.STATS, ["status", None], timeout_s)]
 
     def models(self, *, timeout_s: float = 5.0) -> list[list[dict[str, Any]]]:
-        """Returns for each gateway the models that can be called now."""
-        return [self._read(reply) for reply in self._ask(Kind.STATS, ["models", None], timeout_s)]
+        """Returns for each gateway that answers the models that can be called now."""
+        return [read_answer(reply) for reply in self._ask(Kind.STATS, ["models", None], timeout_s)]
 
     def drain(self, worker: str, *, timeout_s: float = 5.0) -> str:
         """Asks a worker to finish what it holds and to leave; returns the gateway's words.
@@ -301,12 +303,6 @@ class Client:
                 return str(reply[4])
         raise self._machine.codec.error([0, 1, replies[0][3], replies[0][4], None, "", 0, 1, 0, None, 0, 0, 0])
 
-    @staticmethod
-    def _read(reply: Record) -> Any:
-        if reply[2] is None:
-            raise Unavailable(f"the gateway does not know the question {reply[1]!r}; run the same release at both ends")
-        return json.loads(reply[2])
-
     def _ask(self, kind: Kind, words: Record, timeout_s: float) -> list[Record]:
         waiters = [Waiter() for _ in self._machine.links]
         self._connection.check_open()
@@ -318,7 +314,7 @@ class Client:
         self._turns.fulfil()
         for waiter in waiters:
             self._turns.wait(waiter)
-        return [waiter.result() for waiter in waiters]
+        return those_who_answered([waiter.outcome() for waiter in waiters])
 
     def close(self) -> None:
         """Fails what is pending with `Cancelled`, says goodbye, and closes. Twice is the same as once."""

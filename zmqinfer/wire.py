@@ -19,7 +19,7 @@ from zmqinfer.errors import ProtocolError
 from zmqinfer.records import MAX_RECORDS, MAX_TEXT, PAYLOAD_AT, Kind, Record
 from zmqinfer.tensor import Buffer, payload_bytes
 
-__all__ = ["MAX_HEAD_BYTES", "MAX_PARTS", "VERSION", "decode", "encode"]
+__all__ = ["MAX_HEAD_BYTES", "MAX_PARTS", "VERSION", "decode", "encode", "encode_whole"]
 
 VERSION = 1
 
@@ -30,6 +30,21 @@ MAX_PARTS = 64
 MAX_BUNDLE_BYTES = 2**20
 # Of a head: what is not its records.
 _FRAMING_BYTES = 8
+# 30 ns, where calling the enum took 300.
+_KINDS = {int(kind): kind for kind in Kind}
+
+
+def encode_whole(kind: Kind, records: list[Record], size: int) -> bytes | None:
+    """Returns the head of the one message that carries all `records`, or None if it takes parts or several messages."""
+    if len(records) > MAX_RECORDS or size > MAX_BUNDLE_BYTES // 2:
+        return None
+    at = PAYLOAD_AT.get(kind)
+    if at is not None:
+        for record in records:
+            if type(record[at]) is list:
+                return None
+    head: bytes = msgpack.packb((VERSION, kind, records))
+    return head if len(head) <= MAX_HEAD_BYTES else None
 
 
 def encode(kind: Kind, records: list[Record], size: int) -> Iterator[tuple[int, list[Buffer]]]:
@@ -41,7 +56,7 @@ def encode(kind: Kind, records: list[Record], size: int) -> Iterator[tuple[int, 
         size: what the payloads come to in bytes; exact enough when it errs upwards.
     """
     at = PAYLOAD_AT.get(kind, -1)
-    # The common case: no parts. The head is measured after packing, being hardly ever too big.
+    # The head is measured after packing, being hardly ever too big.
     if at >= 0 and (size > MAX_BUNDLE_BYTES // 2 or any(type(record[at]) is list for record in records)):
         yield from _split(kind, records, at)
         return
@@ -114,10 +129,9 @@ def decode(head: bytes, parts: list[Buffer]) -> tuple[Kind, list[Record]]:
         raise ProtocolError(f"records that are no list of at most {MAX_RECORDS}")
     if not records and kind != Kind.HEARTBEAT:
         raise ProtocolError(f"a {Kind(kind).name} with no records, expected 1 to {MAX_RECORDS}")
-    check(records)
-    if parts or kind in PAYLOAD_AT:
-        _attach(records, parts, PAYLOAD_AT.get(Kind(kind), -1))
-    return Kind(kind), records
+    if check(records) or parts:
+        _attach(records, parts, PAYLOAD_AT.get(_KINDS[kind], -1))
+    return _KINDS[kind], records
 
 
 def _attach(records: list[Record], parts: list[Buffer], at: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -14,9 +15,32 @@ from zmqinfer.errors import Status
 from zmqinfer.machine.block import singles
 from zmqinfer.machine.client import GRACE_S
 from zmqinfer.machine.link import LinkState
-from zmqinfer.records import CALLS, KEY, MAX_CALLS, MODEL, OUTPUT, PAYLOAD, REQUEST_ID, ROWS, STATUS, TAG, Kind, Record
+from zmqinfer.records import (
+    CALLS,
+    IDEMPOTENT,
+    KEY,
+    MAX_CALLS,
+    MODEL,
+    OUTPUT,
+    PAYLOAD,
+    REQUEST_ID,
+    ROWS,
+    STATUS,
+    TAG,
+    Kind,
+    Record,
+)
 
 MAX_ROWS = {"m": 32, "n": 3}
+# Calls by model, rows and whether their payload travels in parts: those of a kind are alike, some share nothing.
+KINDS = (
+    ("m", None, False),
+    ("m", None, False),
+    ("n", None, False),
+    ("m", 1, False),
+    ("m", 2, False),
+    ("m", None, True),
+)
 
 
 @dataclass(frozen=True)
@@ -25,9 +49,9 @@ class Call:
 
     owner: int
     model: str
-    key: bytes | None
     rows: int | None
     body: bytes
+    how: dict[str, Any]
     deadline: float
 
 
@@ -58,55 +82,45 @@ class ClientStory(RuleBasedStateMachine):
     # Callers
 
     @rule(
-        count=st.sampled_from((1, 1, 2, 5, 40)),
-        models=st.sampled_from(("m", "n", "mn", "mmn")),
+        kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=4),
+        times=st.sampled_from((1, 1, 2, 3, 12)),
         key=st.sampled_from((None, None, b"k")),
-        rows=st.sampled_from((None, None, None, None, None, 1, 2)),
-        in_parts=st.sampled_from((False, False, False, False, True)),
         deadline_s=st.sampled_from((9.0, 9.0, 9.0, 3.0, 0.7, 0.05, 0.0)),
         idempotent=st.sampled_from((None, None, None, False)),
+        withdrawn=st.sampled_from((0, 0, 0, 1, 3, 48)),
     )
-    def asks(
-        self,
-        count: int,
-        models: str,
-        key: bytes | None,
-        rows: int | None,
-        in_parts: bool,
-        deadline_s: float,
-        idempotent: bool | None,
-    ) -> None:
-        for model in (models * count)[:count]:
+    def asks(self, kinds: list[tuple[str, int | None, bool]], times: int, withdrawn: int, **how: Any) -> None:
+        for model, rows, in_parts in kinds * times:
             self.count += 1
             body = b"%08d" % self.count
-            tag = self.play.calls(
-                self.count,
-                deadline_s,
-                model=model,
-                body=[body] if in_parts else body,
-                rows=rows,
-                key=key,
-                idempotent=idempotent,
-            )
+            payload = [body] if in_parts else body
+            tag = self.play.calls(self.count, model=model, rows=rows, body=payload, **how)
             assert tag not in self.calls, "a tag that was in use"
-            self.calls[tag] = Call(self.count, model, key, rows, body, self.play.now + deadline_s)
+            self.calls[tag] = Call(self.count, model, rows, body, how, self.play.now + how["deadline_s"])
             self.pending[self.count] = tag
             self.fresh.add(tag)
+        made = len(kinds) * times
+        start = self.count - made + max(0, made - withdrawn) // 2 + 1
+        self._cancel([owner for owner in range(start, start + withdrawn) if owner in self.pending])
 
     @precondition(lambda self: self.pending)
-    @rule(which=st.integers(0), count=st.sampled_from((1, 1, 3)), is_turn_over=st.booleans())
+    @rule(which=st.integers(0), count=st.sampled_from((1, 1, 3, 8)), is_turn_over=st.booleans())
     def cancels(self, which: int, count: int, is_turn_over: bool) -> None:
         owners = list(self.pending)
         start = which % len(owners)
-        tags = [self.pending.pop(owner) for owner in owners[start : start + count]]
-        for tag in tags:
-            assert self.play.cancels(tag)
-            assert not self.play.cancels(tag)
-        self.never.update(tag for tag in tags if tag in self.fresh)
+        tags = self._cancel(owners[start : start + count])
         if is_turn_over:
             words = self.turn()
             told = [record for kind, record in words if kind is Kind.CANCEL]
             assert all([tag, 1] in told for tag in tags if tag in self.asked_at and tag not in self.never)
+
+    def _cancel(self, owners: list[int]) -> list[int]:
+        tags = [self.pending.pop(owner) for owner in owners]
+        for tag in tags:
+            assert self.play.cancels(tag)
+            assert not self.play.cancels(tag)
+        self.never.update(tag for tag in tags if tag in self.fresh)
+        return tags
 
     # Gateways
 
@@ -193,6 +207,7 @@ class ClientStory(RuleBasedStateMachine):
                 assert not {record[TAG]} & (self.never | set(self.pending.values()))
             if kind is Kind.REQUEST:
                 assert record[CALLS] <= MAX_ROWS[record[MODEL]]
+                assert record[CALLS] == 1 or all(self.calls[tag].rows is None for tag in tags_of(record))
                 for single in singles(record):
                     self._is_as_made(single)
                     self.asked_at[single[TAG]] = number
@@ -203,7 +218,8 @@ class ClientStory(RuleBasedStateMachine):
         call = self.calls[tag]
         assert tag not in self.never
         assert record[REQUEST_ID] == self.play.machine.request_id(tag)
-        assert (record[MODEL], record[KEY], record[ROWS]) == (call.model, call.key, call.rows or 1)
+        assert (record[MODEL], record[ROWS]) == (call.model, call.rows or 1)
+        assert (record[KEY], record[IDEMPOTENT]) == (call.how["key"], call.how["idempotent"])
         assert (payload if type(payload) is bytes else b"".join(payload)) == call.body
 
     def collect(self) -> list[Record]:

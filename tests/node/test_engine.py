@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmqinfer.errors import Status
+from zmqinfer.errors import ModelError, Status
 from zmqinfer.machine.task import Batch, Bound, Outcome, Task
 from zmqinfer.node.engine import Engine, EngineThread
 from zmqinfer.node.waker import Waker
@@ -328,6 +328,7 @@ ODD = {
     "memory": (MemoryError(), "MemoryError"),
     "recursion": (RecursionError("too deep"), "RecursionError: too deep"),
     "base": (BaseException("rare"), "BaseException: rare"),
+    "our own": (ModelError("mine"), "ModelError: mine"),
 }
 
 

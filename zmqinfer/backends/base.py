@@ -23,9 +23,13 @@ from typing import Protocol, TypeAlias
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import Array, Arrays
 
-__all__ = ["Backend", "ItemHook"]
+__all__ = ["Backend", "BadAnswer", "ItemHook"]
 
 ItemHook: TypeAlias = Callable[[Arrays], Mapping[str, Array]]
+
+
+class BadAnswer(Exception):
+    """A model ran and gave something else than it declared; running it again in halves would not mend that."""
 
 
 class Backend(Protocol):

@@ -25,8 +25,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from zmqinfer.backends.base import ItemHook
-from zmqinfer.errors import ConfigError, Executed, ModelError
+from zmqinfer.backends.base import BadAnswer, ItemHook
+from zmqinfer.errors import ConfigError
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import NAME, Array, Arrays
@@ -92,16 +92,15 @@ class PythonCallable:
         """Calls the target, which may raise what it likes.
 
         Raises:
-            ModelError: the answer is no dict.
+            BadAnswer: it is no dict.
         """
         assert self._infer is not None, "load() comes first"
         answers = self._infer(batch)
         if not isinstance(answers, Mapping):
             outputs = ", ".join(spec.name for spec in self._signature.outputs)
-            raise ModelError(
+            raise BadAnswer(
                 f"model {self._config.name!r} gave {_described(answers)}, expected a dict of arrays by name"
-                f" ({outputs}); correct {self._config.settings.target!r}",
-                executed=Executed.YES,
+                f" ({outputs}); correct {self._config.settings.target!r}"
             )
         return answers
 
@@ -139,14 +138,13 @@ class BareFunction:
         """Calls the function, which may raise what it likes.
 
         Raises:
-            ModelError: the answer is no array.
+            BadAnswer: it is no array.
         """
         answer = self.function(batch["x"])
         if not isinstance(answer, np.ndarray):
-            raise ModelError(
+            raise BadAnswer(
                 f"function {self.name!r} gave {_described(answer)}, expected a numpy.ndarray with a row"
-                f" for each of the {len(batch['x'])} it got",
-                executed=Executed.YES,
+                f" for each of the {len(batch['x'])} it got"
             )
         return {"y": answer}
 

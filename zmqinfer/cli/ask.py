@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from zmqinfer.cli import EXIT_NOBODY
+from zmqinfer.cli import EXIT_FAILED, EXIT_NOBODY
 from zmqinfer.cli.options import clients_option
 from zmqinfer.errors import ConfigError, Unavailable, ZmqInferError
 
@@ -42,6 +42,8 @@ def status(gateway: list[str], wait_workers: int, timeout_s: float, as_json: boo
             left_s = max(0.1, give_up_at - time.monotonic())
             answers = client.status(timeout_s=left_s)
             ready = min(sum(worker["state"] == "ready" for worker in one["workers"]) for one in answers)
+            if len(answers) < len(gateway) and wait_workers:
+                ready = 0
             if ready >= wait_workers:
                 break
             if time.monotonic() >= give_up_at:
@@ -52,9 +54,13 @@ def status(gateway: list[str], wait_workers: int, timeout_s: float, as_json: boo
             time.sleep(0.05)
     if as_json:
         click.echo(json.dumps({"schema": 1, "gateways": answers}, indent=2))
-        return
-    for one in answers:
-        _show(one)
+    else:
+        for one in answers:
+            _show(one)
+    if len(answers) < len(gateway):
+        missing = sorted(set(gateway) - {one["address"] for one in answers})
+        click.echo(f"zmqinfer: {len(answers)} of {len(gateway)} gateways answered; not: {', '.join(missing)}", err=True)
+        raise click.exceptions.Exit(EXIT_FAILED)
 
 
 def _show(one: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from zmqinfer.records import BUDGET_US, MAX_BUDGET_US, PAYLOAD_AT, Kind, Record
 from zmqinfer.tensor import Buffer, payload_bytes
-from zmqinfer.wire import encode
+from zmqinfer.wire import encode, encode_whole
 
 __all__ = ["Outbox"]
 
@@ -120,31 +120,45 @@ class Outbox:
         if self.address is None:
             self._is_listed = False
             return
-        for kind in _ORDER:
+        kinds = list(self._records)
+        if len(kinds) > 1:
+            kinds.sort(key=_ORDER.index)
+        for kind in kinds:
             records = self._records.get(kind)
-            if records is None:
+            if records is None:  # emptied meanwhile: an attempt to send showed that the peer is gone
                 continue
             if kind is Kind.REQUEST:
                 for record, deadline in zip(records, self._deadlines, strict=True):
                     left_us = int((deadline - now) * 1e6)
                     record[BUDGET_US] = 0 if left_us < 0 else min(left_us, MAX_BUDGET_US)
-            sent = 0
-            try:
-                for count, frames in encode(kind, records, self.size):
-                    yield frames
-                    sent += count
-            finally:
-                # The outbox may have been emptied meanwhile: the attempt showed that the peer is gone.
-                if self._records.get(kind) is not records:
-                    pass
-                elif sent == len(records):
-                    del self._records[kind]
-                    if kind is Kind.REQUEST:
-                        self._deadlines.clear()
-                elif sent:
-                    del records[:sent]
-                    if kind is Kind.REQUEST:
-                        del self._deadlines[:sent]
-                if sent:
-                    self._weigh()
+            head = encode_whole(kind, records, self.size)
+            if head is None:
+                yield from self._one_after_another(kind, records)
+            else:
+                yield [head]
+                self._sent(kind, records, len(records))
         self._is_listed = False
+
+    def _one_after_another(self, kind: Kind, records: list[Record]) -> Iterator[list[Buffer]]:
+        sent = 0
+        try:
+            for count, frames in encode(kind, records, self.size):
+                yield frames
+                sent += count
+        finally:
+            self._sent(kind, records, sent)
+
+    def _sent(self, kind: Kind, records: list[Record], count: int) -> None:
+        # The outbox may have been emptied meanwhile: the attempt showed that the peer is gone.
+        if self._records.get(kind) is not records:
+            return
+        if count == len(records):
+            del self._records[kind]
+        else:
+            del records[:count]
+        if kind is Kind.REQUEST:
+            del self._deadlines[:count]
+        if self._records:
+            self._weigh()
+        else:
+            self.size = 0

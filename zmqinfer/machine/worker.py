@@ -341,12 +341,16 @@ class WorkerMachine:
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` or `take_batches` is worth calling."""
-        instants = [link.wake_at() for link in self.links]
-        idle = [model.batcher.wake_at() for model in self._models if not model.running]
-        instants += [due for due in idle if due is not None]
-        if self.is_draining:
-            instants.append(self._drain_by)
-        earliest = min(instants)
+        earliest = self._drain_by
+        for link in self.links:
+            due = link.wake_at()
+            if due < earliest:
+                earliest = due
+        for model in self._models:
+            if model.batcher.rows and not model.running:
+                idle = model.batcher.wake_at()
+                if idle is not None and idle < earliest:
+                    earliest = idle
         return None if earliest == float("inf") else earliest
 
     def check(self) -> None:

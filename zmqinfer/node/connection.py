@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
 
 from zmqinfer import __version__
 from zmqinfer.config import ClientSettings
-from zmqinfer.errors import InvalidArgument, UsageError, ZmqInferError
+from zmqinfer.errors import InvalidArgument, Unavailable, UsageError, ZmqInferError
 from zmqinfer.machine.call import CallOptions
 from zmqinfer.machine.client import ClientMachine
 from zmqinfer.machine.codec import Input, Output
@@ -22,7 +23,7 @@ from zmqinfer.node.dialler import Dialler
 from zmqinfer.records import MAX_ID_BYTES, PRIORITIES, STATUS, TAG, Record
 from zmqinfer.tensor import Array, Arrays
 
-__all__ = ["DEFAULTS", "Connection", "Owner"]
+__all__ = ["DEFAULTS", "Connection", "Owner", "read_answer", "those_who_answered"]
 
 MAX_DEADLINE_S = 300.0
 # A socket that is full, or not connected yet, does not say when it will take something: it is tried so often.
@@ -220,6 +221,23 @@ class Connection:
             return np.concatenate(arrays)
         dicts: list[Arrays] = [piece for piece in pieces if isinstance(piece, dict)]
         return {name: np.concatenate([piece[name] for piece in dicts]) for name in first}
+
+
+def those_who_answered(outcomes: Sequence[Record | BaseException]) -> list[Record]:
+    """Returns the answers of the gateways to a question; raises the first error if there is none."""
+    answers = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
+    if not answers:
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+    return answers
+
+
+def read_answer(reply: Record) -> Any:
+    """Returns what a STATS record tells; raises `Unavailable` if the gateway does not know the question."""
+    if reply[2] is None:
+        raise Unavailable(f"the gateway does not know the question {reply[1]!r}; run the same release at both ends")
+    return json.loads(reply[2])
 
 
 _OPEN: weakref.WeakSet[Connection] = weakref.WeakSet()

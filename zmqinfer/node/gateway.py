@@ -34,8 +34,11 @@ _MAX_DRAIN = 64
 _MAX_RECORDS = 256
 # A full socket tells nobody when it is no longer full, so what it did not take is tried again so soon.
 _RETRY_S = 0.005
-# As an int: the bit operations of pyzmq's enums cost 0.5 us each.
+# As ints: the bit operations of pyzmq's enums cost 0.5 us each.
 _READABLE = int(zmq.POLLIN)
+_EVENTS = int(zmq.EVENTS)
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _MONITORED = zmq.EVENT_DISCONNECTED
 
 
@@ -77,6 +80,7 @@ class GatewayNode:
         self.workers_address = _endpoint(self._workers.socket)
         self._report = Report("gateway")
         self._waker = Waker()
+        self._woken = self._waker.fileno()
         self._stopping = threading.Event()
         self.machine = GatewayMachine(
             settings,
@@ -104,28 +108,27 @@ class GatewayNode:
         for face in (self._workers, self._clients):
             poller.register(face.socket, zmq.POLLIN)
             poller.register(face.monitor, zmq.POLLIN)
-        poller.register(self._waker.fileno(), zmq.POLLIN)
+        poller.register(self._woken, zmq.POLLIN)
         machine, clock = self.machine, time.monotonic
         self._report.info("gateway listens", clients=self.clients_address, workers=self.workers_address)
+        due = machine.wake_at()
         ended_at = clock()
-        is_stuck = False
         try:
             while not self._stopping.is_set():
-                now = clock()
-                due = machine.wake_at()
-                wait_ms = poll_ms(due, now)
-                if is_stuck:
-                    wait_ms = min(wait_ms, int(_RETRY_S * 1e3))
+                wait_ms = poll_ms(due, ended_at)
                 ready = dict(poller.poll(wait_ms))
                 now = clock()
                 # What the poll should have taken, it did wait for; beyond that we were not there.
                 gap = max(0.0, now - ended_at - wait_ms / 1e3)
-                is_stuck = self._turn(ready, now, gap)
+                is_stuck = self._turn(ready, now, gap, due)
+                due = machine.wake_at()
+                if is_stuck and (due is None or due > now + _RETRY_S):
+                    due = now + _RETRY_S
                 ended_at = clock()
         finally:
             self._close()
 
-    def _turn(self, ready: dict[object, int], now: float, gap: float) -> bool:
+    def _turn(self, ready: dict[object, int], now: float, gap: float, due: float | None) -> bool:
         machine = self.machine
         if self._workers.socket in ready:
             self._drain_workers(now)
@@ -136,33 +139,37 @@ class GatewayNode:
         if self._clients.monitor in ready:
             for peer in self._closed(self._clients):
                 machine.clients.probe(peer)
-        if self._waker.fileno() in ready:
+        if self._woken in ready:
             self._waker.clear()
-        due = machine.wake_at()
         if due is not None and due <= now:
             machine.on_timer(now)
         is_stuck = self._flush(now)
-        self._cut_offenders()
-        for event, values in machine.workers.events:
-            self._report.info(event, **values)
-        machine.workers.events.clear()
+        if machine.clients.door.cut or machine.workers.door.cut:
+            self._cut_offenders()
+        if machine.workers.events:
+            for event, values in machine.workers.events:
+                self._report.info(event, **values)
+            machine.workers.events.clear()
         return is_stuck
 
     def _receive(self, face: _Face) -> tuple[bytes, bytes, list[Buffer]] | None:
         socket = face.socket
+        # 1.1 us, where the exception of a `recv` that finds nothing takes 3.2.
+        if not int(socket.get(_EVENTS)) & _READABLE:
+            return None
         try:
-            peer = socket.recv(zmq.NOBLOCK)
+            peer = socket.recv(_NOBLOCK)
         except zmq.Again:
             return None
         if peer in face.connections:
-            head = socket.recv(zmq.NOBLOCK)
+            head = socket.recv(_NOBLOCK)
         else:
-            frame = socket.recv(zmq.NOBLOCK, copy=False)
+            frame = socket.recv(_NOBLOCK, copy=False)
             face.note(peer, frame)
             head = bytes(frame.buffer)
         parts: list[Buffer] = []
         while socket.get(sockets.RECV_MORE):
-            parts.append(socket.recv(zmq.NOBLOCK, copy=False))  # type: ignore[arg-type]
+            parts.append(socket.recv(_NOBLOCK, copy=False))  # type: ignore[arg-type]
         return peer, head, parts
 
     def _drain_workers(self, now: float) -> None:
@@ -225,9 +232,10 @@ class GatewayNode:
         while workers.door.dirty or clients.door.dirty:
             for face, roster in ((self._workers, workers), (self._clients, clients)):
                 dirty = roster.door.dirty
-                batch = dirty.copy()
-                dirty.clear()
-                stuck += [(outbox, dirty) for outbox in batch if not self._empty(face.socket, outbox, roster, now)]
+                if dirty:
+                    batch = dirty.copy()
+                    dirty.clear()
+                    stuck += [(outbox, dirty) for outbox in batch if not self._empty(face.socket, outbox, roster, now)]
         for outbox, dirty in stuck:
             dirty.append(outbox)
         return bool(stuck)
@@ -238,7 +246,7 @@ class GatewayNode:
         assert address is None or isinstance(address, bytes)
         for frames in outbox.messages(now):
             try:
-                socket.send(address or b"", zmq.NOBLOCK | zmq.SNDMORE)
+                socket.send(address or b"", _MORE)
             except zmq.Again:
                 return False
             except zmq.ZMQError as error:

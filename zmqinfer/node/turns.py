@@ -55,6 +55,10 @@ class Waiter:
             raise self._error
         return self._result
 
+    def outcome(self) -> Any:
+        """Returns the output or the error of a call that is done."""
+        return self._result if self._error is None else self._error
+
     def close(self) -> threading.Lock:
         """Returns a gate to wait at until `open`."""
         # A bare lock, not an Event: 0.2 us against 2.3.
@@ -99,6 +103,8 @@ class Turns:
         self._connection = connection
         self._machine = connection.machine
         self._waker = Waker()
+        self._woken = self._waker.fileno()
+        self._polls = self._poll(), self._poll()
         self._keeper = Waiter()
         self._leader: Waiter | None = self._keeper
         self._followers: dict[Waiter, None] = {}
@@ -179,8 +185,9 @@ class Turns:
             self.fulfil()
 
     def _lead(self, waiter: Waiter) -> None:
-        poll = self._poll()
-        woken = self._waker.fileno()
+        # Of callers one leads at a time; a keeper that was relieved may still wait at the poll of its own.
+        poll = self._polls[waiter is self._keeper]
+        woken = self._woken
         with self.lock:
             due = self._due
             self._wakes_at = float("inf") if due is None else due
@@ -205,7 +212,7 @@ class Turns:
         poll = select.poll()
         for descriptor in self._connection.dialler.descriptors():
             poll.register(descriptor, select.POLLIN)
-        poll.register(self._waker.fileno(), select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
         return poll
 
     def _pass_on(self) -> None:

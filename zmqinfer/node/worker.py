@@ -33,7 +33,7 @@ from zmqinfer.policy.batching import BatchLimits
 __all__ = ["WorkerNode"]
 
 # A socket that is not connected yet does not say when it will be: what waits to leave is tried so often.
-_RETRY_MS = 10
+_RETRY_S = 0.010
 
 
 class WorkerNode:
@@ -63,8 +63,10 @@ class WorkerNode:
         for socket in self._dialler.sockets:
             self._poller.register(socket, zmq.POLLIN)
         self._poller.register(self._waker.fileno(), zmq.POLLIN)
+        self._woken = self._waker.fileno()
         # READY waits to leave from the beginning.
         self._is_stuck = True
+        self._due: float | None = 0.0
         self._ended_at = time.monotonic()
         self._engines = [EngineThread(model.name, Engine(model.backend), self._waker) for model in models]
         self._models = list(models)
@@ -100,29 +102,31 @@ class WorkerNode:
     def _step(self) -> bool:
         """Waits for something to do and does a turn; False after the last one."""
         machine = self.machine
+        wait_ms = poll_ms(self._due, self._ended_at)
+        ready = self._poller.poll(wait_ms)
         now = time.monotonic()
-        wait_ms = poll_ms(machine.wake_at(), now)
-        if self._is_stuck:
-            wait_ms = min(wait_ms, _RETRY_MS)
-        self._poller.poll(wait_ms)
-        now = time.monotonic()
-        self._turn(now, max(0.0, now - self._ended_at - wait_ms / 1e3))
-        self._ended_at = time.monotonic()
+        self._turn(now, max(0.0, now - self._ended_at - wait_ms / 1e3), any(which == self._woken for which, _ in ready))
+        self._due = machine.wake_at()
+        self._ended_at = now = time.monotonic()
+        if self._is_stuck and (self._due is None or self._due > now + _RETRY_S):
+            self._due = now + _RETRY_S
         return not (machine.is_drained or machine.ended_by or self._stop_wanted.is_set())
 
-    def _turn(self, now: float, gap: float) -> None:
+    def _turn(self, now: float, gap: float, is_woken: bool) -> None:
         machine = self.machine
-        self._waker.clear()
+        if is_woken:
+            self._waker.clear()
         for engine in self._engines:
             while engine.done:
                 machine.on_batch_done(*engine.done.popleft())
         self._dialler.drain(lambda number, kind, records, at: machine.on_message(number, kind, records, at, gap), now)
         if self._drain_wanted.is_set():
             machine.drain(now)
-        due = machine.wake_at()
-        if machine.is_draining or (due is not None and due <= now):
+        if machine.is_draining or (self._due is not None and self._due <= now):
             machine.on_timer(now)
-        self._begin(machine.take_batches(now))
+        begun = machine.take_batches(now)
+        if begun:
+            self._begin(begun)
         self._is_stuck = self._dialler.flush(machine.dirty, time.monotonic())
         for event, values in machine.events:
             self._report.info(event, **values)

@@ -22,12 +22,15 @@ Entry = TypeVar("Entry", bound=Hashable)
 class TimingWheel(Generic[Entry]):
     """Entries by the slot in which they are due. An entry is in it once at most."""
 
-    __slots__ = ("_earliest", "_slots")
+    __slots__ = ("_earliest", "_slots", "_wake_at", "_wake_for")
 
     def __init__(self) -> None:
         self._slots: dict[int, dict[Entry, None]] = {}
         # No slot is earlier. It may be too early, after removals; then one wake-up finds nothing and mends it.
         self._earliest = _NEVER
+        # The instant at which the slot `_wake_for` is due; asked for in each turn.
+        self._wake_for = _NEVER
+        self._wake_at = math.inf
 
     def __len__(self) -> int:
         return sum(len(slot) for slot in self._slots.values())
@@ -65,11 +68,13 @@ class TimingWheel(Generic[Entry]):
         """Returns when `expire` is worth calling, or None when the wheel is empty."""
         if not self._slots:
             return None
-        at = self._earliest / SLOTS_PER_S
-        # 29 / 100 * 100 is less than 29: who slept until 0.29 would find nothing due, again and again.
-        while int(at * SLOTS_PER_S) < self._earliest:
-            at = math.nextafter(at, math.inf)
-        return at
+        if self._wake_for != self._earliest:
+            at = self._earliest / SLOTS_PER_S
+            # 29 / 100 * 100 is less than 29: who slept until 0.29 would find nothing due, again and again.
+            while int(at * SLOTS_PER_S) < self._earliest:
+                at = math.nextafter(at, math.inf)
+            self._wake_for, self._wake_at = self._earliest, at
+        return self._wake_at
 
     def check(self) -> None:
         """Asserts that no slot is empty and that none is earlier than the next wake-up."""
