@@ -20,7 +20,7 @@ from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, UsageError, ZmqInferError
 from zmqinfer.machine.call import CallOptions
 from zmqinfer.machine.codec import Input, Output
-from zmqinfer.node.connection import DEFAULTS, Connection, read_answer, those_who_answered
+from zmqinfer.node.connection import DEFAULTS, PUSH_BLOCKS, Connection, read_answer, those_who_answered
 from zmqinfer.records import Kind, Record
 
 __all__ = ["AsyncClient"]
@@ -119,10 +119,13 @@ class AsyncClient:
         connection.check_open()
         body = machine.codec.encode(model, version, x, None)
         future: asyncio.Future[Output] = loop.create_future()
-        tag = machine.submit(future, model, body, None, options, time.monotonic())
+        now = time.monotonic()
+        tag = machine.submit(future, model, body, None, options, now)
         if not self._is_scheduled:
             self._is_scheduled = True
             loop.call_soon(self._turn)
+        if machine.full_blocks >= PUSH_BLOCKS:
+            connection.push(now)
         try:
             return await future
         except asyncio.CancelledError:

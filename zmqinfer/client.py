@@ -18,7 +18,7 @@ from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, Status, ZmqInferError
 from zmqinfer.machine.call import CallOptions
 from zmqinfer.machine.codec import Input, Output
-from zmqinfer.node.connection import DEFAULTS, Connection, read_answer, those_who_answered
+from zmqinfer.node.connection import DEFAULTS, PUSH_BLOCKS, Connection, read_answer, those_who_answered
 from zmqinfer.node.turns import Turns, Waiter
 from zmqinfer.records import Kind, Record
 from zmqinfer.tensor import NAME
@@ -235,6 +235,8 @@ class Client:
                     waiter.set_exception(error)
                 window.append(waiter)
                 tags.append(tag)
+                if self._machine.full_blocks >= PUSH_BLOCKS:
+                    self._connection.push(now)
             self._turns.send(now)
         self._turns.fulfil()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import settings
@@ -41,6 +42,8 @@ KINDS = (
     ("m", 2, False),
     ("m", None, True),
 )
+
+Words: TypeAlias = list[tuple[Kind, Record]]
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ class ClientStory(RuleBasedStateMachine):
         start = which % len(owners)
         tags = self._cancel(owners[start : start + count])
         if is_turn_over:
-            words = self.turn()
+            words = itertools.chain(*self.turn())
             told = [record for kind, record in words if kind is Kind.CANCEL]
             assert all([tag, 1] in told for tag in tags if tag in self.asked_at and tag not in self.never)
 
@@ -138,6 +141,16 @@ class ClientStory(RuleBasedStateMachine):
         tags = [candidates[which % len(candidates)]]
         while len(tags) < most and (following := tags[-1] + 1) % MAX_CALLS and following in self.asked_at:
             tags.append(following)
+        self._answer(tags, status)
+
+    @rule()
+    def answers_all(self) -> None:
+        for tag in sorted(self.asked_at):
+            if tag in self.pending.values():
+                self._answer([tag], Status.OK)
+
+    def _answer(self, tags: list[int], status: Status) -> None:
+        awaited = set(self.pending.values())
         output = b"".join(self.calls[tag].body for tag in tags)
         self.unmatched += sum(tag not in awaited for tag in tags)
 
@@ -169,8 +182,7 @@ class ClientStory(RuleBasedStateMachine):
         self.fresh.clear()
         if is_turn_over:
             there = {tag for tag in self.pending.values() if self.asked_at.get(tag) == number}
-            self.play.flushed()
-            words = self.look(number)
+            words = self.turn()[number]
             again = [tag for kind, record in words if kind is Kind.REQUEST for tag in tags_of(record)]
             assert words[0][0] is Kind.HELLO
             assert len(set(again)) == len(again)
@@ -190,15 +202,15 @@ class ClientStory(RuleBasedStateMachine):
     def turn_ends(self) -> None:
         self.turn()
 
-    def turn(self) -> list[tuple[Kind, Record]]:
+    def turn(self) -> list[Words]:
+        """Ends the turn, and returns for each gateway what came to it."""
         self.play.flushed()
-        words = [word for number in range(2) for word in self.look(number)]
         self.fresh.clear()
-        return words
+        return [self.look(number) for number in range(2)]
 
     # What must hold
 
-    def look(self, number: int) -> list[tuple[Kind, Record]]:
+    def look(self, number: int) -> Words:
         """Reads what came to a gateway: each call as it was made, and none that was taken back in its turn."""
         words = [(kind, record) for kind, records in self.play.heard(number) for record in records]
         for kind, record in words:

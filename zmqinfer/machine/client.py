@@ -38,6 +38,7 @@ class ClientMachine:
         answered: owners of questions and the records that answer them. The shell clears it.
         pending: how many calls and questions have not ended.
         unmatched: replies to calls that had ended already.
+        full_blocks: blocks that wait to leave and take no more calls.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ClientMachine:
         self.codec = Codec()
         self.pending = 0
         self.unmatched = 0
+        self.full_blocks = 0
         self._settings = settings
         self._id_prefix = id_prefix
         self._tag = 0
@@ -113,6 +115,7 @@ class ClientMachine:
         self.pending += 1
         if place and place + 1 == block.most:
             del self._filling[alike]
+            self.full_blocks += 1
         return block.tag + place
 
     def _begin(
@@ -150,6 +153,7 @@ class ClientMachine:
             self._send(block)
         self._unsent.clear()
         self._filling.clear()
+        self.full_blocks = 0
 
     def _send(self, block: Block) -> None:
         block.is_sent = True

@@ -23,11 +23,13 @@ from zmqinfer.node.dialler import Dialler
 from zmqinfer.records import MAX_ID_BYTES, PRIORITIES, STATUS, TAG, Record
 from zmqinfer.tensor import Array, Arrays
 
-__all__ = ["DEFAULTS", "Connection", "Owner", "read_answer", "those_who_answered"]
+__all__ = ["DEFAULTS", "PUSH_BLOCKS", "Connection", "Owner", "read_answer", "those_who_answered"]
 
 MAX_DEADLINE_S = 300.0
 # A socket that is full, or not connected yet, does not say when it will take something: it is tried so often.
 _RETRY_S = 0.010
+# So many full blocks leave before the turn ends, so that gateway and workers have something to do meanwhile.
+PUSH_BLOCKS = 2
 
 # The keyword defaults of both clients.
 DEFAULTS = ClientSettings()
@@ -124,6 +126,13 @@ class Connection:
         if idempotent is not None and type(idempotent) is not bool:
             raise InvalidArgument(f"idempotent is {idempotent!r}, expected None, True or False")
         return CallOptions(deadline_s, version, _key_bytes(key), priority, idempotent)
+
+    def push(self, now: float) -> None:
+        """Sends what waits to leave, in the middle of many calls; a turn must follow."""
+        machine = self.machine
+        machine.seal()
+        if machine.dirty:
+            self.dialler.flush(machine.dirty, now)
 
     def turn(self, now: float) -> float | None:
         """Sends what waits to leave, takes what has come, and ends the waits for what completed.
