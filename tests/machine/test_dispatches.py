@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.machine.playbook import Playbook, card, reply, request
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import EXECUTED, Executed, Status
-from zmqinfer.machine.block import block_of, singles
+from zmqinfer.machine.block import block_of
 from zmqinfer.machine.dispatches import Dispatches
 from zmqinfer.records import CALLS, MAX_CALLS, OUTPUT, PAYLOAD, RAN, REQUEST_ID, ROWS, STATUS, TAG, Kind, Record
 
@@ -37,6 +37,19 @@ def echo(asked: Record, first: int = 0, calls: int = 0, worker: str = "w1", **ho
     if answer[STATUS] == Status.OK:
         answer[OUTPUT] = asked[PAYLOAD][first * 4 : (first + calls) * 4]
     return answer
+
+
+def inputs(*records: Record) -> list[tuple[bytes, bytes]]:
+    """The id and the input of each call that requests ask for."""
+    found: list[tuple[bytes, bytes]] = []
+    for record in records:
+        prefix, number = record[REQUEST_ID][:-1], record[REQUEST_ID][-1]
+        found += [(prefix + bytes([number + n]), record[PAYLOAD][n * 4 :][:4]) for n in range(record[CALLS])]
+    return found
+
+
+def own_inputs(*tags: int) -> list[tuple[bytes, bytes]]:
+    return [(b"id" + tag.to_bytes(8, "big"), body(tag)) for tag in tags]
 
 
 def stretches(records: list[Record]) -> list[tuple[int, int]]:
@@ -258,12 +271,8 @@ def test_blocks_of_a_lost_worker_move_whole() -> None:
     moved = play.said("w2", Kind.REQUEST)
 
     assert [record[CALLS] for record in moved] == [5, 4]
-    before = [*singles(one), *list(singles(two))[2:]]
-    after = [call for record in moved for call in singles(record)]
-    assert [(call[REQUEST_ID], call[PAYLOAD]) for call in after] == [
-        (call[REQUEST_ID], call[PAYLOAD]) for call in before
-    ]
-    assert not {call[TAG] for call in after} & {call[TAG] for call in before}
+    assert inputs(*moved) == own_inputs(*range(32, 37), *range(66, 70))
+    assert not {record[TAG] // MAX_CALLS for record in moved} & {one[TAG] // MAX_CALLS, two[TAG] // MAX_CALLS}
     assert play.requests()["moved"] == 9
     play.joins("w1", peer="again").hears("again", Kind.REPLY, echo(one, status=Status.MODEL_ERROR))
     play.hears("w2", Kind.REPLY, *[echo(record, worker="w2") for record in moved])
@@ -310,7 +319,7 @@ def test_parts_of_a_block_that_moved_remember_the_loss() -> None:
 def test_block_is_spread_over_idle_workers() -> None:
     """Each takes its bounded share, the home of the block first; the calls keep their ids."""
     play = Playbook().with_workers("w1", "w2", "w3").with_clients("alice")
-    said = block(32, 12)
+    said = block(45, 12)
     order = play.successors(block_of(said[REQUEST_ID]))
 
     play.hears("alice", Kind.REQUEST, said)
@@ -318,20 +327,19 @@ def test_block_is_spread_over_idle_workers() -> None:
     asked = [play.says(worker, Kind.REQUEST) for worker in order]
     assert [record[CALLS] for record in asked] == [5, 5, 2]
     assert [record[TAG] % MAX_CALLS for record in asked] == [0, 0, 0]
-    ids = [call[REQUEST_ID] for record in asked for call in singles(record)]
-    assert ids == [call[REQUEST_ID] for call in singles(block(32, 12))]
+    assert inputs(*asked) == own_inputs(*range(45, 57))
     for worker, record in reversed(list(zip(order, asked, strict=True))):
         play.hears(worker, Kind.REPLY, echo(record, worker=worker))
     answers = play.said("alice", Kind.REPLY)
-    assert stretches(answers) == [(42, 2), (37, 5), (32, 5)]
-    assert outcomes(answers) == own_answers(*range(32, 44))
+    assert stretches(answers) == [(55, 2), (50, 5), (45, 5)]
+    assert outcomes(answers) == own_answers(*range(45, 57))
 
 
 @pytest.mark.parametrize("name", ["w1", "w2", None])
 def test_block_goes_home_whole_when_that_is_within_the_bound(name: str | None) -> None:
     """To the home of its key, or of its ids if it has none."""
     play = Playbook().with_workers("w1", "w2").with_clients("alice")
-    said = block(32, 2, key=play.key_of(name) if name else None)
+    said = block(39, 2, key=play.key_of(name) if name else None)
     home = name or play.home(block_of(said[REQUEST_ID]))
 
     play.hears("alice", Kind.REQUEST, said)
@@ -356,9 +364,7 @@ def test_block_that_waits_for_credit_gets_as_much_as_fits() -> None:
     assert (third[CALLS], play.status()["queued"]["requests"]) == (3, 0)
     play.hears("w1", Kind.REPLY, echo(third))
     assert outcomes(play.said("alice", Kind.REPLY)) == own_answers(*range(32, 40))
-    assert [call[REQUEST_ID] for record in (first, second, third) for call in singles(record)] == [
-        call[REQUEST_ID] for call in singles(block(32, 8))
-    ]
+    assert inputs(first, second, third) == own_inputs(*range(32, 40))
 
 
 def test_parts_of_a_waiting_block_can_be_taken_back() -> None:

@@ -461,9 +461,13 @@ class Engine(RuleBasedStateMachine):
         rows = sum(job.rows for job in batch)
         whole = [job for job in batch if job in there[layout]]
         assert rows <= self.limits.max_rows or [job.calls for job in batch] == [1]
-        # A part is cut off for its rows alone, so it may have more bytes than there was room for.
-        assert len(whole) == 1 or sum(job.size for job in whole) <= self.limits.max_bytes
-        assert whole == batch or (whole == batch[:-1] and rows == self.limits.max_rows), "cut without need"
+        size = sum(job.size for job in batch)
+        assert size <= self.limits.max_bytes or len(batch) == batch[0].calls == 1
+        if whole != batch:
+            assert whole == batch[:-1]
+            one_more = batch[-1].size // batch[-1].calls
+            is_full = rows == self.limits.max_rows or size + one_more > self.limits.max_bytes
+            assert is_full, "cut without need"
 
     @precondition(lambda self: self.waiting)
     @rule()

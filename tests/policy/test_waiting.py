@@ -321,9 +321,7 @@ def take_one(room: WaitingRoom[Someone], worker: str = "w1") -> str:
     assert waiter is not None
     if waiter.calls > 1:
         head = waiter.cut(1)
-        room.divide(waiter, head)
-        room.remove(head)
-        room.end_turn(waiter)
+        room.take_part(waiter, head)
     else:
         room.take(waiter)
     room.check()
@@ -423,9 +421,9 @@ class Room(RuleBasedStateMachine):
         assert any((best.client, best.deadline) == (one.client, one.deadline) for one in allowed), (best, allowed)
         assert self.homes[best] == lane
         if best.calls > room:
-            head = self._divide(best, room)
-            self.room.remove(head)
-            self.room.end_turn(best)
+            head = best.cut(min(room, best.calls - 1))
+            self.room.take_part(best, head)
+            self.homes[head] = self.homes[best]
             best = head
         else:
             self.room.take(best)
@@ -496,7 +494,7 @@ def assert_fair(turns: list[str]) -> None:
             assert len(set(between)) == len(between)
 
 
-@pytest.mark.parametrize("counts", [(30, 1, 1), (1, 30, 30), (7, 7, 7)])
+@pytest.mark.parametrize("counts", [(30, 1, 1), (1, 30, 30), (7, 7, 7), (32, 32, 32)])
 def test_no_client_is_passed_over_twice_by_the_parts_of_anothers_block(counts: tuple[int, ...]) -> None:
     """A block of many calls is worth as many turns as it has to be cut."""
     room = room_of(*[block(str(client), calls, client) for client, calls in enumerate(counts)])

@@ -116,7 +116,8 @@ class GatewayMachine:
             ledger.refuse(client, record, Status.NOT_FOUND, self._not_found(route))
             self.routes.sweep(route)
             return
-        if route.waiting.count + calls > self.settings.max_queued:
+        # A block may exceed the limit by its own size: most of it may find a worker at once.
+        if route.waiting.count >= self.settings.max_queued:
             ledger.refuse(client, record, Status.OVERLOADED, _queue_full(route))
             return
         size = len(payload) if type(payload) is bytes else payload_bytes(payload)
@@ -185,9 +186,9 @@ class GatewayMachine:
                 if not rows:
                     break
                 if rows < flight.rows:
-                    head = self._divide(flight, rows)
-                    waiting.remove(head)
-                    waiting.end_turn(flight)
+                    head = flight.cut(rows)
+                    self.ledger.divide(flight, head)
+                    waiting.take_part(flight, head)
                     flight = head
                 else:
                     waiting.take(flight)

@@ -168,12 +168,14 @@ class Batcher(Generic[I]):
         while items and rows < limits.max_rows and size < limits.max_bytes:
             item = items[0]
             room = limits.max_rows - rows
-            if item.calls > 1 and item.rows > room:
-                item = item.cut(room)
-            elif batch and (item.rows > room or size + item.size > limits.max_bytes):
-                break
-            else:
+            if item.size > limits.max_bytes - size:
+                room = min(room, (limits.max_bytes - size) * item.rows // item.size)
+            if item.rows <= room or (item.calls == 1 and not batch):
                 items.popleft()
+            elif item.calls > 1 and (room > 0 or not batch):
+                item = item.cut(max(room, 1))
+            else:
+                break
             item.is_waiting = False
             rows += item.rows
             size += item.size

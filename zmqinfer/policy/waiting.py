@@ -83,18 +83,16 @@ class _Lane(Generic[W]):
             del self._levels[priority]
 
     def compact(self, home: str | None) -> None:
-        """Drops all that have left; called when they are the majority, so it costs O(1) each."""
+        """Drops all that have left; called when they are the majority, so it costs O(1) each. Turns stay."""
         self.stale = 0
-        kept = [
-            entry
-            for turns in self._levels.values()
-            for heap in turns.values()
-            for entry in heap
-            if entry[2].is_waiting and entry[2].home == home
-        ]
-        self._levels = {}
-        for _, _, waiter in sorted(kept, key=lambda entry: entry[1]):
-            self.put(waiter)
+        for priority, turns in list(self._levels.items()):
+            for turn, heap in list(turns.items()):
+                turns[turn] = [entry for entry in heap if entry[2].is_waiting and entry[2].home == home]
+                heapq.heapify(turns[turn])
+                if not turns[turn]:
+                    del turns[turn]
+            if not turns:
+                del self._levels[priority]
 
 
 class WaitingRoom(Generic[W]):
@@ -155,8 +153,12 @@ class WaitingRoom(Generic[W]):
         self.bytes -= waiter.size
         self._leave(waiter.home, waiter.calls)
 
-    def end_turn(self, waiter: W) -> None:
-        """Gives the next client its turn though the one that `best` just returned, of which a part left, waits on."""
+    def take_part(self, waiter: W, head: W) -> None:
+        """Removes `head`, which was cut off from the one that `best` just returned and that waits on."""
+        head.is_waiting = False
+        self._sizes[waiter.home] -= head.calls
+        self.count -= head.calls
+        self.bytes -= head.size
         self._lanes[waiter.home].end_turn()
 
     def divide(self, waiter: W, head: W) -> None:
