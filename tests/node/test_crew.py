@@ -17,7 +17,7 @@ def test_steps_follow_one_another_until_one_is_the_last() -> None:
         seen.append(threading.current_thread().name)
         return len(seen) < 1_000
 
-    Crew(step).run()
+    Crew(step, 0.05).run()
 
     assert len(seen) == 1_000
     assert len(set(seen)) == 1
@@ -32,7 +32,7 @@ def test_who_comes_back_soon_keeps_the_duty() -> None:
         kept.append(crew.come_back())
         return len(kept) < 1_000
 
-    crew = Crew(step)
+    crew = Crew(step, 0.05)
     crew.run()
 
     assert kept == [True] * 1_000
@@ -58,7 +58,7 @@ def test_who_stays_away_is_relieved_and_stands_by() -> None:
         done[len(steps) - 1].set()
         return len(steps) < 2
 
-    crew = Crew(step)
+    crew = Crew(step, 0.05)
     crew.run()
 
     assert len(set(away)) == 2
@@ -72,7 +72,7 @@ def test_an_error_is_raised_where_the_loop_was_started() -> None:
         raise ValueError("a defect")
 
     with pytest.raises(ValueError, match="a defect"):
-        Crew(step).run()
+        Crew(step, 0.05).run()
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_a_thread_that_never_comes_back_does_not_keep_the_loop_from_ending() -> 
             raise RelievedError
         return False
 
-    crew = Crew(step)
+    crew = Crew(step, 0.05)
     crew.run()
 
     assert is_away

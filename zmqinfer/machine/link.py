@@ -105,9 +105,13 @@ class Link:
             return False
         return True
 
-    def is_beat_due(self, now: float) -> bool:
-        """Whether it is time to say something; true once each heartbeat while the link is up."""
-        if self.state is not LinkState.UP or now < self._spoke_at + self._speak_s:
+    def is_beat_due(self, now: float, *, ahead: float = 0.0) -> bool:
+        """Whether it is time to say something; true once each heartbeat while the link is up.
+
+        Args:
+            ahead: the part of a heartbeat that it may be too early.
+        """
+        if self.state is not LinkState.UP or now < self._spoke_at + self._speak_s * (1 - ahead):
             return False
         self._spoke_at = now
         return True

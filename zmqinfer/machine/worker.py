@@ -125,6 +125,9 @@ class WorkerMachine:
             case Kind.CANCEL:
                 for tag, calls, *_ in records:
                     self._on_cancel(number, tag, calls)
+            case Kind.HEARTBEAT:
+                # Awake for this one anyway: so nodes at rest wake half as often.
+                self._beat_if_due(link, now, ahead=0.5)
             case Kind.WELCOME:
                 if link.state is LinkState.GREETING:
                     link.welcome(records[0], now)
@@ -297,11 +300,15 @@ class WorkerMachine:
                 if link.state is LinkState.UP:
                     self.events.append(("gateway silent", {"gateway": link.address}))
                 self._greet(link, now)
-            elif link.is_beat_due(now):
-                for number in range(len(self._models)):
-                    link.outbox.put(Kind.HEARTBEAT, self._beat(number, link, now))
+            else:
+                self._beat_if_due(link, now)
         if self.is_draining:
             self._go_on_draining(now)
+
+    def _beat_if_due(self, link: Link, now: float, *, ahead: float = 0.0) -> None:
+        if link.is_beat_due(now, ahead=ahead):
+            for number in range(len(self._models)):
+                link.outbox.put(Kind.HEARTBEAT, self._beat(number, link, now))
 
     def drain(self, now: float) -> None:
         """Begins to leave: no new requests, everything that is held gets its reply, then the end."""

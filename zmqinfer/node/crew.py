@@ -14,10 +14,8 @@ from collections.abc import Callable
 
 __all__ = ["Crew", "RelievedError"]
 
-# How long a thread may be away before it is relieved, and how often that is looked at: a tenth of the silence
-# after which a worker is lost.
+# How long a thread must be away before it may be relieved.
 _AWAY_S = 0.050
-_LOOK_S = 0.100
 
 
 class RelievedError(Exception):
@@ -25,11 +23,16 @@ class RelievedError(Exception):
 
 
 class Crew:
-    """Calls a step again and again, on one of two threads, until it says that it was the last."""
+    """Calls a step again and again, on one of two threads, until it says that it was the last.
 
-    def __init__(self, step: Callable[[], bool]) -> None:
-        """Takes the step, which returns False to end."""
+    Args:
+        step: returns False to end.
+        look_s: how often it is looked whether the one on duty is away, in seconds.
+    """
+
+    def __init__(self, step: Callable[[], bool], look_s: float) -> None:
         self._step = step
+        self._look_s = look_s
         self._duty = threading.Lock()
         self._is_begun = False
         # Who has the duty and is away, and since when; or None.
@@ -66,7 +69,7 @@ class Crew:
     def _serve(self) -> None:
         while not self._ended.is_set():
             if not self._takes_duty():
-                self._ended.wait(_LOOK_S)
+                self._ended.wait(self._look_s)
                 continue
             try:
                 while not self._ended.is_set():

@@ -58,7 +58,7 @@ class WorkerNode:
         self._waker = Waker()
         self._drain_wanted = threading.Event()
         self._stop_wanted = threading.Event()
-        self._crew = Crew(self._step)
+        self._crew = Crew(self._step, settings.heartbeat_ms / 1000)
         self._poller = zmq.Poller()
         for socket in self._dialler.sockets:
             self._poller.register(socket, zmq.POLLIN)
