@@ -4,10 +4,11 @@ Run from the repository's root, on a quiet machine:
 
     .venv/bin/python -m bench.against_floor
 
-Two comparisons, each in turns and as the median of the pairs' ratios:
+Three comparisons, each in turns and as the median of the pairs' ratios:
 
     throughput   200 tasks await `AsyncClient.infer` on echo with 64 float32, two workers; against
                  bench/floors/bundle_asyncio.py, the same with nothing checked
+    keys         the same with a routing key of its own for each call, so that none share a block
     latency      `Client.infer` one at a time; against bench/floors/message.py, raw pyzmq over the same hops
 """
 
@@ -33,7 +34,7 @@ VALUES = 64
 WARM_UP_S = 0.5
 
 
-async def _tasks(address: str, in_flight: int, seconds: float) -> dict[str, float]:
+async def _tasks(address: str, in_flight: int, seconds: float, *, has_keys: bool) -> dict[str, float]:
     x = np.arange(VALUES, dtype=np.float32)
     answered = 0
     async with AsyncClient(address) as client:
@@ -41,7 +42,7 @@ async def _tasks(address: str, in_flight: int, seconds: float) -> dict[str, floa
         async def caller(until: float) -> None:
             nonlocal answered
             while time.perf_counter() < until:
-                y = await client.infer("echo", x)
+                y = await client.infer("echo", x, key=answered.to_bytes(8) if has_keys else None)
                 answered += 1
             assert np.array_equal(y, x)
 
@@ -81,31 +82,37 @@ def _ours(role: str, address: str, in_flight: int, seconds: float) -> dict[str, 
 
 def compare(repeats: int, seconds: float) -> dict[str, object]:
     """Returns the ratios of `repeats` pairs, the product's figure over the floor's, and their medians."""
-    throughput, latency = [], []
+    throughput, keys, latency = [], [], []
     with ProcessCluster(WORKERS) as cluster:
         for _ in range(repeats):
             ours = _ours("tasks", cluster.clients_address, 200, seconds)
             floor = bundle_asyncio.run(200, seconds, workers=WORKERS)
             throughput.append((ours["requests_per_s"], floor["requests_per_s"]))
             print(f"throughput  {ours['requests_per_s']:>9,.0f}  floor {floor['requests_per_s']:>9,.0f}", flush=True)
+            ours = _ours("keys", cluster.clients_address, 200, seconds)
+            keys.append((ours["requests_per_s"], floor["requests_per_s"]))
+            print(f"with keys   {ours['requests_per_s']:>9,.0f}", flush=True)
             single = _ours("single", cluster.clients_address, 1, seconds)
             raw = message.run(1, seconds, workers=WORKERS)
             latency.append((single["p50_ms"], raw["p50_ms"]))
             print(f"p50 ms      {single['p50_ms']:>9.3f}  floor {raw['p50_ms']:>9.3f}", flush=True)
     return {
         "throughput_ratio": statistics.median(ours / floor for ours, floor in throughput),
+        "keys_ratio": statistics.median(ours / floor for ours, floor in keys),
         "latency_ratio": statistics.median(ours / floor for ours, floor in latency),
         "throughput": throughput,
+        "keys": keys,
         "latency_ms": latency,
     }
 
 
 def main() -> None:
     """Compares, or plays one of the two clients."""
-    if len(sys.argv) > 2 and sys.argv[1] in {"tasks", "single"}:
+    if len(sys.argv) > 2 and sys.argv[1] in {"tasks", "keys", "single"}:
         role, address, in_flight, seconds = sys.argv[1:5]
-        if role == "tasks":
-            print(json.dumps(asyncio.run(_tasks(address, int(in_flight), float(seconds)))))
+        if role != "single":
+            tasks = _tasks(address, int(in_flight), float(seconds), has_keys=role == "keys")
+            print(json.dumps(asyncio.run(tasks)))
         else:
             print(json.dumps(_one_at_a_time(address, float(seconds))))
         return
@@ -115,6 +122,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result = compare(arguments.repeats, arguments.seconds)
     print(f"throughput: median of the ratios {result['throughput_ratio']:.3f}")
+    print(f"with keys:  median of the ratios {result['keys_ratio']:.3f}")
     print(f"latency:    median of the ratios {result['latency_ratio']:.3f}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import os
 import threading
 import time
@@ -394,21 +395,26 @@ def test_closed_client_is_of_no_use(cluster: LocalCluster, call: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_forked_child_may_not_use_its_parents_client(client: Client) -> None:
     """Its sends would vanish: UsageError there, its end leaves the sockets alone, and the parent goes on."""
-    assert np.array_equal(client.infer("model", X), X * 2)
+    stream = client.infer_many("model", itertools.repeat(X, 2_000), in_flight=50)
+    assert np.array_equal(next(stream), X * 2)
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             client.infer("model", X)
         except UsageError:
-            client.close()
-            code = 0
+            try:
+                list(stream)
+            except UsageError:
+                client.close()
+                code = 0
         finally:
             os._exit(code)
 
     _, status = os.waitpid(pid, 0)
 
     assert os.waitstatus_to_exitcode(status) == 0
+    assert sum(1 for _ in stream) == 1_999
     assert np.array_equal(client.infer("model", X), X * 2)
 
 

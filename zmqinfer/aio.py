@@ -270,7 +270,7 @@ class AsyncClient:
     def _turn(self) -> None:
         """Sends, receives, and ends the waits of tasks."""
         self._is_scheduled = False
-        if not self._connection.is_open:  # closed since this turn was scheduled
+        if not self._connection.is_usable:  # closed since this turn was scheduled
             return
         loop = self._loop
         assert loop is not None

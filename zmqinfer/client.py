@@ -204,6 +204,7 @@ class Client:
                 if not window:
                     return
                 if not window[0].done():
+                    self._connection.check_open()
                     self._turns.wait(window[0])
                 tags.popleft()
                 try:
@@ -214,7 +215,7 @@ class Client:
                     result = error
                 yield result
         finally:
-            if tags and self._connection.is_open:
+            if tags:
                 self._cancel(tags)
 
     def _refill(
@@ -266,8 +267,11 @@ class Client:
 
     def _cancel(self, tags: Iterable[int], *, is_promise: bool = False) -> bool:
         """Takes calls back; False if all had ended already."""
+        # In a forked child the lock may be held by a thread that is not there.
+        if not self._connection.is_usable:
+            return False
         with self._turns.lock:
-            if not self._connection.is_open:
+            if not self._connection.is_usable:
                 return False
             is_cancelled = sum(map(self._machine.cancel, tags)) > 0
             if is_cancelled:

@@ -87,6 +87,11 @@ class Connection:
         if not self.is_open:
             raise UsageError("this client is closed; make a new one")
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether `check_open` would let a caller pass."""
+        return self.is_open and not self.is_forked
+
     def forbid(self) -> None:
         """Marks the copy in a forked child as unusable."""
         self.is_forked = True

@@ -194,10 +194,10 @@ class Turns:
         while not waiter.done():
             ready = poll.poll(None if due is None else max(0.0, (due - time.monotonic()) * 1e3 + 0.5))
             with self.lock:
-                # While this thread is awake nobody needs to wake it.
-                self._wakes_at = float("-inf")
                 if self._is_closed or self._leader is not waiter:
                     return
+                # While this thread is awake nobody needs to wake it.
+                self._wakes_at = float("-inf")
                 for descriptor, _ in ready:
                     if descriptor == woken:
                         self._waker.clear()
