@@ -328,6 +328,7 @@ ODD = {
     "memory": (MemoryError(), "MemoryError"),
     "recursion": (RecursionError("too deep"), "RecursionError: too deep"),
     "base": (BaseException("rare"), "BaseException: rare"),
+    "interrupt": (KeyboardInterrupt(), "KeyboardInterrupt"),
     "our own": (ModelError("mine"), "ModelError: mine"),
 }
 
@@ -348,16 +349,6 @@ def test_whatever_a_model_raises_is_a_model_error(case: str) -> None:
     assert second[0] is Status.MODEL_ERROR
     assert second[1].startswith(begin)
     assert len(second[1].encode()) <= 4_000
-
-
-def test_interrupt_from_the_keyboard_is_not_the_models() -> None:
-    """It is meant for the process."""
-
-    def infer(batch: Arrays) -> Any:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(Model(infer), vector(0))
 
 
 # Models that answer something else -------------------------------------------------------------------

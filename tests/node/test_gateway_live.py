@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket as socket_module
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,6 +163,20 @@ def test_other_version_is_told_both_versions(node: Running) -> None:
         assert "version 0 came" in detail
         assert f"speaks {VERSION}" in detail
         assert "same release" in detail
+
+
+@pytest.mark.parametrize("door", ["clients", "workers"])
+def test_peer_of_an_early_zmtp_is_a_stranger_like_others(door: str) -> None:
+    """Its messages have no properties, not even a descriptor; so has HTTP whose bytes look like its greeting."""
+    with running("tcp://127.0.0.1:0", "tcp://127.0.0.1:0") as node:
+        address = getattr(node.gateway, f"{door}_address")
+        host, port = address.removeprefix("tcp://").split(":")
+        with socket_module.create_connection((host, int(port))) as raw:
+            raw.sendall(b"\x01\x00\x02\x00X" + b"\x02\x00Y" * 5)
+            wait_until(lambda: node.gateway.machine.clients.door.offences + node.gateway.machine.workers.door.offences)
+
+        with Client(node.gateway.clients_address) as client:
+            assert np.array_equal(client.infer("double", X), X * 2)
 
 
 def test_stranger_without_a_session_is_not_executed(node: Running) -> None:

@@ -58,9 +58,7 @@ class Engine:
         except BadAnswer as error:
             detail = _fit_to_travel(str(error))
             return [(calls, Status.MODEL_ERROR, detail) for calls, _, _ in parts]
-        except KeyboardInterrupt:
-            raise  # meant for the process
-        except BaseException as error:  # noqa: BLE001 - a user's model may raise anything, SystemExit too
+        except BaseException as error:  # noqa: BLE001 - a model may raise anything; a real Ctrl-C reaches the main thread only
             if len(parts) == 1 and parts[0][0] == 1:
                 return [(1, Status.MODEL_ERROR, _told(error))]
         first, second = _halves(parts)

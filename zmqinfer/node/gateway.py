@@ -54,8 +54,11 @@ class _Face:
 
     def note(self, peer: bytes, frame: zmq.Frame) -> None:
         """Remembers where a new peer's messages come from."""
-        descriptor = int(frame.get(zmq.SRCFD))
-        self.connections[peer] = descriptor, str(frame.get("Peer-Address"))
+        try:
+            descriptor, address = int(frame.get(zmq.SRCFD)), str(frame.get("Peer-Address"))
+        except zmq.ZMQError:  # it speaks ZMTP 1.0, or HTTP that looks like it, and so has no properties
+            return
+        self.connections[peer] = descriptor, address
         self.peers[descriptor] = peer
 
 
