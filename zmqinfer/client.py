@@ -6,7 +6,9 @@ all threads is the affair of node/turns.py.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +21,7 @@ from zmqinfer.errors import InvalidArgument, Status, ZmqInferError
 from zmqinfer.machine.call import CallOptions
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node.connection import DEFAULTS, PUSH_BLOCKS, Connection, read_answer, those_who_answered
-from zmqinfer.node.turns import Turns, Waiter
+from zmqinfer.node.turns import Promise, Turns, Waiter
 from zmqinfer.records import Kind, Record
 from zmqinfer.tensor import NAME
 
@@ -44,9 +46,28 @@ class Client:
         deadline_s: float = DEFAULTS.deadline_s,
         heartbeat_ms: int = DEFAULTS.heartbeat_ms,
     ) -> None:
-        self._connection = Connection(endpoints, connect_timeout_s, deadline_s, heartbeat_ms)
-        self._machine = self._connection.machine
-        self._turns = Turns(self._connection)
+        if not isinstance(endpoints, str):
+            endpoints = tuple(endpoints)
+        self._connect = functools.partial(Connection, endpoints, connect_timeout_s, deadline_s, heartbeat_ms)
+        self._renewal = threading.Lock()
+        self._is_closed = False
+        self._begin(self._connect())
+
+    def _begin(self, connection: Connection) -> None:
+        self._connection = connection
+        self._machine = connection.machine
+        self._turns = Turns(connection)
+
+    def _ready(self) -> Turns:
+        """Returns the turns to call in; new ones if an interrupt broke them."""
+        if self._turns.is_broken and not self._is_closed:
+            with self._renewal:
+                if self._turns.is_broken:
+                    # Once more: the interrupt may have been followed by another one.
+                    self._turns.rouse()
+                    self._begin(self._connect())
+        self._connection.check_open()
+        return self._turns
 
     def __enter__(self) -> Self:
         return self
@@ -109,28 +130,43 @@ class Client:
         must not wait for them: it may run on the thread that takes their replies. See `infer` for the rest.
         """
         options = self._connection.options(deadline_s, key, priority, version, idempotent)
-        turns = self._turns
-        self._connection.check_open()
-        with turns.lock:
-            self._connection.check_open()
-            body = self._machine.codec.encode(model, version, x, None)
-            now = time.monotonic()
-            promise = turns.promise()
-            try:
-                tag = self._machine.submit(promise, model, body, None, options, now)
-            except ZmqInferError:
-                turns.drop_promise()
-                raise
-            turns.send(now)
-            turns.keep()
+        turns = self._ready()
+        promise, tag = turns.locked(lambda: self._promise(turns, model, x, options))
         turns.fulfil()
-        promise.future.add_done_callback(lambda future: self._on_done(future, tag))
+        promise.future.add_done_callback(lambda future: self._on_done(turns, promise, future, tag))
         return promise.future
 
-    def _on_done(self, future: Future[Output], tag: int) -> None:
+    @staticmethod
+    def _promise(turns: Turns, model: str, x: Input, options: CallOptions) -> tuple[Promise, int]:
+        turns.connection.check_open()
+        body = turns.machine.codec.encode(model, options.version, x, None)
+        now = time.monotonic()
+        promise = turns.promise()
+        try:
+            tag = turns.machine.submit(promise, model, body, None, options, now)
+        except ZmqInferError:
+            turns.drop_promise(promise)
+            raise
+        turns.send(now)
+        turns.keep()
+        return promise, tag
+
+    @staticmethod
+    def _on_done(turns: Turns, promise: Promise, future: Future[Output], tag: int) -> None:
+        if not future.cancelled() or not turns.connection.is_usable or turns.is_broken:
+            return
+
+        def cancel() -> bool:
+            is_cancelled = turns.connection.is_usable and turns.machine.cancel(tag)
+            if is_cancelled:
+                turns.drop_promise(promise)
+                turns.send(time.monotonic())
+            return is_cancelled
+
         # A call that could still be taken back gets no reply, so nobody else tells those who `wait` for the future.
-        if future.cancelled() and self._cancel([tag], is_promise=True):
+        if turns.locked(cancel):
             future.set_running_or_notify_cancel()
+        turns.fulfil()
 
     def infer_batch(
         self,
@@ -149,7 +185,7 @@ class Client:
         See `infer` for the rest.
         """
         options = self._connection.options(deadline_s, key, priority, version, idempotent)
-        self._connection.check_open()
+        self._ready()
         ends_at = time.monotonic() + options.deadline_s
         results: list[Output] = []
         done = 0
@@ -181,11 +217,16 @@ class Client:
         if in_flight < 1:
             raise InvalidArgument(f"in_flight is {in_flight}, expected 1 or more")
         options = self._connection.options(deadline_s, key, priority, version, idempotent)
-        self._connection.check_open()
-        return self._stream(model, iter(xs), in_flight, options, return_errors)
+        return self._stream(self._ready(), model, iter(xs), in_flight, options, return_errors)
 
     def _stream(
-        self, model: str, xs: Iterator[Input], in_flight: int, options: CallOptions, return_errors: bool
+        self,
+        turns: Turns,
+        model: str,
+        xs: Iterator[Input],
+        in_flight: int,
+        options: CallOptions,
+        return_errors: bool,
     ) -> Iterator[Output | ZmqInferError]:
         window: deque[Waiter] = deque()
         tags: deque[int] = deque()
@@ -197,15 +238,16 @@ class Client:
                 if not is_over and len(window) <= in_flight - step:
                     fresh = list(itertools.islice(xs, in_flight - len(window)))
                     is_over = len(fresh) + len(window) < in_flight
-                    is_first = not window
-                    self._refill(window, tags, model, fresh, options)
+                    is_first = not turns.machine.pending
+                    self._refill(turns, window, tags, model, fresh, options)
                     if is_first:
-                        self._turns.watch()
+                        turns.watch()
                 if not window:
                     return
                 if not window[0].done():
-                    self._connection.check_open()
-                    self._turns.wait(window[0])
+                    if turns.connection.is_forked:
+                        turns.connection.check_open()
+                    turns.wait(window[0])
                 tags.popleft()
                 try:
                     result: Output | ZmqInferError = window.popleft().result()
@@ -215,38 +257,45 @@ class Client:
                     result = error
                 yield result
         finally:
-            if tags:
-                self._cancel(tags)
+            # Wherever the interpreter ends this generator, perhaps in a thread that has the lock.
+            if turns.connection.is_usable:
+                turns.drop(tags)
 
+    @staticmethod
     def _refill(
-        self, window: deque[Waiter], tags: deque[int], model: str, inputs: list[Input], options: CallOptions
+        turns: Turns, window: deque[Waiter], tags: deque[int], model: str, inputs: list[Input], options: CallOptions
     ) -> None:
         """Sends more inputs; one that is refused here never leaves, and its error waits for its turn."""
-        encode, submit, version = self._machine.codec.encode, self._machine.submit, options.version
-        self._connection.check_open()
-        with self._turns.lock:
-            self._connection.check_open()
+        connection, machine = turns.connection, turns.machine
+
+        def refill() -> None:
+            connection.check_open()
             now = time.monotonic()
             for x in inputs:
                 waiter = Waiter()
                 tag = 0
                 try:
-                    tag = submit(waiter, model, encode(model, version, x, None), None, options, now)
+                    body = machine.codec.encode(model, options.version, x, None)
+                    tag = machine.submit(waiter, model, body, None, options, now)
                 except ZmqInferError as error:
                     waiter.set_exception(error)
                 window.append(waiter)
                 tags.append(tag)
-                if self._machine.full_blocks >= PUSH_BLOCKS:
-                    self._connection.push(now)
-            self._turns.send(now)
-        self._turns.fulfil()
+                if machine.full_blocks >= PUSH_BLOCKS:
+                    connection.push(now)
+            turns.send(now)
+
+        turns.locked(refill)
+        turns.fulfil()
 
     def _call(self, waits: Sequence[tuple[Waiter, Input, int | None]], model: str, options: CallOptions) -> None:
         """Sends calls at once and waits for all of them; takes them back if the wait is interrupted."""
-        machine, turns, tags = self._machine, self._turns, []
-        self._connection.check_open()
-        with turns.lock:
-            self._connection.check_open()
+        turns = self._ready()
+        connection, machine = turns.connection, turns.machine
+        tags: list[int] = []
+
+        def send() -> None:
+            connection.check_open()
             now = time.monotonic()
             try:
                 for waiter, x, rows in waits:
@@ -257,29 +306,17 @@ class Client:
                     machine.cancel(tag)
                 raise
             turns.send(now)
+
+        turns.locked(send)
         turns.fulfil()
         try:
             for waiter, _, _ in waits:
                 turns.wait(waiter)
         except BaseException:  # an interrupt: nobody will look at these answers
-            self._cancel(tags)
+            for waiter, _, _ in waits:
+                turns.leave(waiter)
+            turns.drop(tags)
             raise
-
-    def _cancel(self, tags: Iterable[int], *, is_promise: bool = False) -> bool:
-        """Takes calls back; False if all had ended already."""
-        # In a forked child the lock may be held by a thread that is not there.
-        if not self._connection.is_usable:
-            return False
-        with self._turns.lock:
-            if not self._connection.is_usable:
-                return False
-            is_cancelled = sum(map(self._machine.cancel, tags)) > 0
-            if is_cancelled:
-                if is_promise:
-                    self._turns.drop_promise()
-                self._turns.send(time.monotonic())
-        self._turns.fulfil()
-        return is_cancelled
 
     # Questions -----------------------------------------------------------------------------------
 
@@ -310,22 +347,28 @@ class Client:
         raise self._machine.codec.error([0, 1, replies[0][3], replies[0][4], None, "", 0, 1, 0, None, 0, 0, 0])
 
     def _ask(self, kind: Kind, words: Record, timeout_s: float) -> list[Record]:
-        waiters = [Waiter() for _ in self._machine.links]
-        self._connection.check_open()
-        with self._turns.lock:
+        turns = self._ready()
+        waiters = [Waiter() for _ in turns.machine.links]
+
+        def ask() -> None:
+            turns.connection.check_open()
             now = time.monotonic()
             for number, waiter in enumerate(waiters):
-                self._machine.ask(waiter, kind, words, number, now + timeout_s, now)
-            self._turns.send(now)
-        self._turns.fulfil()
+                turns.machine.ask(waiter, kind, words, number, now + timeout_s, now)
+            turns.send(now)
+
+        turns.locked(ask)
+        turns.fulfil()
         for waiter in waiters:
-            self._turns.wait(waiter)
+            turns.wait(waiter)
         return those_who_answered([waiter.outcome() for waiter in waiters])
 
     def close(self) -> None:
         """Fails what is pending with `Cancelled`, says goodbye, and closes. Twice is the same as once."""
-        if not self._connection.is_open:
-            return
+        with self._renewal:
+            if self._is_closed:
+                return
+            self._is_closed = True
         if self._connection.is_forked:
             self._connection.close()
             return

@@ -154,7 +154,7 @@ class Connection:
         if due is not None and due <= now:
             machine.on_timer(now)
             due = machine.wake_at()
-        self._give_out()
+        self.give_out()
         if machine.dirty:
             is_stuck = dialler.flush(machine.dirty, now)
             # Sending takes in what has arrived meanwhile, and with it the signal.
@@ -165,7 +165,8 @@ class Connection:
             return now + _RETRY_S
         return due
 
-    def _give_out(self) -> None:
+    def give_out(self) -> None:
+        """Ends the waits for what the machine has completed."""
         machine = self.machine
         if machine.completed:
             completed, machine.completed = machine.completed, []

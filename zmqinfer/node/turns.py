@@ -5,21 +5,33 @@ called does one to send at once, and then waits at the descriptors itself, as th
 does: its answer so reaches it without another thread in between, which costs 0.1 ms. Those who call
 meanwhile are *followers*, whom the leader's turns serve; when it has its own answer it passes the
 lead on. The client's own thread, the *keeper*, leads while nobody waits but something is pending.
+
+A signal handler may raise anywhere in the main thread, as Ctrl-C does. While the main thread waits
+that is a call taken back like any other; in the middle of a turn it leaves sockets and machine in a
+state that nobody knows. Then these turns are over: the keeper, which no handler interrupts, fails
+what is pending, and the client makes new ones.
 """
 
 from __future__ import annotations
 
+import contextlib
 import select
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
+from zmqinfer.errors import Cancelled, Executed, UsageError, ZmqInferError
 from zmqinfer.node.connection import Connection
 from zmqinfer.node.waker import Waker
 
 __all__ = ["Promise", "Turns", "Waiter"]
+
+T = TypeVar("T")
+
+_INTERRUPTED = "the client was interrupted in the middle of a turn, and began anew"
 
 
 class Waiter:
@@ -96,12 +108,17 @@ class Promise:
 
 
 class Turns:
-    """A connection and its lock, and whose turn it is to wait for it."""
+    """A connection and its lock, and whose turn it is to wait for it.
+
+    Attributes:
+        lock: for looking; whoever changes anything does it in `locked`.
+        is_broken: an exception out of a signal handler ended a turn in its middle.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.lock = threading.Lock()
-        self._connection = connection
-        self._machine = connection.machine
+        self.connection = connection
+        self.machine = connection.machine
         self._waker = Waker()
         self._woken = self._waker.fileno()
         self._polls = self._poll(), self._poll()
@@ -111,31 +128,59 @@ class Turns:
         # Until when the leader waits at the descriptors; -inf while it does not wait.
         self._wakes_at = float("-inf")
         self._is_closed = False
+        self.is_broken = False
         self._heartbeat_s = connection.heartbeat_s
         self._due: float | None = 0.0
-        self._promises = 0
+        self._promises: dict[Promise, None] = {}
+        self._unwanted: deque[int] = deque()
         self._kept: deque[tuple[Promise, Any, BaseException | None]] = deque()
         self._duty = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._keep, name="zmqinfer-client", daemon=True)
         self._thread.start()
 
+    def locked(self, work: Callable[[], T]) -> T:
+        """Does `work` under the lock; what it raises, and is no error of ours, breaks these turns."""
+        # No context manager of our own: an interrupt between its lines would keep the lock.
+        with self.lock:
+            try:
+                return work()
+            except (ZmqInferError, UsageError):
+                raise
+            except BaseException:
+                self.is_broken = True
+                self.rouse()
+                raise
+
+    def rouse(self) -> None:
+        """Wakes the keeper, as to find that these turns are broken."""
+        self._duty.release()
+        self._waker.wake()
+
     def promise(self) -> Promise:
         """Makes what submits a call for a future. Needs the lock."""
-        self._promises += 1
-        return Promise(self)
+        promise = Promise(self)
+        self._promises[promise] = None
+        return promise
 
     def keep_promise(self, promise: Promise, result: Any, error: BaseException | None) -> None:
         """Notes how a promised call ended; `fulfil` tells. Needs the lock."""
-        self._promises -= 1
+        self.drop_promise(promise)
         self._kept.append((promise, result, error))
 
-    def drop_promise(self) -> None:
+    def drop_promise(self, promise: Promise) -> None:
         """Forgets a promise whose call was taken back. Needs the lock."""
-        self._promises -= 1
+        self._promises.pop(promise, None)
+
+    def drop(self, tags: Iterable[int]) -> None:
+        """Takes calls back with the next turn. Needs no lock: a finaliser may call this in a thread that has it."""
+        self._unwanted.extend(tags)
+        self._waker.wake()
 
     def _turn(self, now: float) -> float | None:
         """Does turns until there is nothing to read; returns when the next is due. Needs the lock."""
-        turn = self._connection.turn
+        while self._unwanted:
+            self.machine.cancel(self._unwanted.popleft())
+        turn = self.connection.turn
         due = turn(now)
         while due is not None and due <= now:
             now = time.monotonic()
@@ -162,60 +207,74 @@ class Turns:
 
     def wait(self, waiter: Waiter) -> None:
         """Returns when `waiter` is done. Must not have the lock."""
-        with self.lock:
-            if waiter.done():
-                return
-            gate = None
-            if self._leader is None or self._leader is self._keeper:
-                # A keeper notices when it wakes; until then both wait.
-                self._leader = waiter
-            else:
-                gate = waiter.close()
-                self._followers[waiter] = None
         try:
+            gate = self.locked(lambda: self._enter(waiter))
             if gate is not None:
                 gate.acquire()
             if not waiter.done():
                 self._lead(waiter)
         finally:
-            with self.lock:
-                self._followers.pop(waiter, None)
-                if self._leader is waiter:
-                    self._pass_on()
+            self.leave(waiter)
+
+    def _enter(self, waiter: Waiter) -> threading.Lock | None:
+        """Makes a waiter the leader, or a follower, who waits at the gate that is returned."""
+        if waiter.done():
+            return None
+        if self._is_closed:
+            raise Cancelled(_INTERRUPTED, executed=Executed.MAYBE)
+        if self._leader is None or self._leader is self._keeper:
+            # A keeper notices when it wakes; until then both wait.
+            self._leader = waiter
+            return None
+        self._followers[waiter] = None
+        return waiter.close()
+
+    def leave(self, waiter: Waiter) -> None:
+        """Ends a thread's part in the waiting; twice is the same as once. Must not have the lock."""
+        if waiter is self._leader or waiter in self._followers:
+            self.locked(lambda: self._pass_on(waiter))
+        if self._kept:
             self.fulfil()
 
     def _lead(self, waiter: Waiter) -> None:
         # Of callers one leads at a time; a keeper that was relieved may still wait at the poll of its own.
         poll = self._polls[waiter is self._keeper]
-        woken = self._woken
-        with self.lock:
-            due = self._due
-            self._wakes_at = float("inf") if due is None else due
+        ready: list[tuple[int, int]] = []
+        due: float | None = 0.0
         while not waiter.done():
-            ready = poll.poll(None if due is None else max(0.0, (due - time.monotonic()) * 1e3 + 0.5))
-            with self.lock:
-                if self._is_closed or self._leader is not waiter:
-                    return
-                # While this thread is awake nobody needs to wake it.
-                self._wakes_at = float("-inf")
-                for descriptor, _ in ready:
-                    if descriptor == woken:
-                        self._waker.clear()
-                due = self._turn(time.monotonic())
-                self._wakes_at = float("inf") if due is None else due
-                if waiter is self._keeper and self._machine.is_at_rest():
-                    return
+            is_leading = self.locked(lambda: self._lead_on(waiter, ready))  # noqa: B023 - called at once
             if self._kept:
                 self.fulfil()
+            if not is_leading:
+                return
+            due = self._due
+            ready = poll.poll(None if due is None else max(0.0, (due - time.monotonic()) * 1e3 + 0.5))
+
+    def _lead_on(self, waiter: Waiter, ready: list[tuple[int, int]]) -> bool:
+        """Does a turn for the leader; False if it is to leave."""
+        if self._is_closed or self._leader is not waiter:
+            return False
+        # While this thread is awake nobody needs to wake it.
+        self._wakes_at = float("-inf")
+        for descriptor, _ in ready:
+            if descriptor == self._woken:
+                self._waker.clear()
+        due = self._turn(time.monotonic())
+        self._wakes_at = float("inf") if due is None else due
+        return not waiter.done() and not (waiter is self._keeper and self.machine.is_at_rest())
 
     def _poll(self) -> select.poll:
         poll = select.poll()
-        for descriptor in self._connection.dialler.descriptors():
+        for descriptor in self.connection.dialler.descriptors():
             poll.register(descriptor, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
         return poll
 
-    def _pass_on(self) -> None:
+    def _pass_on(self, waiter: Waiter) -> None:
+        """Lets somebody else lead, if it was this one who did."""
+        self._followers.pop(waiter, None)
+        if self._leader is not waiter:
+            return
         self._wakes_at = float("-inf")
         for follower in self._followers:
             if not follower.done():
@@ -224,27 +283,46 @@ class Turns:
                 follower.open()
                 return
         self._leader = None
-        if not self._is_closed and (self._promises or self._machine.is_greeting()):
+        if not self._is_closed and (self._promises or self.machine.is_greeting()):
             self.keep()
 
     def _keep(self) -> None:
         """What the keeper does: it leads when it is asked to, or finds that nobody does though something is pending."""
-        while not self._is_closed:
-            if self._leader is not self._keeper:
-                # Who takes results one by one may be long at each: then nobody leads though calls are pending.
-                self._duty.acquire(timeout=self._heartbeat_s if self._machine.pending else None)
-            with self.lock:
-                if self._is_closed:
-                    return
-                if self._leader is None and not self._machine.is_at_rest():
-                    self._leader = self._keeper
+        try:
+            while not (self._is_closed or self.is_broken):
                 if self._leader is not self._keeper:
-                    continue
-            self._lead(self._keeper)
-            with self.lock:
-                if self._leader is self._keeper:
-                    self._pass_on()
-            self.fulfil()
+                    # Who takes results one by one may be long at each: then nobody leads though calls are pending.
+                    self._duty.acquire(timeout=self._heartbeat_s if self.machine.pending else None)
+                with self.lock:
+                    if self._leader is None and not self.machine.is_at_rest():
+                        self._leader = self._keeper
+                    is_mine = self._leader is self._keeper and not self._is_closed
+                if is_mine:
+                    self._lead(self._keeper)
+                    self.leave(self._keeper)
+        finally:
+            if self.is_broken:
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Ends broken turns: every wait ends as CANCELLED. Twice is the same as once."""
+        with self.lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            with contextlib.suppress(Exception):  # nobody knows what state the machine is in
+                self.machine.fail_all(_INTERRUPTED)
+                self.connection.give_out()
+            for waiter in [self._leader, *self._followers]:
+                if waiter is not None and waiter is not self._keeper and not waiter.done():
+                    waiter.set_exception(Cancelled(_INTERRUPTED, executed=Executed.MAYBE))
+            for promise in list(self._promises):
+                promise.set_exception(Cancelled(_INTERRUPTED, executed=Executed.MAYBE))
+            self.connection.is_open = False
+            self._waker.wake()
+        self.fulfil()
+        self.connection.close()
+        self._waker.close()
 
     def fulfil(self) -> None:
         """Ends the futures whose calls ended. Must not have the lock."""
@@ -262,15 +340,20 @@ class Turns:
 
     def close(self, detail: str) -> None:
         """Ends all that is pending, says goodbye, and lets every thread go."""
-        with self.lock:
-            self._machine.fail_all(detail)
-            self._turn(time.monotonic())
-            self._connection.is_open = False
-            self._is_closed = True
-            self._waker.wake()
-            self._duty.release()
+        if self.is_broken:
+            self.abandon()
+            return
+        self.locked(lambda: self._close(detail))
         self.fulfil()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=1.0)
-        self._connection.close()
+        self.connection.close()
         self._waker.close()
+
+    def _close(self, detail: str) -> None:
+        self.machine.fail_all(detail)
+        self._turn(time.monotonic())
+        self.connection.is_open = False
+        self._is_closed = True
+        self._waker.wake()
+        self._duty.release()
