@@ -17,6 +17,7 @@ from zmqinfer.records import (
     MAX_CALLS,
     MAX_COUNT,
     MAX_ID_BYTES,
+    MAX_INLINE_BYTES,
     MAX_MODELS,
     MAX_NESTING,
     MAX_RECORDS,
@@ -81,7 +82,9 @@ def _check_requests(records: list[Record]) -> bool:
             and 0 < rows <= MAX_ROWS
             and type(layout) is bytes
             and len(layout) <= MAX_LAYOUT_BYTES
-            and (type(payload) is bytes or (type(payload) is list and calls == 1))
+            and (
+                (type(payload) is bytes and len(payload) <= MAX_INLINE_BYTES) or (type(payload) is list and calls == 1)
+            )
             and (calls == 1 or _is_block(calls, request_id, rows, payload))
         ):
             raise ProtocolError(_first_bad("REQUEST", record, _REQUEST_RULES))
@@ -121,7 +124,10 @@ def _check_replies(records: list[Record]) -> bool:
                 (
                     type(result) is bytes
                     and len(result) <= MAX_LAYOUT_BYTES
-                    and (type(output) is bytes or (type(output) is list and calls == 1))
+                    and (
+                        (type(output) is bytes and len(output) <= MAX_INLINE_BYTES)
+                        or (type(output) is list and calls == 1)
+                    )
                     and (calls == 1 or len(output) % calls == 0)
                 )
                 if status == 0
@@ -228,7 +234,10 @@ _REQUEST_RULES: tuple[Rule, ...] = (
     ("idempotent, expected nil, true or false", _optional(_is_bool)),
     (f"rows, expected 1 to {MAX_ROWS}", _integer(1, MAX_ROWS)),
     (f"layout, expected at most {MAX_LAYOUT_BYTES} bytes", _octets(0, MAX_LAYOUT_BYTES)),
-    ("payload, expected bytes or a list of part indices", lambda value: type(value) in (bytes, list)),
+    (
+        f"payload, expected at most {MAX_INLINE_BYTES} bytes or a list of part indices",
+        lambda value: type(value) is list or (type(value) is bytes and len(value) <= MAX_INLINE_BYTES),
+    ),
 )
 _REPLY_RULES: tuple[Rule, ...] = (
     _tag,

@@ -18,6 +18,9 @@ MAX_TAG = 2**63 - 1
 MAX_ID_BYTES = 128
 MAX_BUDGET_US = 300 * 10**6
 MAX_ROWS = 65_536
+# A payload inside the head; a larger one travels in parts. Half a head, so that a record that fits one hop fits
+# the next, where its tag and version may have more bytes.
+MAX_INLINE_BYTES = 2**19
 MAX_COUNT = 2**53
 MAX_TEXT = 4_096
 PRIORITIES = 8

@@ -49,7 +49,7 @@ def request(
     priority: int = 4,
     idempotent: bool | None = None,
     rows: int = 1,
-    payload: bytes = b"body",
+    payload: Any = b"body",
     calls: int = 1,
 ) -> Record:
     """A REQUEST as a client sends it; one for a block if it is for several calls."""

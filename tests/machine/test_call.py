@@ -16,7 +16,7 @@ PLAIN = CallOptions(1.0, 2, b"key", 4, None)
 
 def block_of(*are_left: bool) -> Block:
     """A block of which those calls have not ended."""
-    block = Block(MAX_CALLS, 0, "m", PLAIN, b"layout", None, 1_000.0)
+    block = Block(MAX_CALLS, 0, ("m", b"layout", PLAIN, 100_000), None, 1_000.0)
     block.owners = [f"caller {place}" if is_left else None for place, is_left in enumerate(are_left)]
     block.bodies = [b"body"] * len(are_left)
     block.left = sum(are_left)

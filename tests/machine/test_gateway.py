@@ -635,7 +635,7 @@ def test_bytes_in_hand_are_limited(limit: str, size: int, is_taken: bool) -> Non
     """The second body fits, or does not."""
     play = Playbook(GatewaySettings(**{limit: 2**20})).with_workers("w1").with_clients("a")
 
-    play.hears("a", Kind.REQUEST, request(1, payload=bytes(2**19)), request(2, payload=bytes(size)))
+    play.hears("a", Kind.REQUEST, request(1, payload=[bytes(2**19)]), request(2, payload=[bytes(size)]))
 
     assert len(play.said("w1", Kind.REQUEST)) == 1 + is_taken
     assert len(play.said("a", Kind.REPLY)) == (not is_taken)

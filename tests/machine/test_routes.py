@@ -189,3 +189,16 @@ def test_request_in_an_unknown_models_queue_keeps_its_place_when_the_model_comes
     play.joins("w1")
 
     assert [record[REQUEST_ID] for record in play.said("w1", Kind.REQUEST)] == [b"id2", b"id1"]
+
+
+def test_cards_fit_into_a_welcome_however_large_they_are() -> None:
+    """A message over the wire's bound would be refused by every client."""
+    signature = [[[f"input-{n}-" + "x" * 100, "FP32", [-1] * 8] for n in range(16)]] * 2
+    play = Playbook()
+    for worker in range(4):
+        play.joins(f"w{worker}", *[[f"m{worker}-{n}", 1, signature, 32, 64, True] for n in range(64)])
+
+    cards = play.machine.routes.cards()
+
+    assert 64 < len(cards) < 256
+    assert play.greets("alice").says("alice", Kind.WELCOME)[4] == cards

@@ -404,6 +404,16 @@ def test_requests_of_several_gateways_share_batches_and_each_gets_its_own_replie
     assert [record[TAG] for record in shift.said(Kind.REPLY, 1)] == [5, 6]
 
 
+def test_tag_that_is_used_already_is_not_taken_again() -> None:
+    """Not even within a block: the first request keeps it, and the worker goes on."""
+    shift = Shift().welcomed().hears(0, Kind.REQUEST, asks(32, calls=4), asks(64))
+
+    shift.hears(0, Kind.REQUEST, asks(32), asks(34), asks(64), asks(33, calls=8)).works()
+
+    assert [(record[TAG], record[CALLS]) for record in shift.said(Kind.REPLY)] == [(32, 4), (64, 1)]
+    assert (shift.machine.held, shift.machine.dropped) == (0, 11)
+
+
 def test_block_is_divided_where_the_batch_is_full() -> None:
     """Its first calls run at once, the others next, and each part has its own reply."""
     shift = Shift(limits=BatchLimits(max_rows=8)).welcomed()

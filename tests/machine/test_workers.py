@@ -370,3 +370,17 @@ def test_lost_worker_is_dead_to_whoever_still_points_at_it() -> None:
 
     assert worker.state is WorkerState.DEAD
     play.loses("w1").says_nothing()
+
+
+def test_worker_that_repeats_its_greeting_before_it_could_be_answered_has_one_life() -> None:
+    """The gateway was away for some heartbeats, and finds several READYs at once: nothing has moved or is lost."""
+    play = Playbook().with_clients("alice").at_the_back("w1")
+    play.hears("alice", Kind.REQUEST, request(1, idempotent=False))
+    ready = [session_of("w1"), "w1", "agent", 1_000, None, [card()]]
+
+    play.hears_at_once("w1", (Kind.READY, [ready]), (Kind.READY, [ready]), (Kind.READY, [ready]))
+
+    play.says("w1", Kind.WELCOME)
+    play.answers("w1")
+    assert play.says("alice", Kind.REPLY)[STATUS] == Status.OK
+    assert play.requests()["moved"] == 0

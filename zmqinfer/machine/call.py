@@ -26,6 +26,7 @@ class Block:
 
     Attributes:
         tag: of the first call; the others follow.
+        alike: what its calls have in common: model, layout, options, and the slot of the deadline.
         owners: of the calls by place, None for those that have ended.
         bodies: their payloads, kept to be sent again.
         rows: None for calls of one row without a batch axis.
@@ -34,17 +35,16 @@ class Block:
         most: how many calls it takes.
     """
 
-    __slots__ = ("bodies", "deadline", "is_sent", "layout", "left", "link", "model", "most", "options", "owners",
-                 "rows", "slot", "tag")  # fmt: skip
+    __slots__ = ("alike", "bodies", "deadline", "is_sent", "layout", "left", "link", "model", "most", "options",
+                 "owners", "rows", "slot", "tag")  # fmt: skip
 
     def __init__(
-        self, tag: int, link: int, model: str, options: CallOptions, layout: bytes, rows: int | None, deadline: float
+        self, tag: int, link: int, alike: tuple[str, bytes, CallOptions, int], rows: int | None, deadline: float
     ) -> None:
         self.tag = tag
         self.link = link
-        self.model = model
-        self.options = options
-        self.layout = layout
+        self.alike = alike
+        self.model, self.layout, self.options, _ = alike
         self.rows = rows
         self.deadline = deadline
         self.owners: list[object] = []

@@ -126,7 +126,7 @@ class ClientMachine:
         deadline: float,
         now: float,
     ) -> Block:
-        model, layout, options, _ = alike
+        model, _, options, _ = alike
         size = payload_bytes(payload)
         if size > self._max_body_bytes:
             raise TooLarge(
@@ -135,7 +135,7 @@ class ClientMachine:
         self._tag += MAX_CALLS
         number = self._tag // MAX_CALLS
         link = self._choice[number % len(self._choice)]
-        block = Block(self._tag, link, model, options, layout, rows, deadline)
+        block = Block(self._tag, link, alike, rows, deadline)
         card = self.codec.card(model, options.version)
         if rows is None and type(payload) is bytes and card is not None:
             block.most = max(1, min(MAX_CALLS, card[1], INLINE_BYTES // max(1, size)))
@@ -226,8 +226,8 @@ class ClientMachine:
         if not block.left:
             del self._blocks[block.tag // MAX_CALLS]
             self._wheel.remove(block, block.slot)
-            if not block.is_sent:
-                self._filling = {alike: other for alike, other in self._filling.items() if other is not block}
+            if self._filling.get(block.alike) is block:
+                del self._filling[block.alike]
         return owners
 
     def fail_all(self, detail: str) -> None:

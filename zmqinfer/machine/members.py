@@ -76,6 +76,11 @@ class WorkerSession:
         self.engines: list[Engine] = []
         self.strays = 0
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether its WELCOME has still to leave, and with it all that it was given."""
+        return self.outbox.holds(Kind.WELCOME)
+
 
 class Door:
     """One of the gateway's two sockets as the machine sees it: what leaves through it, and who offended.

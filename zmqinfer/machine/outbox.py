@@ -52,6 +52,10 @@ class Outbox:
     def __len__(self) -> int:
         return sum(len(records) for records in self._records.values())
 
+    def holds(self, kind: Kind) -> bool:
+        """Whether records of this kind wait to leave."""
+        return kind in self._records
+
     def put(self, kind: Kind, record: Record, size: int = 0) -> None:
         """Adds a record whose payload has `size` bytes."""
         records = self._records.get(kind)

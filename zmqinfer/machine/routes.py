@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import msgpack
+
 from zmqinfer.machine.flight import Flight
 from zmqinfer.policy.placement import Holder, Placement
 from zmqinfer.policy.waiting import WaitingRoom
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from zmqinfer.machine.members import WorkerSession
 
 __all__ = ["Engine", "Route", "Routes"]
+
+# Of all cards in a WELCOME: half a head.
+_MAX_CARDS_BYTES = 2**19
 
 
 class Engine(Holder):
@@ -149,8 +154,13 @@ class Routes:
 
         WELCOME has room for so many; those left out can be called all the same, the worker checks their inputs.
         """
-        return [
-            [route.model, route.version, route.signature, route.max_rows, route.idempotent]
-            for route in self._known.values()
-            if route.engines
-        ][:MAX_RECORDS]
+        cards: list[Record] = []
+        room = _MAX_CARDS_BYTES
+        for route in self._known.values():
+            if route.engines and len(cards) < MAX_RECORDS:
+                card = [route.model, route.version, route.signature, route.max_rows, route.idempotent]
+                room -= len(msgpack.packb(card))
+                if room < 0:
+                    break
+                cards.append(card)
+        return cards

@@ -161,6 +161,11 @@ class WorkerMachine:
         tasks = self._tasks[number]
         arrived = now - gap
         for record in records:
+            tag = record[TAG]
+            if covering(tasks, tag) or not tasks.keys().isdisjoint(range(tag, tag + record[CALLS])):
+                # A gateway that uses a tag twice is out of its mind; the first request keeps it.
+                self.dropped += record[CALLS]
+                continue
             model_number = self._numbers.get((record[MODEL], record[MODEL_VERSION]))
             if model_number is None:
                 wanted = f"{record[MODEL]!r} version {record[MODEL_VERSION]}"
@@ -174,7 +179,7 @@ class WorkerMachine:
                 self._say(number, record, status, str(error), None)
                 continue
             task = Task(number, record, bound, size, arrived + record[BUDGET_US] * 1e-6, now)
-            tasks[record[TAG]] = task
+            tasks[tag] = task
             model.batcher.offer(task, bound)
             model.batcher.rate.count(task.rows, now)
 

@@ -110,6 +110,9 @@ class Workers:
             self.on_offence(peer, str(error), now)
             return
         known = self._by_name.get(name)
+        if known is not None and known.session == session and known.outbox.address == peer and known.is_fresh:
+            # It repeats itself until it hears WELCOME, and that has not left yet, for we were not there to send it.
+            return
         if known is None and len(self._by_name) >= self._gateway.settings.max_workers:
             self.door.say(peer, "too many workers", f"{len(self._by_name)} workers are connected, the limit")
             return
