@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
 import numpy as np
 import pytest
 
-from zmqinfer import LocalCluster
+from zmqinfer import Client, LocalCluster
 from zmqinfer.config import GatewaySettings, WorkerSettings
+from zmqinfer.node.gateway import GatewayNode
+from zmqinfer.node.models import function_model
+from zmqinfer.node.worker import WorkerNode
 
 
 @pytest.mark.slow
@@ -33,3 +37,42 @@ def test_a_long_batch_of_a_model_that_was_short_is_no_silence() -> None:
     assert y[0] == -1
     assert len(began) == 1
     assert status["requests"]["moved"] == 0
+
+
+@pytest.mark.slow
+def test_a_long_batch_holds_up_its_own_model_alone() -> None:
+    """Batches of other models that were taken in the same turn go on as soon as the loop is relieved."""
+    is_long = False
+
+    def first(x: Any) -> Any:
+        if is_long:
+            time.sleep(1.5)
+        return x
+
+    def second(x: Any) -> Any:
+        return x
+
+    gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+    models = [function_model(first), function_model(second)]
+    worker = WorkerNode("w1", models, [gateway.workers_address], WorkerSettings(heartbeat_ms=100))
+    threads = [threading.Thread(target=node.run, daemon=True) for node in (gateway, worker)]
+    for thread in threads:
+        thread.start()
+    x = np.zeros(1, np.float32)
+    with Client(gateway.clients_address) as client:
+        for _ in range(100):
+            client.infer("first", x)
+            client.infer("second", x)
+        is_long = True
+        slow = client.submit("first", x)
+        began = time.monotonic()
+
+        for _ in range(20):
+            client.infer("second", x)
+
+        assert time.monotonic() - began < 1.0
+        assert slow.result(10) == 0
+    worker.drain()
+    threads[1].join(5)
+    gateway.stop()
+    threads[0].join(5)

@@ -33,14 +33,19 @@ class Crew:
     def __init__(self, step: Callable[[], bool], look_s: float) -> None:
         self._step = step
         self._look_s = look_s
-        self._duty = threading.Lock()
-        self._is_begun = False
-        # Who has the duty and is away, and since when; or None.
-        self._away = 0
-        self._away_since: float | None = None
+        # Guards who is on duty, by the thread's number, and since when that one has been away, or None.
+        self._change = threading.Lock()
+        self._on_duty = 0
+        self._away_since: float | None = 0.0
+        self._absent: dict[int, None] = {}
         self._ended = threading.Event()
         self._error: BaseException | None = None
         self._threads = [threading.Thread(target=self._serve, name=f"loop-{n}", daemon=True) for n in (1, 2)]
+
+    @property
+    def is_away(self) -> bool:
+        """Whether a thread left and has not come back, on duty or not."""
+        return bool(self._absent)
 
     def run(self) -> None:
         """Returns after the last step, even if a thread is still away then; raises what a step raised."""
@@ -52,18 +57,17 @@ class Crew:
 
     def leave(self) -> None:
         """Offers the duty, as before something that may last; for the thread that has it."""
-        self._away = threading.get_ident()
+        self._absent[self._on_duty] = None
         self._away_since = time.monotonic()
-        self._duty.release()
 
     def come_back(self) -> bool:
-        """Takes the duty again; False if it is the other thread's now."""
-        if not self._duty.acquire(blocking=False):
-            return False
-        if self._away != threading.get_ident():  # the other one took it, and is away itself now
-            self._duty.release()
-            return False
-        self._away_since = None
+        """Goes on with the duty; False if it is the other thread's now."""
+        me = threading.get_ident()
+        del self._absent[me]
+        with self._change:
+            if self._on_duty != me:
+                return False
+            self._away_since = None
         return True
 
     def _serve(self) -> None:
@@ -80,17 +84,12 @@ class Crew:
             except BaseException as error:  # noqa: BLE001 - it is raised where `run` was called
                 self._error = error
                 self._ended.set()
-            self._duty.release()
 
     def _takes_duty(self) -> bool:
-        since = self._away_since
-        is_due = not self._is_begun if since is None else time.monotonic() - since > _AWAY_S
-        if not is_due or not self._duty.acquire(blocking=False):
-            return False
-        if self._is_begun and self._away_since != since:  # back, and perhaps away again
-            self._duty.release()
-            return False
-        self._is_begun = True
-        self._away = 0
-        self._away_since = None
+        with self._change:
+            # Nobody has been away longer than the one who never came.
+            if self._away_since is None or time.monotonic() - self._away_since < _AWAY_S:
+                return False
+            self._on_duty = threading.get_ident()
+            self._away_since = None
         return True

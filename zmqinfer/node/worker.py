@@ -64,6 +64,10 @@ class WorkerNode:
             self._poller.register(socket, zmq.POLLIN)
         self._poller.register(self._waker.fileno(), zmq.POLLIN)
         self._woken = self._waker.fileno()
+        # Batches to run in the loop, and the engines that run one now. Should one of these last, whoever relieves
+        # the loop goes on with the batches of the others.
+        self._here: deque[Batch] = deque()
+        self._away: dict[int, None] = {}
         # READY waits to leave from the beginning.
         self._is_stuck = True
         self._due: float | None = 0.0
@@ -124,9 +128,7 @@ class WorkerNode:
             machine.drain(now)
         if machine.is_draining or (self._due is not None and self._due <= now):
             machine.on_timer(now)
-        begun = machine.take_batches(now)
-        if begun:
-            self._begin(begun)
+        self._begin(machine.take_batches(now))
         self._is_stuck = self._dialler.flush(machine.dirty, time.monotonic())
         for event, values in machine.events:
             self._report.info(event, **values)
@@ -134,27 +136,27 @@ class WorkerNode:
 
     def _begin(self, begun: dict[int, list[Batch]]) -> None:
         """Hands batches to their engines' threads, or runs them here if they are short."""
-        here: deque[Batch] = deque()
         for number, batches in begun.items():
             if self.machine.is_short(number):
-                here += batches
+                self._here += batches
             else:
                 self._engines[number].begin(batches)
-        while here:
-            batch = here.popleft()
+        for batch in [batch for batch in self._here if batch.engine not in self._away]:
+            self._here.remove(batch)
             thread = self._engines[batch.engine]
             if not self.machine.is_short(batch.engine):
                 # Since the last one: its replies shall not wait for the others as well.
                 thread.begin([batch])
                 continue
             began = time.perf_counter()
+            self._away[batch.engine] = None
             self._crew.leave()
             outcomes = thread.engine.run(batch)
             took_s = time.perf_counter() - began
-            if not self._crew.come_back():
+            is_relieved = not self._crew.come_back()
+            del self._away[batch.engine]
+            if is_relieved:
                 thread.done.append((batch, outcomes, took_s))
-                for rest in here:
-                    self._engines[rest.engine].begin([rest])
                 self._waker.wake()
                 raise RelievedError
             self.machine.on_batch_done(batch, outcomes, took_s)
@@ -167,7 +169,7 @@ class WorkerNode:
             if engine.ident is not None:
                 engine.join(timeout=0.5)
         for model, engine in zip(self._models, self._engines, strict=True):
-            if not engine.is_alive():
+            if not engine.is_alive() and not self._crew.is_away:
                 model.backend.close()
         self._dialler.close()
         self._context.destroy(linger=sockets.LINGER_MS)
