@@ -295,6 +295,9 @@ class AsyncClient:
         """Fails what is pending with `Cancelled`, says goodbye, and closes. Twice is the same as once."""
         if not self._connection.is_open:
             return
+        if self._connection.is_forked:  # loop and sockets are the parent's
+            self._connection.close()
+            return
         self._machine.fail_all("the client was closed")
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):

@@ -307,6 +307,7 @@ class ClientMachine:
         """Greets a gateway anew, with everything that is pending there behind the greeting."""
         self.seal()
         link = self.links[number]
+        has_left = not link.outbox.holds(Kind.REQUEST)
         link.greet(now)
         self._review_choice()
         for entry in self._pending_at(number):
@@ -317,7 +318,7 @@ class ClientMachine:
                 detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
                 self._fail(entry, Status.WORKER_LOST, detail, None, _RAN_MAYBE)
                 continue
-            if not link.welcomes:
+            if not link.welcomes and not (has_left and not self._may_run_twice(entry)):
                 # Sent there while no gateway had answered: one that has by now takes it over.
                 entry.link = self._choice[entry.tag // MAX_CALLS % len(self._choice)]
             self._send(entry)

@@ -62,7 +62,8 @@ class Clients:
                 self._end(client)
             case Kind.STATS | Kind.ADMIN:
                 for record in records:
-                    client.outbox.put(kind, answer(self._gateway, kind, record, now))
+                    told = answer(self._gateway, kind, record, now)
+                    client.outbox.put(kind, told, len(told[-1] or b""))
             case _:
                 self.on_offence(peer, f"a client may not send {kind.name}")
 

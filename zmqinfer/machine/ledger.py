@@ -63,7 +63,7 @@ class Ledger:
         """Answers a request that is not let in."""
         self.refused += record[CALLS]
         self.outcomes[status] += record[CALLS]
-        client.outbox.put(Kind.REPLY, _reply(record[TAG], record, status, detail, None, RAN_NO))
+        client.outbox.put(Kind.REPLY, _reply(record[TAG], record, status, detail, None, RAN_NO), len(detail))
 
     def divide(self, flight: Flight, head: Flight) -> None:
         """Notes a part that was cut off from a pending request."""
@@ -93,7 +93,7 @@ class Ledger:
     def end(self, flight: Flight, status: Status, detail: str, where: str | None, ran: int) -> None:
         """Ends a request with an outcome that the gateway decides."""
         reply = _reply(flight.client_tag, flight.record, status, detail, where, RAN_MAYBE if flight.losses else ran)
-        self._close(flight, status).put(Kind.REPLY, reply)
+        self._close(flight, status).put(Kind.REPLY, reply, len(detail))
 
     def cancel(self, flight: Flight) -> None:
         """Ends a request that nobody waits for; nothing is said."""

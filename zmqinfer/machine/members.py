@@ -101,7 +101,7 @@ class Door:
 
     def say(self, peer: Peer, reason: str, detail: str) -> None:
         """Sends DISCONNECT to a peer that has no session, and so no outbox of its own."""
-        Outbox(peer, self.dirty).put(Kind.DISCONNECT, [reason, detail])
+        Outbox(peer, self.dirty, is_owed=False).put(Kind.DISCONNECT, [reason, detail], len(detail))
 
     def no_session(self, peer: Peer) -> None:
         """Asks a stranger for its greeting."""

@@ -29,20 +29,25 @@ _ORDER = (
     Kind.DISCONNECT,
 )
 
+# What a record without a payload takes.
+_RECORD_BYTES = 100
+
 
 class Outbox:
     """Records for one peer, by kind.
 
     Attributes:
         address: what the shell sends to: a routing id at a ROUTER, the number of a link elsewhere.
-        size: bytes of the payloads inside.
+        size: about how many bytes are inside.
+        is_owed: whether what a full socket does not take is kept.
     """
 
-    __slots__ = ("_deadlines", "_dirty", "_is_listed", "_records", "address", "size")
+    __slots__ = ("_deadlines", "_dirty", "_is_listed", "_records", "address", "is_owed", "size")
 
-    def __init__(self, address: bytes | int | None, dirty: list[Outbox]) -> None:
+    def __init__(self, address: bytes | int | None, dirty: list[Outbox], *, is_owed: bool = True) -> None:
         """Makes an empty outbox that enters itself in `dirty`, the machine's list, when it is filled."""
         self.address = address
+        self.is_owed = is_owed
         self.size = 0
         self._dirty = dirty
         self._is_listed = False
@@ -57,12 +62,12 @@ class Outbox:
         return kind in self._records
 
     def put(self, kind: Kind, record: Record, size: int = 0) -> None:
-        """Adds a record whose payload has `size` bytes."""
+        """Adds a record whose payload, answer or sentence has `size` bytes."""
         records = self._records.get(kind)
         if records is None:
             records = self._records[kind] = []
         records.append(record)
-        self.size += size
+        self.size += size + _RECORD_BYTES
         if not self._is_listed:
             self._list()
 
@@ -110,11 +115,13 @@ class Outbox:
 
     def _weigh(self) -> None:
         """Reckons the size anew: a socket that is full each turn, but moves, must not count what it took long ago."""
-        self.size = sum(
-            payload_bytes(record[at] or b"")
-            for kind, at in PAYLOAD_AT.items()
-            for record in self._records.get(kind, ())
-        )
+        self.size = 0
+        for kind, records in self._records.items():
+            at = PAYLOAD_AT.get(kind, 0)
+            for record in records:
+                self.size += _RECORD_BYTES + sum(len(field) for field in record if type(field) in (bytes, str))
+                if at and type(record[at]) is list:
+                    self.size += payload_bytes(record[at])
 
     def messages(self, now: float) -> Iterator[list[Buffer]]:
         """Yields messages to send, in order; asking for the next one says that the last one was taken.

@@ -51,6 +51,8 @@ class _Face:
     # Routing id to the connection's descriptor and address, and back. Hints: a descriptor may be reused.
     connections: dict[bytes, tuple[int, str]] = field(default_factory=dict)
     peers: dict[int, bytes] = field(default_factory=dict)
+    # Peers whose descriptor was given to another one before we heard that they closed.
+    displaced: list[bytes] = field(default_factory=list)
 
     def note(self, peer: bytes, frame: zmq.Frame) -> None:
         """Remembers where a new peer's messages come from."""
@@ -58,6 +60,10 @@ class _Face:
             descriptor, address = int(frame.get(zmq.SRCFD)), str(frame.get("Peer-Address"))
         except zmq.ZMQError:  # it speaks ZMTP 1.0, or HTTP that looks like it, and so has no properties
             return
+        earlier = self.peers.get(descriptor)
+        if earlier is not None:
+            self.connections.pop(earlier, None)
+            self.displaced.append(earlier)
         self.connections[peer] = descriptor, address
         self.peers[descriptor] = peer
 
@@ -217,7 +223,7 @@ class GatewayNode:
 
     def _closed(self, face: _Face) -> list[bytes]:
         """Reads the monitor; returns the peers whose connections seem to have closed."""
-        closed: list[bytes] = []
+        closed, face.displaced = face.displaced, []
         while int(face.monitor.get(zmq.EVENTS)) & _READABLE:
             event = parse_monitor_message(face.monitor.recv_multipart())
             peer = face.peers.pop(event["value"], None)
@@ -238,7 +244,8 @@ class GatewayNode:
                 if dirty:
                     batch = dirty.copy()
                     dirty.clear()
-                    stuck += [(outbox, dirty) for outbox in batch if not self._empty(face.socket, outbox, roster, now)]
+                    full = [outbox for outbox in batch if not self._empty(face.socket, outbox, roster, now)]
+                    stuck += [(outbox, dirty) for outbox in full if outbox.is_owed]
         for outbox, dirty in stuck:
             dirty.append(outbox)
         return bool(stuck)
