@@ -105,8 +105,13 @@ main_job() {
   local accuracy
   accuracy=$("$VENV/bin/python" "$ROOT/examples/digits.py" --gateway "$CLIENTS")
   say "$accuracy"
-  "$VENV/bin/zmqinfer" bench --gateway "$CLIENTS" --preset light --preset medium --preset heavy --out "$OUT" | tee "$RUN/bench.log"
+  say "three loads and batching on against off, about half a minute"
+  local code=0
+  "$VENV/bin/zmqinfer" bench --gateway "$CLIENTS" --preset light --preset medium --preset heavy --out "$OUT" \
+    >"$RUN/bench.log" || code=$?
+  cat "$RUN/bench.log"
   stop
+  [ "$code" = 0 ] || fail "the benchmark ended with $code; see above" "$code"
   say
   say "served   digits, echo and sleep with one gateway and $WORKERS workers; all are stopped again"
   say "read     $accuracy"

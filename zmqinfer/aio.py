@@ -254,6 +254,7 @@ class AsyncClient:
         return [read_answer(reply) for reply in await self._ask(Kind.STATS, ["models", None], timeout_s)]
 
     async def _ask(self, kind: Kind, words: Record, timeout_s: float) -> list[Record]:
+        self._connection.check_timeout(timeout_s)
         loop = self._attach()
         self._connection.check_open()
         now = time.monotonic()

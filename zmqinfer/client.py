@@ -347,6 +347,7 @@ class Client:
         raise self._machine.codec.error([0, 1, replies[0][3], replies[0][4], None, "", 0, 1, 0, None, 0, 0, 0])
 
     def _ask(self, kind: Kind, words: Record, timeout_s: float) -> list[Record]:
+        self._connection.check_timeout(timeout_s)
         turns = self._ready()
         waiters = [Waiter() for _ in turns.machine.links]
 

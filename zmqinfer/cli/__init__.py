@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from zmqinfer import __version__
-from zmqinfer.errors import ConfigError, Unavailable, UsageError, ZmqInferError
+from zmqinfer.errors import ConfigError, NotFound, Unavailable, UsageError, ZmqInferError
 
 __all__ = ["EXIT_FAILED", "EXIT_GAVE_UP", "EXIT_NOBODY", "EXIT_USAGE", "main"]
 
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = error.exit_code
     except (ConfigError, UsageError) as error:
         code = _say(error, EXIT_USAGE)
-    except Unavailable as error:
+    except (NotFound, Unavailable) as error:
         code = _say(error, EXIT_NOBODY)
     except ZmqInferError as error:
         code = _say(error, EXIT_FAILED)
@@ -102,6 +102,10 @@ def main(arguments: list[str] | None = None) -> None:
         # Whoever read our output has enough of it.
         sys.stderr.close()
         code = EXIT_FAILED
+    except OSError as error:
+        code = _say(
+            ConfigError(f"cannot write to {error.filename or 'standard output'} ({error.strerror})"), EXIT_USAGE
+        )
     sys.exit(code if isinstance(code, int) else 0)
 
 

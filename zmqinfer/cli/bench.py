@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -64,6 +65,9 @@ def bench(
     from zmqinfer.load.results import write_results
 
     loads = _loads(presets, requests, concurrency, rate, duration_s)
+    present = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not present.is_dir() or not os.access(present, os.W_OK):
+        raise ConfigError(f"--out {out} cannot be made: {present} is no folder that can be written to; choose another")
     result = asyncio.run(_run(gateway, model, loads, compare=compare))
     write_results(result, out)
     text.write_report(result, out)

@@ -53,7 +53,11 @@ def infer(
     if output is not None:
         if isinstance(y, dict):
             raise ConfigError(f"model {model!r} has several outputs, which .npy cannot hold; leave out --output")
-        np.save(output, y, allow_pickle=False)
+        try:
+            with output.open("wb") as target:
+                np.save(target, y, allow_pickle=False)
+        except OSError as cause:
+            raise ConfigError(f"{output} cannot be written ({cause.strerror}); choose another --output") from cause
         return
     plain: Any = {name: array.tolist() for name, array in y.items()} if isinstance(y, dict) else y.tolist()
     click.echo(json.dumps(plain))

@@ -84,8 +84,13 @@ def up(
     ]  # fmt: skip
     supervisor = Supervisor([*gateway_children, *worker_children])
     stopping = threading.Event()
+    hurry = threading.Event()
+
+    def on_signal(_number: int, _frame: object) -> None:
+        (hurry if stopping.is_set() else stopping).set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, on_signal)
     for child in supervisor.children:
         child.start()
     announcer = threading.Thread(
@@ -97,8 +102,11 @@ def up(
             supervisor.tend(time.monotonic())
     finally:
         stopping.set()
+        if not supervisor.gave_up:
+            grace = f"{settings.drain_grace_s:g} s"
+            click.echo(f"draining the workers, up to {grace}; a second Ctrl-C ends them at once", err=True)
         # Workers first: the gateways must be there to hear their last replies.
-        supervisor.stop(worker_children, settings.drain_grace_s + 1.0)
+        supervisor.stop(worker_children, settings.drain_grace_s + 1.0, hurry)
         supervisor.stop(gateway_children, _GATEWAY_GRACE_S)
     if supervisor.gave_up:
         click.echo(f"zmqinfer: up gave up: {supervisor.gave_up}", err=True)

@@ -11,10 +11,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TextIO
 
 from zmqinfer.node.report import Report
 
@@ -52,7 +54,8 @@ class Child:
             [sys.executable, "-m", "zmqinfer", *self.command],
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            # What a model prints is for whoever looks for a mistake; standard output is for what `up` says itself.
+            stdout=sys.stderr.fileno() if _has_descriptor(sys.stderr) else subprocess.DEVNULL,
             process_group=0,
         )
         self.restart_at = None
@@ -108,21 +111,28 @@ class Supervisor:
         child.restart_at = now + wait_s
         self._report.warning("died", child=child.name, how=_described(code), restart_in_s=wait_s)
 
-    def stop(self, children: Sequence[Child], grace_s: float) -> None:
-        """Ends children with SIGTERM and, after `grace_s`, with SIGKILL; returns when none is left."""
+    def stop(self, children: Sequence[Child], grace_s: float, hurry: threading.Event | None = None) -> None:
+        """Ends children with SIGTERM and, after `grace_s` or in a hurry, with SIGKILL; returns when none is left."""
         running = [child.process for child in children if child.process is not None]
         for process in running:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
         give_up_at = time.monotonic() + grace_s
         for process in running:
-            while process.poll() is None and time.monotonic() < give_up_at:
+            while process.poll() is None and time.monotonic() < give_up_at and not (hurry and hurry.is_set()):
                 time.sleep(_LOOK_S)
             if process.poll() is None:
                 process.kill()
                 process.wait()
         for child in children:
             child.is_done = True
+
+
+def _has_descriptor(stream: TextIO) -> bool:
+    try:
+        return stream.fileno() >= 0
+    except (OSError, ValueError):  # replaced by one that keeps what it gets
+        return False
 
 
 def _described(code: int) -> str:

@@ -186,6 +186,7 @@ class ClientMachine:
 
     def ask(self, owner: object, kind: Kind, words: Record, number: int, deadline: float, now: float) -> None:
         """Sends a STATS or ADMIN question to the gateway with this number with the next turn."""
+        assert deadline < float("inf"), deadline
         self._tag += MAX_CALLS
         question = Question(owner, kind, [self._tag, *words], number, deadline)
         self._rouse(now)

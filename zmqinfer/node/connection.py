@@ -132,6 +132,13 @@ class Connection:
             raise InvalidArgument(f"idempotent is {idempotent!r}, expected None, True or False")
         return CallOptions(deadline_s, version, _key_bytes(key), priority, idempotent)
 
+    @staticmethod
+    def check_timeout(timeout_s: float) -> float:
+        """Returns the time limit of a question; raises `InvalidArgument` for none that can be kept."""
+        if not isinstance(timeout_s, int | float) or not 0 < timeout_s <= MAX_DEADLINE_S:
+            raise InvalidArgument(f"timeout_s is {timeout_s!r}, expected more than 0 and at most {MAX_DEADLINE_S:g}")
+        return timeout_s
+
     def push(self, now: float) -> None:
         """Sends what waits to leave, in the middle of many calls; a turn must follow."""
         machine = self.machine
