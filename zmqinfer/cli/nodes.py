@@ -83,10 +83,11 @@ def worker(
         models = [load_model(config) for config in find_models(repositories or [ZOO])]
     node = WorkerNode(name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}", models, gateway, settings)
     _on_signals(node.drain, node.stop)
-    click.echo(
-        f"worker {node.machine.name}: serving {', '.join(m.name for m in models)}; dialling {', '.join(gateway)}"
-    )
-    sys.stdout.flush()
+    if log_level in {"debug", "info"}:
+        click.echo(
+            f"worker {node.machine.name}: serving {', '.join(m.name for m in models)}; dialling {', '.join(gateway)}"
+        )
+        sys.stdout.flush()
     node.run()
     machine = node.machine
     if machine.ended_by:
