@@ -555,6 +555,25 @@ def test_two_gateways_share_the_calls() -> None:
 
 
 @pytest.mark.slow
+def test_results_of_a_slow_source_do_not_wait_for_a_full_window(client: Client) -> None:
+    """What is there is sent; a source of 50 a second has its first result after one input, not after a thousand."""
+
+    def source() -> Iterator[Any]:
+        for n in range(20):
+            time.sleep(0.02)
+            yield X + n
+
+    began = time.monotonic()
+    stream = client.infer_many("model", source())
+
+    first = next(stream)
+
+    assert time.monotonic() - began < 0.3
+    assert np.array_equal(first, X * 2)
+    assert sum(1 for _ in stream) == 19
+
+
+@pytest.mark.slow
 def test_gateway_that_is_not_there_does_not_hide_the_others(cluster: LocalCluster) -> None:
     """Questions are answered by those who can; only if nobody does is that an error."""
     (nowhere,) = free_addresses(1)

@@ -20,7 +20,7 @@ from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, UsageError, ZmqInferError
 from zmqinfer.machine.call import CallOptions
 from zmqinfer.machine.codec import Input, Output
-from zmqinfer.node.connection import DEFAULTS, PUSH_BLOCKS, Connection, read_answer, those_who_answered
+from zmqinfer.node.connection import DEFAULTS, GATHER_S, PUSH_BLOCKS, Connection, read_answer, those_who_answered
 from zmqinfer.records import Kind, Record
 
 __all__ = ["AsyncClient"]
@@ -203,7 +203,8 @@ class AsyncClient:
         is_over = False
         try:
             while window or not is_over:
-                while not is_over and len(window) < in_flight:
+                until = time.monotonic() + GATHER_S
+                while not is_over and len(window) < in_flight and not (window and time.monotonic() > until):
                     try:
                         x = next(plain) if source is None else await source.__anext__()
                     except (StopIteration, StopAsyncIteration):

@@ -7,7 +7,6 @@ all threads is the affair of node/turns.py.
 from __future__ import annotations
 
 import functools
-import itertools
 import threading
 import time
 from collections import deque
@@ -20,7 +19,7 @@ from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, Status, ZmqInferError
 from zmqinfer.machine.call import CallOptions
 from zmqinfer.machine.codec import Input, Output
-from zmqinfer.node.connection import DEFAULTS, PUSH_BLOCKS, Connection, read_answer, those_who_answered
+from zmqinfer.node.connection import DEFAULTS, GATHER_S, PUSH_BLOCKS, Connection, read_answer, those_who_answered
 from zmqinfer.node.turns import Promise, Turns, Waiter
 from zmqinfer.records import Kind, Record
 from zmqinfer.tensor import NAME
@@ -236,8 +235,14 @@ class Client:
         try:
             while True:
                 if not is_over and len(window) <= in_flight - step:
-                    fresh = list(itertools.islice(xs, in_flight - len(window)))
-                    is_over = len(fresh) + len(window) < in_flight
+                    fresh: list[Input] = []
+                    until = time.monotonic() + GATHER_S
+                    for x in xs:
+                        fresh.append(x)
+                        if len(fresh) + len(window) >= in_flight or time.monotonic() > until:
+                            break
+                    else:
+                        is_over = True
                     is_first = not turns.machine.pending
                     self._refill(turns, window, tags, model, fresh, options)
                     if is_first:

@@ -111,5 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _say(error: Exception, code: int) -> int:
     name = f" ({error.code})" if isinstance(error, ZmqInferError) else ""
-    click.echo(f"zmqinfer: {error}{name}", err=True)
+    # A model's own words may hold anything, also what moves a terminal's cursor.
+    sentence = "".join(c if c.isprintable() else " " for c in str(error))
+    click.echo(f"zmqinfer: {sentence}{name}", err=True)
     return code

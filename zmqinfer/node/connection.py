@@ -23,11 +23,13 @@ from zmqinfer.node.dialler import Dialler
 from zmqinfer.records import MAX_ID_BYTES, PRIORITIES, STATUS, TAG, Record
 from zmqinfer.tensor import Array, Arrays
 
-__all__ = ["DEFAULTS", "PUSH_BLOCKS", "Connection", "Owner", "read_answer", "those_who_answered"]
+__all__ = ["DEFAULTS", "GATHER_S", "PUSH_BLOCKS", "Connection", "Owner", "read_answer", "those_who_answered"]
 
 MAX_DEADLINE_S = 300.0
 # A socket that is full, or not connected yet, does not say when it will take something: it is tried so often.
 _RETRY_S = 0.010
+# `infer_many` asks its source for more inputs no longer than this before it sends those it has.
+GATHER_S = 0.005
 # So many full blocks leave before the turn ends, so that gateway and workers have something to do meanwhile.
 PUSH_BLOCKS = 2
 
