@@ -79,7 +79,7 @@ class WorkerMachine:
 
     def _greet(self, link: Link, now: float) -> None:
         """Begins a new life at one gateway: whatever it gave us before is for others now."""
-        number = self.links.index(link) if link in self.links else 0
+        number = self.links.index(link)
         self._drop_tasks(number)
         if self.is_draining:
             # To join again would draw new work to a worker that is about to exit.
@@ -101,7 +101,7 @@ class WorkerMachine:
 
     def _share(self, model: ServedModel) -> int:
         """Returns one gateway's part of an engine's credits: at least one batch."""
-        return max(model.card.limits.max_rows, model.credits // len(self._tasks or [0]))
+        return max(model.card.limits.max_rows, model.credits // len(self._tasks))
 
     def _drop_tasks(self, number: int) -> None:
         tasks = self._tasks[number]

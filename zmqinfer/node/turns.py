@@ -2,7 +2,7 @@
 
 A turn sends, receives and ends the waits; whoever holds the lock may do one. A thread that has
 called does one to send at once, and then waits at the descriptors itself, as the *leader*, if nobody
-does: its answer so reaches it without another thread in between, which costs 0.1 ms. Those who call
+does: its answer so reaches it without a hand-over to another thread. Those who call
 meanwhile are *followers*, whom the leader's turns serve; when it has its own answer it passes the
 lead on. The client's own thread, the *keeper*, leads while nobody waits but something is pending.
 
