@@ -252,7 +252,7 @@ class Turns:
 
     def _lead_on(self, waiter: Waiter, ready: list[tuple[int, int]]) -> bool:
         """Does a turn for the leader; False if it is to leave."""
-        if self._is_closed or self._leader is not waiter:
+        if self._is_closed or self.is_broken or self._leader is not waiter:
             return False
         # While this thread is awake nobody needs to wake it.
         self._wakes_at = float("-inf")
