@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, UsageError, ZmqInferError
-from zmqinfer.machine.call import CallOptions
+from zmqinfer.machine.call import DEFAULT_PRIORITY, CallOptions
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node.connection import DEFAULTS, GATHER_S, PUSH_BLOCKS, Connection, read_answer, those_who_answered
 from zmqinfer.records import Kind, Record
@@ -115,8 +115,19 @@ class AsyncClient:
         if loop is None or loop is not asyncio.get_running_loop():
             loop = self._attach()
         connection, machine = self._connection, self._machine
-        options = connection.options(deadline_s, key, priority, version, idempotent)
-        connection.check_open()
+        # Nothing said, nothing to check: 0.03 us, where the call takes 0.2.
+        if (
+            deadline_s is None
+            and key is None
+            and version is None
+            and idempotent is None
+            and priority is DEFAULT_PRIORITY
+        ):
+            options = connection.plain
+        else:
+            options = connection.options(deadline_s, key, priority, version, idempotent)
+        if not connection.is_usable:
+            connection.check_open()
         body = machine.codec.encode(model, version, x, None)
         future: asyncio.Future[Output] = loop.create_future()
         now = time.monotonic()

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import zmq
 
+from bench.children import say
 from bench.floors.bundle_sync import REQUEST, gateway, worker
-from bench.floors.common import VALUES, WARM_UP_S, Stopwatch, main, run_floor, say
+from bench.floors.common import VALUES, WARM_UP_S, Stopwatch, main, run_floor
 
 __all__ = ["run"]
 

@@ -24,7 +24,8 @@ import msgpack
 import numpy as np
 import zmq
 
-from bench.floors.common import ANY_PORT, VALUES, WARM_UP_S, Stopwatch, main, run_floor, say
+from bench.children import say
+from bench.floors.common import ANY_PORT, VALUES, WARM_UP_S, Stopwatch, main, run_floor
 
 __all__ = ["REPLY", "REQUEST", "gateway", "run", "worker"]
 

@@ -1,35 +1,24 @@
 """What the floors share: child processes, statistics and the command line.
 
 Nothing here is on a measured path. A floor is a module with roles (gateway, worker, client), each of which
-runs as a process of its own, so that the caller of `run()` costs nothing while it waits. A role tells its
-parent what it has to say in lines of JSON on its standard output.
+runs as a process of its own, so that the caller of `run()` costs nothing while it waits.
 """
 
 import argparse
 import json
-import os
-import resource
-import select
-import subprocess
 import sys
-import threading
 import time
 from array import array
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-__all__ = ["ANY_PORT", "VALUES", "WARM_UP_S", "Stopwatch", "main", "run_floor", "say"]
+from bench.children import START_S, Children, follow_the_parent
+
+__all__ = ["ANY_PORT", "VALUES", "WARM_UP_S", "Stopwatch", "main", "run_floor"]
 
 ANY_PORT = "tcp://127.0.0.1:*"
 VALUES = 64  # of float32 in each request and in each answer: the input of the shipped digits model
 WARM_UP_S = 0.5
-START_S = 20.0  # a child imports numpy: 0.1 s on a quiet machine
-STOP_S = 2.0
-
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Stopwatch:
@@ -72,7 +61,7 @@ def run_floor(module: str, *, in_flight: int, seconds: float, workers: int) -> d
     The client's CPU time is that of the window. Gateway and workers are charged all that they used after
     starting up, divided by all requests, those of the warm-up included.
     """
-    with _Children(module) as children:
+    with Children(module) as children:
         gateway = children.start("gateway", workers=workers)
         addresses = children.hear(gateway)
         for _ in range(workers):
@@ -96,11 +85,6 @@ def run_floor(module: str, *, in_flight: int, seconds: float, workers: int) -> d
     }
 
 
-def say(**words: object) -> None:
-    """Tell the parent something, and how much CPU time this process has used."""
-    print(json.dumps({**words, "cpu_s": time.process_time()}), flush=True)
-
-
 def main(
     about: str | None,
     run: Callable[..., dict[str, Any]],
@@ -110,7 +94,7 @@ def main(
 ) -> None:
     """Be the command line of a floor, or one of its roles when `run_floor` started this process."""
     if sys.argv[1:2] == ["role"]:
-        _follow_the_parent()
+        follow_the_parent()
         roles[sys.argv[2]](**json.loads(sys.argv[3]))
         return
     form = argparse.RawDescriptionHelpFormatter
@@ -125,87 +109,6 @@ def main(
     except KeyboardInterrupt:
         sys.exit(130)
     print(json.dumps(line) if asked.json else _sentence(line))
-
-
-@dataclass(slots=True)
-class _Child:
-    role: str
-    process: subprocess.Popen[bytes]
-    used_at_start_s: float = 0.0
-
-
-class _Children:
-    """The processes of one floor; leaving the block ends each by its process id."""
-
-    def __init__(self, module: str) -> None:
-        self._module = module
-        self._living: list[_Child] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def start(self, role: str, **settings: object) -> _Child:
-        command = [sys.executable, "-m", self._module, "role", role, json.dumps(settings)]
-        pipe = subprocess.PIPE
-        # A group of its own: Ctrl-C reaches the parent alone, which then ends its children one by one.
-        process = subprocess.Popen(command, cwd=_ROOT, stdin=pipe, stdout=pipe, process_group=0)
-        child = _Child(role, process)
-        self._living.append(child)
-        return child
-
-    def hear(self, child: _Child, within_s: float = START_S) -> dict[str, Any]:
-        """Return the child's next line; what CPU time it used until then is charged to its start."""
-        assert child.process.stdout is not None
-        who = f"{child.role} {child.process.pid} of {self._module}"
-        if not select.select([child.process.stdout], [], [], within_s)[0]:
-            raise TimeoutError(f"{who} was silent for {within_s:g} s, expected a line; is the machine busy?")
-        line = child.process.stdout.readline()
-        if not line:
-            raise ChildProcessError(f"{who} ended before it had spoken; its own words are above")
-        said: dict[str, Any] = json.loads(line)
-        child.used_at_start_s = said["cpu_s"]
-        return said
-
-    def stop(self) -> dict[str, float]:
-        """End all children; returns the CPU seconds that each role has used since its last line."""
-        used_s: defaultdict[str, float] = defaultdict(float)
-        while self._living:
-            child = self._living[-1]
-            before_s = _cpu_of_the_reaped_s()
-            _end(child.process)
-            used_s[child.role] += _cpu_of_the_reaped_s() - before_s - child.used_at_start_s
-            self._living.pop()
-        return used_s
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
-
-
-def _cpu_of_the_reaped_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _follow_the_parent() -> None:
-    """End when the parent does, even if it was killed."""
-
-    def wait_for_the_parent() -> None:
-        os.read(0, 1)  # nobody writes: this returns when the parent's end of the pipe is gone
-        os._exit(1)
-
-    threading.Thread(target=wait_for_the_parent, daemon=True).start()
 
 
 def _quantile(ascending: Sequence[float], part: float) -> float:

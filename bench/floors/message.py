@@ -17,7 +17,8 @@ from typing import Any
 
 import zmq
 
-from bench.floors.common import ANY_PORT, VALUES, WARM_UP_S, Stopwatch, main, run_floor, say
+from bench.children import say
+from bench.floors.common import ANY_PORT, VALUES, WARM_UP_S, Stopwatch, main, run_floor
 
 __all__ = ["run"]
 

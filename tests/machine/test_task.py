@@ -22,7 +22,7 @@ def test_a_task_is_what_the_batcher_waits_with() -> None:
     batcher.offer(task, bound)
 
     assert task.is_waiting
-    assert batcher.take(1.0) == (bound, [task])
+    assert batcher.take(1.0) == (bound, [task], 3)
     assert not task.is_waiting
 
 

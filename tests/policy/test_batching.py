@@ -124,9 +124,9 @@ def test_layouts_do_not_mix_and_the_oldest_goes_first(limits: BatchLimits) -> No
     last = Job(START + 0.004, layout="c")
     batcher = batcher_of(limits, a, b, c, last)
 
-    assert batcher.take(START + 1) == ("b", [b])
-    assert batcher.take(START + 1) == ("a", [a, c])
-    assert batcher.take(START + 1) == ("c", [last])
+    assert batcher.take(START + 1) == ("b", [b], b.rows)
+    assert batcher.take(START + 1) == ("a", [a, c], a.rows + c.rows)
+    assert batcher.take(START + 1) == ("c", [last], last.rows)
 
 
 def test_one_who_leaves_is_not_run() -> None:
@@ -452,13 +452,13 @@ class Engine(RuleBasedStateMachine):
             assert (due is None) == (not self.waiting)
             assert due is None or self.now < due <= self.waiting[0].arrived_at + self.limits.max_wait_s
             return
-        layout, batch = taken
+        layout, batch, rows = taken
         assert isinstance(layout, str)
         self.waiting = [job for job in self.waiting if job.is_waiting]
         left = calls_of([job for job in self.waiting if job.layout == layout])
         assert calls_of(batch) + left == before[layout], "not in order of arrival"
         assert not any(job.is_waiting for job in batch)
-        rows = sum(job.rows for job in batch)
+        assert rows == sum(job.rows for job in batch)
         whole = [job for job in batch if job in there[layout]]
         assert rows <= self.limits.max_rows or [job.calls for job in batch] == [1]
         size = sum(job.size for job in batch)

@@ -280,6 +280,20 @@ def test_block_goes_home_whole_when_the_load_allows() -> None:
     assert placement.spread(KEY, 20, 20) == [(in_order(placement)[0], 20)]
 
 
+def test_block_is_not_divided_below_the_grain() -> None:
+    """On two idle holders the bound for a block of 32 is 20 rows, which a grain of 16 makes 32; not so for a single."""
+    placement = placement_of(2)
+    first, second = in_order(placement)
+    first.grain = second.grain = 16
+
+    assert placement.spread(KEY, 32, 32) == [(first, 32)]
+    assert placement.room(second, 32) == 32
+
+    placement.take(first, 32)
+    assert placement.spread(KEY, 32, 32) == [(first, 16), (second, 16)]
+    assert placement.place(KEY, 9) is second
+
+
 def test_request_of_one_call_is_never_divided() -> None:
     """Whatever its rows: it is placed as `place` says."""
     placement = placement_of(4, credits_rows=8)
@@ -444,8 +458,10 @@ def test_spread_fills_holders_in_order_up_to_bound_and_credit(
     ready = [Holder(f"w{i}", weight / 1000, credits_rows) for i, (weight, credits_rows) in enumerate(specs)]
     for holder, already in zip(ready, held, strict=False):
         holder.held = already
+        holder.grain = 1 + already % 5
     placement = Placement(ready)
-    rooms = {h: max(0, min(bound(placement, h, rows), h.credits) - h.held) for h in in_order(placement, key)}
+    bounds = {h: -(-bound(placement, h, rows) // h.grain) * h.grain for h in in_order(placement, key)}
+    rooms = {h: max(0, min(bounds[h], h.credits) - h.held) for h in in_order(placement, key)}
 
     parts = placement.spread(key, rows, rows)
 

@@ -96,7 +96,7 @@ class PythonCallable:
         """
         assert self._infer is not None, "load() comes first"
         answers = self._infer(batch)
-        if not isinstance(answers, Mapping):
+        if type(answers) is not dict and not isinstance(answers, Mapping):
             outputs = ", ".join(spec.name for spec in self._signature.outputs)
             raise BadAnswer(
                 f"model {self._config.name!r} gave {_described(answers)}, expected a dict of arrays by name"

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from zmqinfer.policy.wheel import SLOTS_PER_S
 from zmqinfer.records import Kind, Record
 from zmqinfer.tensor import Payload
 
-__all__ = ["Block", "CallOptions", "Question"]
+__all__ = ["DEFAULT_PRIORITY", "Block", "CallOptions", "Question"]
+
+DEFAULT_PRIORITY = 4
 
 
 class CallOptions(NamedTuple):
@@ -17,7 +20,7 @@ class CallOptions(NamedTuple):
     deadline_s: float
     version: int | None = None
     key: bytes | None = None
-    priority: int = 4
+    priority: int = DEFAULT_PRIORITY
     idempotent: bool | None = None
 
 
@@ -33,10 +36,11 @@ class Block:
         left: how many calls have not ended.
         link: the number of the gateway that has it.
         most: how many calls it takes.
+        closes_at: it takes calls whose deadlines are before that.
     """
 
-    __slots__ = ("alike", "bodies", "deadline", "is_sent", "layout", "left", "link", "model", "most", "options",
-                 "owners", "rows", "slot", "tag")  # fmt: skip
+    __slots__ = ("alike", "bodies", "closes_at", "deadline", "is_sent", "layout", "left", "link", "model", "most",
+                 "options", "owners", "rows", "slot", "tag")  # fmt: skip
 
     def __init__(
         self, tag: int, link: int, alike: tuple[str, bytes, CallOptions, int], rows: int | None, deadline: float
@@ -44,7 +48,8 @@ class Block:
         self.tag = tag
         self.link = link
         self.alike = alike
-        self.model, self.layout, self.options, _ = alike
+        self.model, self.layout, self.options, slot = alike
+        self.closes_at = (slot + 1) / SLOTS_PER_S
         self.rows = rows
         self.deadline = deadline
         self.owners: list[object] = []

@@ -64,6 +64,8 @@ class ClientMachine:
         # By the number of their tags' block, which is what a tag is without its last five bits.
         self._blocks: dict[int, Block] = {}
         self._filling: dict[tuple[str, bytes, CallOptions, int], Block] = {}
+        # Of those the one that took the last call, if it takes more.
+        self._last: Block | None = None
         self._unsent: list[Block] = []
         self._questions: dict[int, Question] = {}
         self._wheel: TimingWheel[Block | Question] = TimingWheel()
@@ -101,11 +103,17 @@ class ClientMachine:
         """
         layout, payload = body
         deadline = now + options.deadline_s
-        # Deadlines are kept in slots of 10 ms, and those of a block are in one of them.
-        alike = (model, layout, options, int(deadline * SLOTS_PER_S))
-        block = self._filling.get(alike)
-        if block is None or rows is not None or type(payload) is not bytes:
-            block = self._begin(alike, payload, rows, deadline, now)
+        block = self._last
+        # The usual case is one more like the last one: 0.1 us, where building the key and looking it up takes 0.4.
+        if (
+            block is None
+            or layout is not block.layout
+            or options is not block.options
+            or model != block.model
+            or deadline >= block.closes_at
+            or rows is not None
+        ):
+            block = self._block_for(model, layout, payload, rows, options, deadline, now)
         owners = block.owners
         place = len(owners)
         owners.append(owner)
@@ -114,9 +122,28 @@ class ClientMachine:
         block.left += 1
         self.pending += 1
         if place and place + 1 == block.most:
-            del self._filling[alike]
+            del self._filling[block.alike]
+            self._last = None
             self.full_blocks += 1
         return block.tag + place
+
+    def _block_for(
+        self,
+        model: str,
+        layout: bytes,
+        payload: Payload,
+        rows: int | None,
+        options: CallOptions,
+        deadline: float,
+        now: float,
+    ) -> Block:
+        # Deadlines are kept in slots of 10 ms, and those of a block are in one of them.
+        alike = (model, layout, options, int(deadline * SLOTS_PER_S))
+        block = self._filling.get(alike)
+        if block is None or rows is not None or type(payload) is not bytes:
+            block = self._begin(alike, payload, rows, deadline, now)
+        self._last = block if block.most > 1 else None
+        return block
 
     def _begin(
         self,
@@ -153,6 +180,7 @@ class ClientMachine:
             self._send(block)
         self._unsent.clear()
         self._filling.clear()
+        self._last = None
         self.full_blocks = 0
 
     def _send(self, block: Block) -> None:
@@ -229,6 +257,8 @@ class ClientMachine:
             self._wheel.remove(block, block.slot)
             if self._filling.get(block.alike) is block:
                 del self._filling[block.alike]
+            if self._last is block:
+                self._last = None
         return owners
 
     def fail_all(self, detail: str) -> None:

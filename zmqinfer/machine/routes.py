@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Route", "Routes"]
 
+# Of the rows that an engine of short batches may have under way, which it runs in 5 ms (machine/served.py): so many
+# it runs in 0.16 ms, and a block of fewer is not divided for it. With echo, 200 in flight and two workers, 0.02 to
+# 0.06 of the calls more a second.
+_GRAINS_IN_CREDITS = 32
+
 # Of all cards in a WELCOME: half a head.
 _MAX_CARDS_BYTES = 2**19
 
@@ -37,12 +42,18 @@ class Engine(Holder):
         super().__init__(worker.name, worker.weight, credits_rows)
         self.worker = worker
         self.route = route
+        self.allow(credits_rows)
         # Where its held rows count. A dropped engine keeps the last one, which then counts for nobody.
         self.placement = route.placement
         self.answered = 0
         self.answered_rows = 0
         self.batches = 0.0
         self.load = 0
+
+    def allow(self, credits_rows: int) -> None:
+        """Takes the worker's word of how many rows may be under way: more than two batches if these are short."""
+        self.credits = credits_rows
+        self.grain = credits_rows // _GRAINS_IN_CREDITS if credits_rows > 2 * self.route.max_rows else 1
 
 
 class Route:

@@ -227,14 +227,13 @@ class WorkerMachine:
                 detail = "the time was up while it waited for its batch"
                 self._say(task.link, task.record, Status.DEADLINE_EXCEEDED, detail, "batch")
             expected_s = 0.0
-            while expected_s < _HANDOVER_S and (taken := batcher.take(now)) is not None:
-                bound, tasks = taken
+            while batcher.rows and expected_s < _HANDOVER_S and (taken := batcher.take(now)) is not None:
+                bound, tasks, rows = taken
                 assert isinstance(bound, Bound), bound
                 rest = self._tasks[tasks[-1].link][tasks[-1].tag]
                 if rest is not tasks[-1]:
                     self._enter(tasks[-1])
                     self._enter(rest)
-                rows = sum(task.rows for task in tasks)
                 batch = Batch(number, bound, tasks, rows, now)
                 model.running.append(batch)
                 begun.setdefault(number, []).append(batch)
@@ -270,7 +269,7 @@ class WorkerMachine:
                     is_result = type(first) is bytes
                     result = [0, first, second] if is_result else [first, second, "model"]
                     served = [self.name, model.card.version, task.record[ATTEMPT]]
-                    size = payload_bytes(second) if is_result else 0  # type: ignore[arg-type]
+                    size = len(second) if type(second) is bytes else payload_bytes(second) if is_result else 0  # type: ignore[arg-type]
                     outbox.put(Kind.REPLY, [tag, calls, *result, *served, *ran, queue_us, compute_us], size)
                 tag += calls
             assert tag == end, "an outcome for calls of two tasks"

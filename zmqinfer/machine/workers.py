@@ -172,7 +172,7 @@ class Workers:
             if model < len(worker.engines):
                 engine = worker.engines[model]
                 grew = credits_rows > engine.credits
-                engine.credits = credits_rows
+                engine.allow(credits_rows)
                 engine.load = load
                 if grew and engine.route.waiting:
                     self._gateway.serve(engine.route)

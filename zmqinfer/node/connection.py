@@ -14,7 +14,7 @@ import numpy as np
 from zmqinfer import __version__
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import InvalidArgument, Unavailable, UsageError, ZmqInferError
-from zmqinfer.machine.call import CallOptions
+from zmqinfer.machine.call import DEFAULT_PRIORITY, CallOptions
 from zmqinfer.machine.client import ClientMachine
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node import sockets
@@ -51,7 +51,12 @@ class Owner(Protocol):
 
 
 class Connection:
-    """One client's machine and sockets."""
+    """One client's machine and sockets.
+
+    Attributes:
+        is_usable: whether `check_open` would let a caller pass.
+        plain: the options of a call of which nothing was said.
+    """
 
     def __init__(
         self, endpoints: str | Iterable[str], connect_timeout_s: float, deadline_s: float, heartbeat_ms: int
@@ -62,10 +67,10 @@ class Connection:
             deadline_s=float(deadline_s),
             heartbeat_ms=heartbeat_ms,
         )
-        self.is_open = True
+        self.is_open = self.is_usable = True
         self.is_forked = False
         self.heartbeat_s = settings.heartbeat_ms / 1000
-        self._plain = CallOptions(settings.deadline_s)
+        self.plain = CallOptions(settings.deadline_s)
         self._context = sockets.new_context()
         try:
             self.dialler = Dialler(self._context, addresses)
@@ -89,18 +94,18 @@ class Connection:
         if not self.is_open:
             raise UsageError("this client is closed; make a new one")
 
-    @property
-    def is_usable(self) -> bool:
-        """Whether `check_open` would let a caller pass."""
-        return self.is_open and not self.is_forked
-
     def forbid(self) -> None:
         """Marks the copy in a forked child as unusable."""
         self.is_forked = True
+        self.is_usable = False
+
+    def shut(self) -> None:
+        """Lets no more callers pass."""
+        self.is_open = self.is_usable = False
 
     def close(self) -> None:
         """Closes the sockets. In a forked child they belong to the parent and are left alone."""
-        self.is_open = False
+        self.shut()
         if not self.is_forked:
             self.dialler.close()
             self._context.destroy(linger=sockets.LINGER_MS)
@@ -114,20 +119,18 @@ class Connection:
         idempotent: bool | None,
     ) -> CallOptions:
         """Returns what a caller said of a call; raises `InvalidArgument` for what cannot be."""
-        # This is the path of every call: nothing said, nothing to check.
         if (
             deadline_s is None
             and key is None
             and version is None
             and idempotent is None
-            and type(priority) is int
-            and priority == self._plain.priority
+            and priority is DEFAULT_PRIORITY
         ):
-            return self._plain
+            return self.plain
         if type(priority) is not int or not 1 <= priority <= PRIORITIES:
             raise InvalidArgument(f"priority is {priority!r}, expected 1, the most urgent, to {PRIORITIES}")
         if deadline_s is None:
-            deadline_s = self._plain.deadline_s
+            deadline_s = self.plain.deadline_s
         elif not isinstance(deadline_s, int | float) or not 0 < deadline_s <= MAX_DEADLINE_S:
             raise InvalidArgument(f"deadline_s is {deadline_s!r}, expected more than 0 and at most {MAX_DEADLINE_S:g}")
         if idempotent is not None and type(idempotent) is not bool:

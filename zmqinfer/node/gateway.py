@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import zmq
@@ -22,6 +23,7 @@ from zmqinfer.machine.gateway import GatewayMachine
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.workers import Workers
 from zmqinfer.node import sockets
+from zmqinfer.node.poller import Poller
 from zmqinfer.node.report import Report
 from zmqinfer.node.waker import Waker, poll_ms
 from zmqinfer.tensor import Buffer
@@ -35,8 +37,6 @@ _MAX_RECORDS = 256
 # A full socket tells nobody when it is no longer full, so what it did not take is tried again so soon.
 _RETRY_S = 0.005
 # As ints: the bit operations of pyzmq's enums cost 0.5 us each.
-_READABLE = int(zmq.POLLIN)
-_EVENTS = int(zmq.EVENTS)
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _MONITORED = zmq.EVENT_DISCONNECTED
@@ -113,11 +113,8 @@ class GatewayNode:
 
     def run(self) -> None:
         """Serves until `stop`, then closes everything."""
-        poller = zmq.Poller()
-        for face in (self._workers, self._clients):
-            poller.register(face.socket, zmq.POLLIN)
-            poller.register(face.monitor, zmq.POLLIN)
-        poller.register(self._woken, zmq.POLLIN)
+        faces = (self._workers, self._clients)
+        poller = Poller((face.socket for face in faces), [*(face.monitor for face in faces), self._woken])
         machine, clock = self.machine, time.monotonic
         self._report.info("gateway listens", clients=self.clients_address, workers=self.workers_address)
         due = machine.wake_at()
@@ -125,7 +122,7 @@ class GatewayNode:
         try:
             while not self._stopping.is_set():
                 wait_ms = poll_ms(due, ended_at)
-                ready = dict(poller.poll(wait_ms))
+                ready = poller.poll(wait_ms)
                 now = clock()
                 # What the poll should have taken, it did wait for; beyond that we were not there.
                 gap = max(0.0, now - ended_at - wait_ms / 1e3)
@@ -137,7 +134,7 @@ class GatewayNode:
         finally:
             self._close()
 
-    def _turn(self, ready: dict[object, int], now: float, gap: float, due: float | None) -> bool:
+    def _turn(self, ready: Sequence[object], now: float, gap: float, due: float | None) -> bool:
         machine = self.machine
         if self._workers.socket in ready:
             self._drain_workers(now)
@@ -163,23 +160,16 @@ class GatewayNode:
 
     def _receive(self, face: _Face) -> tuple[bytes, bytes, list[Buffer]] | None:
         socket = face.socket
-        # 1.1 us, where the exception of a `recv` that finds nothing takes 3.2.
-        if not int(socket.get(_EVENTS)) & _READABLE:
+        if not sockets.is_readable(socket):
             return None
         try:
             peer = socket.recv(_NOBLOCK)
         except zmq.Again:
             return None
-        if peer in face.connections:
-            head = socket.recv(_NOBLOCK)
-        else:
-            frame = socket.recv(_NOBLOCK, copy=False)
+        frame = socket.recv(_NOBLOCK, copy=False)
+        if peer not in face.connections:
             face.note(peer, frame)
-            head = bytes(frame.buffer)
-        parts: list[Buffer] = []
-        while socket.get(sockets.RECV_MORE):
-            parts.append(socket.recv(_NOBLOCK, copy=False))  # type: ignore[arg-type]
-        return peer, head, parts
+        return peer, frame.bytes, sockets.rest(socket, frame)
 
     def _drain_workers(self, now: float) -> None:
         workers = self.machine.workers
@@ -224,7 +214,7 @@ class GatewayNode:
     def _closed(self, face: _Face) -> list[bytes]:
         """Reads the monitor; returns the peers whose connections seem to have closed."""
         closed, face.displaced = face.displaced, []
-        while int(face.monitor.get(zmq.EVENTS)) & _READABLE:
+        while sockets.is_readable(face.monitor):
             event = parse_monitor_message(face.monitor.recv_multipart())
             peer = face.peers.pop(event["value"], None)
             closed.append(peer or b"")
@@ -244,8 +234,10 @@ class GatewayNode:
                 if dirty:
                     batch = dirty.copy()
                     dirty.clear()
-                    full = [outbox for outbox in batch if not self._empty(face.socket, outbox, roster, now)]
-                    stuck += [(outbox, dirty) for outbox in full if outbox.is_owed]
+                    for outbox in batch:
+                        is_empty = self._empty(face.socket, outbox, roster, now)
+                        if not is_empty and outbox.is_owed:
+                            stuck.append((outbox, dirty))
         for outbox, dirty in stuck:
             dirty.append(outbox)
         return bool(stuck)

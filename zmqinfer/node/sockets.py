@@ -19,7 +19,18 @@ import zmq
 from zmqinfer.errors import ConfigError
 from zmqinfer.tensor import Buffer
 
-__all__ = ["RECV_MORE", "Frames", "Incoming", "dealer", "drop", "new_context", "receive", "router", "send"]
+__all__ = [
+    "Frames",
+    "Incoming",
+    "dealer",
+    "drop",
+    "is_readable",
+    "new_context",
+    "receive",
+    "rest",
+    "router",
+    "send",
+]
 
 Frames: TypeAlias = list[Buffer]
 Incoming: TypeAlias = tuple[bytes, list[Buffer]]
@@ -31,7 +42,7 @@ ZMTP_HEARTBEAT_MS = 500
 ZMTP_TIMEOUT_MS = 1_500
 
 # As ints: pyzmq's enums cost 0.5 us in each operation.
-RECV_MORE: Final = int(zmq.RCVMORE)
+_READABLE: Final = int(zmq.POLLIN)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
@@ -123,13 +134,26 @@ def _numeric(address: str) -> str:
 def receive(socket: zmq.Socket[bytes]) -> Incoming | None:
     """Returns the next message, its first frame and the other ones, or None when there is none."""
     try:
-        first = socket.recv(_NOBLOCK)
+        frame = socket.recv(_NOBLOCK, copy=False)
     except zmq.Again:
         return None
+    return frame.bytes, rest(socket, frame)
+
+
+def rest(socket: zmq.Socket[bytes], frame: zmq.Frame) -> list[Buffer]:
+    """Returns the frames that follow one of the same message."""
+    # A frame knows whether it was the last: 0.3 us less than to ask the socket.
     parts: list[Buffer] = []
-    while socket.get(RECV_MORE):
-        parts.append(socket.recv(_NOBLOCK, copy=False))  # type: ignore[arg-type]
-    return first, parts
+    while frame.more:
+        frame = socket.recv(_NOBLOCK, copy=False)
+        parts.append(frame)  # type: ignore[arg-type]
+    return parts
+
+
+def is_readable(socket: zmq.Socket[bytes]) -> bool:
+    """Whether a message is there; asking also takes ZeroMQ's signal, and so arms the descriptor again."""
+    # 1.2 us; 1.4 through the option EVENTS, 3.3 for the exception of a `recv` that finds nothing.
+    return bool(zmq.zmq_poll([(socket, _READABLE)], 0))
 
 
 def send(socket: zmq.Socket[bytes], frames: Frames) -> None:

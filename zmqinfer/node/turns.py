@@ -224,10 +224,15 @@ class Turns:
             raise Cancelled(_INTERRUPTED, executed=Executed.MAYBE)
         if self._leader is None or self._leader is self._keeper:
             # A keeper notices when it wakes; until then both wait.
-            self._leader = waiter
+            self._appoint(waiter)
             return None
         self._followers[waiter] = None
         return waiter.close()
+
+    def _appoint(self, waiter: Waiter) -> None:
+        """Makes a waiter the leader. It goes to the descriptors at once, for the last turn has left nothing to read."""
+        self._leader = waiter
+        self._wakes_at = float("inf") if self._due is None else self._due
 
     def leave(self, waiter: Waiter) -> None:
         """Ends a thread's part in the waiting; twice is the same as once. Must not have the lock."""
@@ -239,16 +244,14 @@ class Turns:
     def _lead(self, waiter: Waiter) -> None:
         # Of callers one leads at a time; a keeper that was relieved may still wait at the poll of its own.
         poll = self._polls[waiter is self._keeper]
-        ready: list[tuple[int, int]] = []
-        due: float | None = 0.0
         while not waiter.done():
+            due = self._due
+            ready = poll.poll(None if due is None else max(0.0, (due - time.monotonic()) * 1e3 + 0.5))
             is_leading = self.locked(lambda: self._lead_on(waiter, ready))  # noqa: B023 - called at once
             if self._kept:
                 self.fulfil()
             if not is_leading:
                 return
-            due = self._due
-            ready = poll.poll(None if due is None else max(0.0, (due - time.monotonic()) * 1e3 + 0.5))
 
     def _lead_on(self, waiter: Waiter, ready: list[tuple[int, int]]) -> bool:
         """Does a turn for the leader; False if it is to leave."""
@@ -261,7 +264,10 @@ class Turns:
                 self._waker.clear()
         due = self._turn(time.monotonic())
         self._wakes_at = float("inf") if due is None else due
-        return not waiter.done() and not (waiter is self._keeper and self.machine.is_at_rest())
+        if waiter.done():
+            self._pass_on(waiter)
+            return False
+        return waiter is not self._keeper or not self.machine.is_at_rest()
 
     def _poll(self) -> select.poll:
         poll = select.poll()
@@ -279,7 +285,7 @@ class Turns:
         for follower in self._followers:
             if not follower.done():
                 del self._followers[follower]
-                self._leader = follower
+                self._appoint(follower)
                 follower.open()
                 return
         self._leader = None
@@ -318,7 +324,7 @@ class Turns:
                     waiter.set_exception(Cancelled(_INTERRUPTED, executed=Executed.MAYBE))
             for promise in list(self._promises):
                 promise.set_exception(Cancelled(_INTERRUPTED, executed=Executed.MAYBE))
-            self.connection.is_open = False
+            self.connection.shut()
             self._waker.wake()
         self.fulfil()
         self.connection.close()
@@ -353,7 +359,7 @@ class Turns:
     def _close(self, detail: str) -> None:
         self.machine.fail_all(detail)
         self._turn(time.monotonic())
-        self.connection.is_open = False
+        self.connection.shut()
         self._is_closed = True
         self._waker.wake()
         self._duty.release()

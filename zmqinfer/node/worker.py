@@ -14,8 +14,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-import zmq
-
 from zmqinfer import __version__
 from zmqinfer.config import WorkerSettings
 from zmqinfer.machine.served import ModelCard
@@ -26,9 +24,11 @@ from zmqinfer.node.crew import Crew, RelievedError
 from zmqinfer.node.dialler import Dialler
 from zmqinfer.node.engine import Engine, EngineThread
 from zmqinfer.node.models import LoadedModel
+from zmqinfer.node.poller import Poller
 from zmqinfer.node.report import Report
 from zmqinfer.node.waker import Waker, poll_ms
 from zmqinfer.policy.batching import BatchLimits
+from zmqinfer.records import Kind, Record
 
 __all__ = ["WorkerNode"]
 
@@ -59,11 +59,8 @@ class WorkerNode:
         self._drain_wanted = threading.Event()
         self._stop_wanted = threading.Event()
         self._crew = Crew(self._step, settings.heartbeat_ms / 1000)
-        self._poller = zmq.Poller()
-        for socket in self._dialler.sockets:
-            self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(self._waker.fileno(), zmq.POLLIN)
         self._woken = self._waker.fileno()
+        self._poller = Poller(self._dialler.sockets, [self._woken])
         # Batches to run in the loop, and the engines that run one now. Should one of these last, whoever relieves
         # the loop goes on with the batches of the others.
         self._here: deque[Batch] = deque()
@@ -72,6 +69,8 @@ class WorkerNode:
         self._is_stuck = True
         self._due: float | None = 0.0
         self._ended_at = time.monotonic()
+        # How long this node was not looking before the present turn.
+        self._gap = 0.0
         self._engines = [EngineThread(model.name, Engine(model.backend), self._waker) for model in models]
         self._models = list(models)
         self.machine = WorkerMachine(
@@ -109,7 +108,7 @@ class WorkerNode:
         wait_ms = poll_ms(self._due, self._ended_at)
         ready = self._poller.poll(wait_ms)
         now = time.monotonic()
-        self._turn(now, max(0.0, now - self._ended_at - wait_ms / 1e3), any(which == self._woken for which, _ in ready))
+        self._turn(now, max(0.0, now - self._ended_at - wait_ms / 1e3), self._woken in ready)
         self._due = machine.wake_at()
         self._ended_at = now = time.monotonic()
         if self._is_stuck and (self._due is None or self._due > now + _RETRY_S):
@@ -123,7 +122,8 @@ class WorkerNode:
         for engine in self._engines:
             while engine.done:
                 machine.on_batch_done(*engine.done.popleft())
-        self._dialler.drain(lambda number, kind, records, at: machine.on_message(number, kind, records, at, gap), now)
+        self._gap = gap
+        self._dialler.drain(self._on_message, now)
         if self._drain_wanted.is_set():
             machine.drain(now)
         if machine.is_draining or (self._due is not None and self._due <= now):
@@ -133,6 +133,9 @@ class WorkerNode:
         for event, values in machine.events:
             self._report.info(event, **values)
         machine.events.clear()
+
+    def _on_message(self, number: int, kind: Kind, records: list[Record], now: float) -> None:
+        self.machine.on_message(number, kind, records, now, self._gap)
 
     def _begin(self, begun: dict[int, list[Batch]]) -> None:
         """Hands batches to their engines' threads, or runs them here if they are short."""

@@ -134,8 +134,8 @@ class Batcher(Generic[I]):
         if not group.items:
             self._groups.pop(layout, None)
 
-    def take(self, now: float) -> tuple[Hashable, list[I]] | None:
-        """Returns the batch that a free engine should run now with its layout, or None to wait.
+    def take(self, now: float) -> tuple[Hashable, list[I], int] | None:
+        """Returns the batch that a free engine should run now, between its layout and its rows, or None to wait.
 
         At most `max_rows` rows, oldest first; the rest stay and keep their own arrival times. The last
         one may have been cut off from a request of several calls, which keeps the others.
@@ -151,9 +151,9 @@ class Batcher(Generic[I]):
             return None
         self._was_busy = True
         layout, group = best
-        return layout, self._cut(layout, group)
+        return layout, *self._cut(layout, group)
 
-    def _cut(self, layout: Hashable, group: _Group[I]) -> list[I]:
+    def _cut(self, layout: Hashable, group: _Group[I]) -> tuple[list[I], int]:
         limits = self._limits
         items = group.items
         if group.rows <= limits.max_rows and group.bytes <= limits.max_bytes:
@@ -162,7 +162,7 @@ class Batcher(Generic[I]):
             self.rows -= group.rows
             for item in batch:
                 item.is_waiting = False
-            return batch
+            return batch, group.rows
         batch = []
         rows = size = 0
         while items and rows < limits.max_rows and size < limits.max_bytes:
@@ -187,7 +187,7 @@ class Batcher(Generic[I]):
             group.next_deadline = min(item.deadline for item in items)
         else:
             del self._groups[layout]
-        return batch
+        return batch, rows
 
     def wake_at(self) -> float | None:
         """Returns when a free engine should ask `take` again, given that it just said None."""

@@ -14,7 +14,8 @@ the bound already. A request finds no holder only while somebody with credit is 
 nobody has credit; something is held then, so a reply is to come.
 
 The calls of a block need not stay together, so each holder takes as many as fit it: an idle system
-works on a burst with all its workers.
+works on a burst with all its workers. But to divide a block costs something too, so for blocks the
+bound is rounded up to the holder's *grain*: rows that it runs in next to no time.
 
 Without the bound one slow worker makes p99 diverge: 33 s against 82 ms in simulation at 40 % load.
 """
@@ -51,17 +52,19 @@ class Holder:
         name: what the ring knows it by.
         weight: relative to the other holders.
         credits: rows that it lets us send; may be changed at any time.
+        grain: for blocks the bound counts in so many rows; may be changed at any time.
         held: rows that it was given and has not given back. Changed by `Placement` alone.
         share: its part of the weights of all holders. Set by `Placement`.
         slope: its bound per row of all: 1.25 x share. Set by `Placement`.
     """
 
-    __slots__ = ("credits", "held", "name", "share", "slope", "weight")
+    __slots__ = ("credits", "grain", "held", "name", "share", "slope", "weight")
 
     def __init__(self, name: str, weight: float, credits_rows: int) -> None:
         self.name = name
         self.weight = weight
         self.credits = credits_rows
+        self.grain = 1
         self.held = 0
         self.share = 0.0
         self.slope = 0.0
@@ -114,9 +117,9 @@ class Placement(Generic[H]):
     def spread(self, key_hash: int, rows: int, calls: int) -> list[tuple[H, int]]:
         """Returns who takes how many rows of a request now: one holder, unless it is for several calls.
 
-        Then the home takes what fits it, with all `rows` in the bound, and the others clockwise what is
-        left. The sum may be less than `rows`: credit is lacking then, and the others must wait. Changes
-        nothing; see `take`.
+        Then the home takes what fits it, with all `rows` in the bound and that rounded up to its grain, and
+        the others clockwise what is left. The sum may be less than `rows`: credit is lacking then, and the
+        others must wait. Changes nothing; see `take`.
         """
         if calls == 1:
             holder = self.place(key_hash, rows)
@@ -125,7 +128,8 @@ class Placement(Generic[H]):
         parts: list[tuple[H, int]] = []
         for name in self.ring.order(key_hash):
             holder = self._holders[name]
-            room = min(self._bound(holder, rows), holder.credits) - holder.held
+            bound = -(-self._bound(holder, rows) // holder.grain) * holder.grain
+            room = min(bound, holder.credits) - holder.held
             if room > 0:
                 parts.append((holder, min(room, left)))
                 left -= room
@@ -139,7 +143,8 @@ class Placement(Generic[H]):
 
     def room(self, holder: H, rows: int) -> int:
         """Returns how many of `rows` rows that need not stay together this holder may take, whoever their home is."""
-        room = min(self._bound(holder, rows), holder.credits) - holder.held
+        bound = -(-self._bound(holder, rows) // holder.grain) * holder.grain
+        room = min(bound, holder.credits) - holder.held
         return min(room, rows) if room > 0 else int(self.admits(holder, 1))
 
     def admits(self, holder: H, rows: int) -> bool:
