@@ -16,6 +16,7 @@ usage() {
 ./run.sh test            install with the tools for development, then lint, check types and run all tests
 ./run.sh up              serve the shipped models until Ctrl-C
 ./run.sh bench PRESET    light, medium or heavy, on a cluster of its own
+./run.sh compare         measure zmqinfer beside its floors and other servers, at most 30 minutes; --quick: 5
 ./run.sh stop            end what an earlier ./run.sh left running
 ./run.sh help            this text
 
@@ -138,6 +139,12 @@ case "${1:-}" in
     install
     start
     "$VENV/bin/zmqinfer" bench --gateway "$CLIENTS" --preset "$2" --no-compare --out "$OUT"
+    ;;
+  compare)
+    shift
+    install
+    cd "$ROOT"
+    exec "$VENV/bin/python" -m bench.compare "$@"
     ;;
   stop) stop ;;
   help | -h | --help) usage ;;

@@ -1,5 +1,11 @@
 """Measurements that are no tests.
 
+compare/           `./run.sh compare`: the product, its floors and its peers in one run
+peers/             the other servers, each in an environment of its own
 floors/            raw pyzmq over the same hops: what moving the bytes costs
-against_floor.py   the product beside its floors in one run
+models/            what zmqinfer serves in a comparison
+cost_table.py      where each microsecond of CPU goes
+bare_loop.py       a gateway's inner work without sockets
+against_floor.py   the product beside its floors, in a minute
+children.py        processes that measure, and what they tell their parent
 """

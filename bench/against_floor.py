@@ -44,7 +44,7 @@ async def _tasks(address: str, in_flight: int, seconds: float, *, has_keys: bool
             while time.perf_counter() < until:
                 y = await client.infer("echo", x, key=answered.to_bytes(8) if has_keys else None)
                 answered += 1
-            assert np.array_equal(y, x)
+            assert np.array_equal(y, x)  # type: ignore[arg-type]
 
         await asyncio.gather(*(caller(time.perf_counter() + WARM_UP_S) for _ in range(in_flight)))
         answered = 0

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["START_S", "Child", "Children", "follow_the_parent", "say"]
+__all__ = ["ONE_THREAD", "START_S", "Child", "Children", "follow_the_parent", "say"]
 
 START_S = 20.0  # a child imports numpy: 0.1 s on a quiet machine
 STOP_S = 2.0
+# The linear algebra of each process: several that take all cores each run ten times slower.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,7 +59,9 @@ class Children:
         command = [sys.executable, "-m", self._module, "role", role, json.dumps(settings)]
         pipe = subprocess.PIPE
         # A group of its own: Ctrl-C reaches the parent alone, which then ends its children one by one.
-        process = subprocess.Popen(command, cwd=_ROOT, stdin=pipe, stdout=pipe, process_group=0)
+        process = subprocess.Popen(
+            command, cwd=_ROOT, env={**os.environ, **ONE_THREAD}, stdin=pipe, stdout=pipe, process_group=0
+        )
         child = Child(role, process)
         self._living.append(child)
         return child

@@ -21,6 +21,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 import numpy as np
@@ -206,7 +207,8 @@ def main() -> None:
     """Prints the table, or plays one of its roles."""
     if sys.argv[1:2] == ["role"]:
         follow_the_parent()
-        {"client": client, "gateway": gateway, "worker": worker}[sys.argv[2]](**json.loads(sys.argv[3]))
+        roles: dict[str, Callable[..., None]] = {"client": client, "gateway": gateway, "worker": worker}
+        roles[sys.argv[2]](**json.loads(sys.argv[3]))
         return
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=10.0, help="at each number in flight (%(default)s)")

@@ -220,13 +220,14 @@ def pack(arrays: Sequence[Array]) -> Payload:
     return [np.ascontiguousarray(_little_endian(array)).data.cast("B") if array.nbytes else b"" for array in arrays]
 
 
-def unpack(layout: Layout, rows: int | None, payload: Payload) -> list[Array]:
+def unpack(layout: Layout, rows: int | None, payload: Payload, *, writable: bool = False) -> list[Array]:
     """Gives back the arrays of a payload in the order of the layout, as views where possible.
 
     Args:
         layout: what one row looks like.
         rows: None for one row without a leading axis, else the length of the leading axis.
-        payload: what came; the arrays share its memory and are read-only.
+        payload: what came; the arrays share its memory.
+        writable: whether views of memory that can be written to may be; else all are read-only.
 
     Raises:
         ProtocolError: the payload has another size than layout and rows say.
@@ -256,8 +257,9 @@ def unpack(layout: Layout, rows: int | None, payload: Payload) -> list[Array]:
                 f"tensor {field.name!r} has {size:,} bytes, expected {field.row_bytes * count:,}: {count} rows"
             )
         shape = field.shape if rows is None else (rows, *field.shape)
-        view = memoryview(part).toreadonly() if size else b""
-        arrays.append(_normalised(np.ndarray(shape, DTYPES[field.dtype], view), field))
+        view = memoryview(part) if size else memoryview(b"")
+        array = np.ndarray(shape, DTYPES[field.dtype], view if writable else view.toreadonly())
+        arrays.append(_normalised(array, field))
     return arrays
 
 

@@ -24,6 +24,7 @@ import zmq
 from bench.children import say
 from bench.floors.bundle_sync import REQUEST, gateway, worker
 from bench.floors.common import VALUES, WARM_UP_S, Stopwatch, main, run_floor
+from bench.peers.models import MODELS
 
 __all__ = ["run"]
 
@@ -34,9 +35,9 @@ EVENTS = int(zmq.EVENTS)
 POLLIN = int(zmq.POLLIN)
 
 
-def run(in_flight: int = 200, seconds: float = 3.0, *, workers: int = 2) -> dict[str, Any]:
+def run(in_flight: int = 200, seconds: float = 3.0, *, workers: int = 2, model: str = "echo") -> dict[str, Any]:
     """Measure this floor; takes `seconds` plus about two for processes and warm-up."""
-    return run_floor("bench.floors.bundle_asyncio", in_flight=in_flight, seconds=seconds, workers=workers)
+    return run_floor("bench.floors.bundle_asyncio", in_flight=in_flight, seconds=seconds, workers=workers, model=model)
 
 
 class _Client:
@@ -76,28 +77,28 @@ class _Client:
                 release(tag).set_result(np.frombuffer(body, FLOAT32))
 
 
-def client(gateway: str, in_flight: int, seconds: float) -> None:
+def client(gateway: str, in_flight: int, seconds: float, model: str) -> None:
     """Run `in_flight` tasks that call one after the other."""
-    asyncio.run(_call(gateway, in_flight, seconds))
+    asyncio.run(_call(gateway, in_flight, seconds, model))
 
 
-async def _call(gateway: str, in_flight: int, seconds: float) -> None:
+async def _call(gateway: str, in_flight: int, seconds: float, model: str) -> None:
     client = _Client(gateway)
     stopwatch = Stopwatch()
     record = stopwatch.latencies_s.append
     is_over = False
 
-    async def call_and_call(x: Vector) -> None:
+    async def call_and_call(x: Vector, right: Vector) -> None:
         now = perf_counter()
         while not is_over:
             asked_at = now
             y = await client.infer(x)
             now = perf_counter()
             record(now - asked_at)
-        assert np.array_equal(x, y)
+        assert np.allclose(right, y, rtol=1e-3)
 
     rows = np.random.default_rng(1).random((in_flight, VALUES), np.float32)
-    callers = [asyncio.create_task(call_and_call(x)) for x in rows]
+    callers = [asyncio.create_task(call_and_call(*pair)) for pair in zip(rows, MODELS[model].run(rows), strict=True)]
     await asyncio.sleep(WARM_UP_S)
     stopwatch.start()
     await asyncio.sleep(seconds)

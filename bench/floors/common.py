@@ -55,7 +55,7 @@ class Stopwatch:
         }
 
 
-def run_floor(module: str, *, in_flight: int, seconds: float, workers: int) -> dict[str, Any]:
+def run_floor(module: str, *, in_flight: int, seconds: float, workers: int, model: str) -> dict[str, Any]:
     """Run gateway, workers and client of a floor as processes; returns the line that the floor prints.
 
     The client's CPU time is that of the window. Gateway and workers are charged all that they used after
@@ -65,14 +65,17 @@ def run_floor(module: str, *, in_flight: int, seconds: float, workers: int) -> d
         gateway = children.start("gateway", workers=workers)
         addresses = children.hear(gateway)
         for _ in range(workers):
-            children.hear(children.start("worker", gateway=addresses["workers"]))
+            children.hear(children.start("worker", gateway=addresses["workers"], model=model))
         children.hear(gateway)
-        client = children.start("client", gateway=addresses["clients"], in_flight=in_flight, seconds=seconds)
+        client = children.start(
+            "client", gateway=addresses["clients"], in_flight=in_flight, seconds=seconds, model=model
+        )
         figures = children.hear(client, START_S + WARM_UP_S + seconds)
         used_s = children.stop()
     used_us = {role: round(1e6 * role_s / figures["answered_ever"], 2) for role, role_s in used_s.items()}
     return {
         "floor": module.rpartition(".")[2],
+        "model": model,
         "in_flight": in_flight,
         "requests_per_s": round(figures["requests_per_s"]),
         "p50_ms": round(figures["p50_ms"], 3),
@@ -91,6 +94,7 @@ def main(
     roles: Mapping[str, Callable[..., object]],
     *,
     in_flight: int,
+    models: Sequence[str] = ("echo", "mlp"),
 ) -> None:
     """Be the command line of a floor, or one of its roles when `run_floor` started this process."""
     if sys.argv[1:2] == ["role"]:
@@ -102,10 +106,11 @@ def main(
     parser.add_argument("--in-flight", type=int, default=in_flight, help="requests in flight (%(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="measured seconds (%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (%(default)s)")
+    parser.add_argument("--model", choices=models, default=models[0], help="what the workers run (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON, not a sentence")
     asked = parser.parse_args()
     try:
-        line = run(asked.in_flight, asked.seconds, workers=asked.workers)
+        line = run(asked.in_flight, asked.seconds, workers=asked.workers, model=asked.model)
     except KeyboardInterrupt:
         sys.exit(130)
     print(json.dumps(line) if asked.json else _sentence(line))
@@ -118,6 +123,6 @@ def _quantile(ascending: Sequence[float], part: float) -> float:
 def _sentence(line: Mapping[str, Any]) -> str:
     used_us = ", ".join(f"{role} {us:.1f}" for role, us in line["cpu_us_per_request"].items())
     return (
-        f"{line['floor']}: {line['requests_per_s']:,} requests/s with {line['in_flight']:,} in flight, "
+        f"{line['floor']}, {line['model']}: {line['requests_per_s']:,} requests/s, {line['in_flight']:,} in flight, "
         f"p50 {line['p50_ms']:.3f} ms, p99 {line['p99_ms']:.3f} ms, CPU us a request: {used_us}"
     )

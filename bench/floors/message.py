@@ -15,10 +15,12 @@ from itertools import cycle
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import zmq
 
 from bench.children import say
 from bench.floors.common import ANY_PORT, VALUES, WARM_UP_S, Stopwatch, main, run_floor
+from bench.peers.models import MODELS
 
 __all__ = ["run"]
 
@@ -28,12 +30,12 @@ NOBLOCK = int(zmq.NOBLOCK)
 SNDMORE = int(zmq.SNDMORE)
 
 
-def run(in_flight: int = 200, seconds: float = 3.0, *, workers: int = 2) -> dict[str, Any]:
+def run(in_flight: int = 200, seconds: float = 3.0, *, workers: int = 2, model: str = "echo") -> dict[str, Any]:
     """Measure this floor; takes `seconds` plus about two for processes and warm-up."""
-    return run_floor("bench.floors.message", in_flight=in_flight, seconds=seconds, workers=workers)
+    return run_floor("bench.floors.message", in_flight=in_flight, seconds=seconds, workers=workers, model=model)
 
 
-def client(gateway: str, in_flight: int, seconds: float) -> None:
+def client(gateway: str, in_flight: int, seconds: float, model: str) -> None:  # noqa: ARG001 - all are asked alike
     """Keep `in_flight` requests on their way, each answer making room for the next request."""
     socket = zmq.Context().socket(zmq.DEALER)
     socket.connect(gateway)
@@ -97,8 +99,9 @@ def gateway(workers: int) -> None:
                     tell_back(hear_front())
 
 
-def worker(gateway: str) -> None:
-    """Send back each request as it came: two frames, the client's identity and the request."""
+def worker(gateway: str, model: str) -> None:
+    """Answer each request, two frames, the client's identity and tag with body; that of echo comes back unread."""
+    run_model = MODELS[model].run
     socket = zmq.Context().socket(zmq.DEALER)
     socket.connect(gateway)
     recv, send = socket.recv, socket.send
@@ -106,7 +109,12 @@ def worker(gateway: str) -> None:
     say()
     while True:
         send(recv(), SNDMORE)
-        send(recv())
+        request = recv()
+        if model == "echo":
+            send(request)
+        else:
+            rows = np.frombuffer(request, np.float32, offset=8).reshape(1, -1)
+            send(request[:8] + run_model(rows).tobytes())
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from zmqinfer.node.engine import Engine, EngineThread
 from zmqinfer.node.waker import Waker
 from zmqinfer.records import PAYLOAD
 from zmqinfer.signature import Signature, TensorSpec
-from zmqinfer.tensor import INLINE_BYTES, Arrays, layout_of, pack, parse_layout, unpack
+from zmqinfer.tensor import INLINE_BYTES, Array, Arrays, layout_of, pack, parse_layout, unpack
 
 X = (TensorSpec("x", "FP32", (-1,)),)
 Y = (TensorSpec("y", "FP32", (-1,)),)
@@ -203,6 +203,23 @@ def test_answer_that_does_not_lie_in_order_is_cut_right() -> None:
         first, second = run(model, vector(1, 2, 3), vector(4, 5, 6))
         assert sorted(first) == [1, 2, 3]
         assert sorted(second) == [4, 5, 6]
+
+
+def test_large_request_alone_in_its_batch_is_not_copied() -> None:
+    """The model gets the very memory that came, and may write to it; a companion in the batch means a copy."""
+    seen: list[Array] = []
+    model = Model(lambda batch: (seen.append(batch["x"]), {"y": batch["x"][:, :1] + 1})[1])
+    batch = batch_of(model, vector(*range(20_000)), out_of_band=True)
+    frame = bytearray(batch.tasks[0].record[PAYLOAD][0])
+    batch.tasks[0].record[PAYLOAD] = [memoryview(frame)]
+
+    Engine(model).run(batch)
+    run(model, vector(*range(20_000)), vector(*range(20_000)), out_of_band=True)
+
+    assert np.shares_memory(seen[0], np.frombuffer(frame, np.float32))
+    assert seen[0].shape == (1, 20_000)
+    assert seen[0].flags.writeable
+    assert seen[1].shape == (2, 20_000)
 
 
 @pytest.mark.parametrize("width", [2, 2_000, 20_000])

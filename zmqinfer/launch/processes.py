@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -19,23 +20,34 @@ _START_S = 20.0
 
 
 class ProcessCluster:
-    """The shipped models on `workers` processes, until the block ends.
+    """A gateway and `workers` processes that serve models, until the block ends.
 
-    Its ports are free ones when it starts; should another program take one just then, the gateway says so.
+    Args:
+        max_batch_size: of all models, 0 for their own.
+        models: folders of model folders; the shipped models if there are none.
+        addresses: where clients and where workers dial. Without them free ports are taken; should another
+            program take one just then, the gateway says so.
 
     Attributes:
         clients_address: what clients dial.
         workers_address: what workers dial.
     """
 
-    def __init__(self, workers: int, *, max_batch_size: int = 0) -> None:
+    def __init__(
+        self,
+        workers: int,
+        *,
+        max_batch_size: int = 0,
+        models: Sequence[Path] = (),
+        addresses: tuple[str, str] | None = None,
+    ) -> None:
         self._workers = workers
-        self._max_batch_size = max_batch_size
-        self.clients_address, self.workers_address = (f"tcp://127.0.0.1:{port}" for port in _free_ports(2))
+        self.clients_address, self.workers_address = addresses or _free_addresses()
         quiet = ("--log-level", "warning")
         threads = str(max(1, (os.cpu_count() or 1) // workers))
         gateway = ["gateway", "--clients", self.clients_address, "--workers", self.workers_address, *quiet]
         worker = ["worker", "--gateway", self.workers_address, "--max-batch-size", str(max_batch_size), *quiet]
+        worker += [part for folder in models for part in ("--models", str(folder))]
         self._supervisor = Supervisor(
             [
                 Child("gateway", gateway),
@@ -77,6 +89,12 @@ class ProcessCluster:
                 time.sleep(0.02)
         raise Unavailable(f"{self._workers} workers were not ready within {_START_S:g} s")
 
+    @property
+    def pids(self) -> tuple[int, list[int]]:
+        """The gateway's process id, and those of the workers."""
+        gateway, *workers = self._supervisor.children
+        return gateway.pid, [worker.pid for worker in workers]
+
     def close(self) -> None:
         """Drains the workers, then ends the gateway."""
         gateway, *workers = self._supervisor.children
@@ -84,10 +102,9 @@ class ProcessCluster:
         self._supervisor.stop([gateway], 3.0)
 
 
-def _free_ports(count: int) -> list[int]:
-    """Returns ports that nobody listens at now, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+def _free_addresses() -> tuple[str, str]:
+    """Returns two addresses at which nobody listens now."""
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{one.getsockname()[1]}", f"tcp://127.0.0.1:{other.getsockname()[1]}"

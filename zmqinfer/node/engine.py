@@ -102,7 +102,7 @@ class Engine:
         return list(checked.values()), layout
 
     def _stack(self, parts: list[_Part], layout: Layout, order: tuple[int, ...], rows: int) -> Arrays:
-        """Joins the inputs along the batch axis, under the declared names. Copies once."""
+        """Joins the inputs along the batch axis, under the declared names. Copies once at most."""
         specs = self._signature.inputs
         fields = layout.fields
         payloads = [payload for _, _, payload in parts if type(payload) is bytes]
@@ -112,10 +112,18 @@ class Engine:
             joined = np.frombuffer(bytearray().join(payloads), DTYPES[field.dtype])
             return {specs[0].name: joined.reshape(rows, *field.shape)}
         unpacked = [
-            unpack(layout, part_rows // calls, body)
+            unpack(layout, part_rows // calls, body, writable=True)
             for calls, part_rows, payload in parts
             for body in _bodies(calls, payload)
         ]
+        if len(unpacked) == 1:
+            # Frames of a request that fills a batch are nobody else's: the model gets them as they came. 602 KB
+            # so take 3 us, where a copy takes 100.
+            return {
+                spec.name: array if array.flags.writeable else array.copy()
+                for spec, place in zip(specs, order, strict=True)
+                for array in (unpacked[0][place],)
+            }
         return {
             spec.name: np.concatenate([arrays[place] for arrays in unpacked])
             for spec, place in zip(specs, order, strict=True)

@@ -1,0 +1,1 @@
+"""grpc.aio with generic handlers, server and client."""

@@ -1,0 +1,1 @@
+"""LitServe: FastAPI in front, queues, inference workers that batch."""

@@ -1,0 +1,1 @@
+"""mosec: an HTTP server in Rust, workers in Python, dynamic batches."""
