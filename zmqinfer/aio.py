@@ -20,7 +20,15 @@ from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, UsageError, ZmqInferError
 from zmqinfer.machine.call import DEFAULT_PRIORITY, CallOptions
 from zmqinfer.machine.codec import Input, Output
-from zmqinfer.node.connection import DEFAULTS, GATHER_S, PUSH_BLOCKS, Connection, read_answer, those_who_answered
+from zmqinfer.node.connection import (
+    DEFAULTS,
+    GATHER_S,
+    PUSH_BLOCKS,
+    PUSH_CALLS,
+    Connection,
+    read_answer,
+    those_who_answered,
+)
 from zmqinfer.records import Kind, Record
 
 __all__ = ["AsyncClient"]
@@ -135,7 +143,7 @@ class AsyncClient:
         if not self._is_scheduled:
             self._is_scheduled = True
             loop.call_soon(self._turn)
-        if machine.full_blocks >= PUSH_BLOCKS:
+        if machine.full_blocks >= PUSH_BLOCKS and machine.full_blocks * PUSH_CALLS >= machine.pending:
             connection.push(now)
         try:
             return await future

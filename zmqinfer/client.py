@@ -19,7 +19,16 @@ from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, Status, ZmqInferError
 from zmqinfer.machine.call import CallOptions
 from zmqinfer.machine.codec import Input, Output
-from zmqinfer.node.connection import DEFAULTS, GATHER_S, PUSH_BLOCKS, Connection, read_answer, those_who_answered
+from zmqinfer.node.connection import (
+    DEFAULTS,
+    GATHER_S,
+    PUSH_BLOCKS,
+    PUSH_CALLS,
+    Connection,
+    read_answer,
+    those_who_answered,
+)
+from zmqinfer.node.stream import Stream
 from zmqinfer.node.turns import Promise, Turns, Waiter
 from zmqinfer.records import Kind, Record
 from zmqinfer.tensor import NAME
@@ -227,39 +236,38 @@ class Client:
         options: CallOptions,
         return_errors: bool,
     ) -> Iterator[Output | ZmqInferError]:
-        window: deque[Waiter] = deque()
+        stream = Stream()
+        results = stream.results
         tags: deque[int] = deque()
         # Refilled by a part at a time, so that inputs leave in bundles.
         step = max(1, in_flight // 4)
         is_over = False
         try:
             while True:
-                if not is_over and len(window) <= in_flight - step:
+                if not is_over and len(tags) <= in_flight - step:
                     fresh: list[Input] = []
                     until = time.monotonic() + GATHER_S
                     for x in xs:
                         fresh.append(x)
-                        if len(fresh) + len(window) >= in_flight or time.monotonic() > until:
+                        if len(fresh) + len(tags) >= in_flight or time.monotonic() > until:
                             break
                     else:
                         is_over = True
                     is_first = not turns.machine.pending
-                    self._refill(turns, window, tags, model, fresh, options)
+                    self._refill(turns, stream, tags, model, fresh, options)
                     if is_first:
                         turns.watch()
-                if not window:
+                if not tags:
                     return
-                if not window[0].done():
+                tag = tags[0]
+                if tag not in results:
                     if turns.connection.is_forked:
                         turns.connection.check_open()
-                    turns.wait(window[0])
+                    self._wait_for(turns, stream, tag)
                 tags.popleft()
-                try:
-                    result: Output | ZmqInferError = window.popleft().result()
-                except ZmqInferError as error:
-                    if not return_errors:
-                        raise
-                    result = error
+                result: Output | ZmqInferError = results.pop(tag)
+                if not return_errors and isinstance(result, ZmqInferError):
+                    raise result
                 yield result
         finally:
             # Wherever the interpreter ends this generator, perhaps in a thread that has the lock.
@@ -267,26 +275,38 @@ class Client:
                 turns.drop(tags)
 
     @staticmethod
+    def _wait_for(turns: Turns, stream: Stream, tag: int) -> None:
+        """Returns when the call with this tag has ended."""
+        waiter = Waiter()
+
+        def expect() -> None:
+            if tag in stream.results:
+                waiter.set_result(None)
+            else:
+                stream.expect(tag, lambda: waiter.set_result(None))
+
+        turns.locked(expect)
+        turns.wait(waiter)
+        waiter.result()
+
+    @staticmethod
     def _refill(
-        turns: Turns, window: deque[Waiter], tags: deque[int], model: str, inputs: list[Input], options: CallOptions
+        turns: Turns, stream: Stream, tags: deque[int], model: str, inputs: list[Input], options: CallOptions
     ) -> None:
         """Sends more inputs; one that is refused here never leaves, and its error waits for its turn."""
         connection, machine = turns.connection, turns.machine
+        encode, submit, version = machine.codec.encode, machine.submit, options.version
 
         def refill() -> None:
             connection.check_open()
             now = time.monotonic()
             for x in inputs:
-                waiter = Waiter()
-                tag = 0
                 try:
-                    body = machine.codec.encode(model, options.version, x, None)
-                    tag = machine.submit(waiter, model, body, None, options, now)
+                    tag = submit(stream, model, encode(model, version, x, None), None, options, now)
                 except ZmqInferError as error:
-                    waiter.set_exception(error)
-                window.append(waiter)
+                    tag = stream.refuse(error)
                 tags.append(tag)
-                if machine.full_blocks >= PUSH_BLOCKS:
+                if machine.full_blocks >= PUSH_BLOCKS and machine.full_blocks * PUSH_CALLS >= machine.pending:
                     connection.push(now)
             turns.send(now)
 
