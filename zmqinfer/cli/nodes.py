@@ -37,7 +37,9 @@ __all__ = ["gateway", "worker"]
 def gateway(clients: str, workers: str, log_level: str, **values: Any) -> None:
     """Run one gateway in the foreground until SIGTERM or Ctrl-C."""
     from zmqinfer.node.gateway import GatewayNode
+    from zmqinfer.node.memory import keep_freed_memory
 
+    keep_freed_memory()
     addresses_of([clients, workers])
     refuse_beyond_loopback(clients, workers)
     settings = bound(GatewaySettings, values)
@@ -73,10 +75,12 @@ def worker(
     if name is not None and not NAME.fullmatch(name):
         raise ConfigError(f"--name is {name!r}, expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -")
     start_logging(log_level)
+    from zmqinfer.node.memory import keep_freed_memory
     from zmqinfer.node.models import find_models, function_model, load_model, load_target
     from zmqinfer.node.worker import WorkerNode
     from zmqinfer.zoo import ZOO
 
+    keep_freed_memory()
     if function is not None:
         models = [function_model(load_target(function))]
     else:
