@@ -74,7 +74,8 @@ class Client:
                     # Once more: the interrupt may have been followed by another one.
                     self._turns.rouse()
                     self._begin(self._connect())
-        self._connection.check_open()
+        if not self._connection.is_usable:
+            self._connection.check_open()
         return self._turns
 
     def __enter__(self) -> Self:
@@ -320,7 +321,8 @@ class Client:
         tags: list[int] = []
 
         def send() -> None:
-            connection.check_open()
+            if not connection.is_usable:
+                connection.check_open()
             now = time.monotonic()
             try:
                 for waiter, x, rows in waits:
@@ -333,7 +335,8 @@ class Client:
             turns.send(now)
 
         turns.locked(send)
-        turns.fulfil()
+        if turns.kept:
+            turns.fulfil()
         try:
             for waiter, _, _ in waits:
                 turns.wait(waiter)

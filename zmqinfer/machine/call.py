@@ -62,9 +62,6 @@ class Block:
 
     def runs(self) -> Iterator[tuple[int, int]]:
         """Yields the stretches of calls that have not ended: the first one's place, and how many."""
-        if self.left == len(self.owners):
-            yield 0, self.left
-            return
         first = 0
         for place, owner in enumerate([*self.owners, None]):
             if owner is None:

@@ -154,7 +154,7 @@ class ClientMachine:
         now: float,
     ) -> Block:
         model, _, options, _ = alike
-        size = payload_bytes(payload)
+        size = len(payload) if type(payload) is bytes else payload_bytes(payload)
         if size > self._max_body_bytes:
             raise TooLarge(
                 f"the request's body has {size:,} bytes, the gateway takes {self._max_body_bytes:,}; send fewer rows"
@@ -186,7 +186,7 @@ class ClientMachine:
     def _send(self, block: Block) -> None:
         block.is_sent = True
         options, outbox = block.options, self.links[block.link].outbox
-        for first, calls in block.runs():
+        for first, calls in ((0, block.left),) if block.left == len(block.owners) else block.runs():
             bodies = block.bodies[first : first + calls]
             # Only inline payloads have company.
             payload = bodies[0] if calls == 1 else b"".join(bodies)  # type: ignore[arg-type]
@@ -206,7 +206,8 @@ class ClientMachine:
                 block.layout,
                 payload,
             ]
-            outbox.put_request(record, block.deadline, payload_bytes(payload))
+            size = len(payload) if type(payload) is bytes else payload_bytes(payload)
+            outbox.put_request(record, block.deadline, size)
 
     def request_id(self, tag: int) -> bytes:
         """Returns the id of the call with this tag."""
@@ -396,7 +397,11 @@ class ClientMachine:
 
     def is_greeting(self) -> bool:
         """Whether a gateway has still to welcome this client."""
-        return any(link.state is LinkState.GREETING for link in self.links)
+        # Without a generator: this is asked at the end of each call.
+        for link in self.links:  # noqa: SIM110
+            if link.state is LinkState.GREETING:
+                return True
+        return False
 
     def is_at_rest(self) -> bool:
         """Whether nothing is pending and nothing has to be said."""

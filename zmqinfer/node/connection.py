@@ -179,7 +179,8 @@ class Connection:
         if due is not None and due <= now:
             machine.on_timer(now)
             due = machine.wake_at()
-        self.give_out()
+        if machine.completed or machine.answered:
+            self.give_out()
         if machine.dirty:
             is_stuck = dialler.flush(machine.dirty, now)
             # Sending takes in what has arrived meanwhile, and with it the signal.

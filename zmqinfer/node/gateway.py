@@ -7,7 +7,6 @@ wait for; then it feeds the machine's clock and sends what the machine has put i
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -90,7 +89,7 @@ class GatewayNode:
         self._report = Report("gateway")
         self._waker = Waker()
         self._woken = self._waker.fileno()
-        self._stopping = threading.Event()
+        self._is_stopping = False
         self.machine = GatewayMachine(
             settings,
             session=os.urandom(16),
@@ -108,7 +107,7 @@ class GatewayNode:
 
     def stop(self) -> None:
         """Ends `run` after its present turn; from any thread or signal handler."""
-        self._stopping.set()
+        self._is_stopping = True
         self._waker.wake()
 
     def run(self) -> None:
@@ -120,7 +119,7 @@ class GatewayNode:
         due = machine.wake_at()
         ended_at = clock()
         try:
-            while not self._stopping.is_set():
+            while not self._is_stopping:
                 wait_ms = poll_ms(due, ended_at)
                 ready = poller.poll(wait_ms)
                 now = clock()

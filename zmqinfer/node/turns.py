@@ -112,6 +112,7 @@ class Turns:
 
     Attributes:
         lock: for looking; whoever changes anything does it in `locked`.
+        kept: how promised calls ended; whoever finds any there tells it by `fulfil`.
         is_broken: an exception out of a signal handler ended a turn in its middle.
     """
 
@@ -133,7 +134,7 @@ class Turns:
         self._due: float | None = 0.0
         self._promises: dict[Promise, None] = {}
         self._unwanted: deque[int] = deque()
-        self._kept: deque[tuple[Promise, Any, BaseException | None]] = deque()
+        self.kept: deque[tuple[Promise, Any, BaseException | None]] = deque()
         self._duty = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._keep, name="zmqinfer-client", daemon=True)
         self._thread.start()
@@ -165,7 +166,7 @@ class Turns:
     def keep_promise(self, promise: Promise, result: Any, error: BaseException | None) -> None:
         """Notes how a promised call ended; `fulfil` tells. Needs the lock."""
         self.drop_promise(promise)
-        self._kept.append((promise, result, error))
+        self.kept.append((promise, result, error))
 
     def drop_promise(self, promise: Promise) -> None:
         """Forgets a promise whose call was taken back. Needs the lock."""
@@ -238,7 +239,7 @@ class Turns:
         """Ends a thread's part in the waiting; twice is the same as once. Must not have the lock."""
         if waiter is self._leader or waiter in self._followers:
             self.locked(lambda: self._pass_on(waiter))
-        if self._kept:
+        if self.kept:
             self.fulfil()
 
     def _lead(self, waiter: Waiter) -> None:
@@ -248,7 +249,7 @@ class Turns:
             due = self._due
             ready = poll.poll(None if due is None else max(0.0, (due - time.monotonic()) * 1e3 + 0.5))
             is_leading = self.locked(lambda: self._lead_on(waiter, ready))  # noqa: B023 - called at once
-            if self._kept:
+            if self.kept:
                 self.fulfil()
             if not is_leading:
                 return
@@ -332,9 +333,9 @@ class Turns:
 
     def fulfil(self) -> None:
         """Ends the futures whose calls ended. Must not have the lock."""
-        while self._kept:
+        while self.kept:
             try:
-                promise, result, error = self._kept.popleft()
+                promise, result, error = self.kept.popleft()
             except IndexError:  # another thread took the last one
                 return
             if not promise.future.set_running_or_notify_cancel():

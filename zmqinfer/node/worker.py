@@ -9,7 +9,6 @@ another thread takes over should one of them last.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -56,8 +55,7 @@ class WorkerNode:
             raise
         self._report = Report("worker")
         self._waker = Waker()
-        self._drain_wanted = threading.Event()
-        self._stop_wanted = threading.Event()
+        self._is_drain_wanted = self._is_stop_wanted = False
         self._crew = Crew(self._step, settings.heartbeat_ms / 1000)
         self._woken = self._waker.fileno()
         self._poller = Poller(self._dialler.sockets, [self._woken])
@@ -85,12 +83,12 @@ class WorkerNode:
 
     def drain(self) -> None:
         """Begins to leave: finishes what it holds, then `run` returns; from any thread or signal handler."""
-        self._drain_wanted.set()
+        self._is_drain_wanted = True
         self._waker.wake()
 
     def stop(self) -> None:
         """Ends `run` after its present turn, finished or not."""
-        self._stop_wanted.set()
+        self._is_stop_wanted = True
         self._waker.wake()
 
     def run(self) -> None:
@@ -113,26 +111,27 @@ class WorkerNode:
         self._ended_at = now = time.monotonic()
         if self._is_stuck and (self._due is None or self._due > now + _RETRY_S):
             self._due = now + _RETRY_S
-        return not (machine.is_drained or machine.ended_by or self._stop_wanted.is_set())
+        return not (machine.is_drained or machine.ended_by or self._is_stop_wanted)
 
     def _turn(self, now: float, gap: float, is_woken: bool) -> None:
         machine = self.machine
         if is_woken:
             self._waker.clear()
-        for engine in self._engines:
-            while engine.done:
-                machine.on_batch_done(*engine.done.popleft())
+            for engine in self._engines:
+                while engine.done:
+                    machine.on_batch_done(*engine.done.popleft())
         self._gap = gap
         self._dialler.drain(self._on_message, now)
-        if self._drain_wanted.is_set():
+        if self._is_drain_wanted:
             machine.drain(now)
         if machine.is_draining or (self._due is not None and self._due <= now):
             machine.on_timer(now)
         self._begin(machine.take_batches(now))
         self._is_stuck = self._dialler.flush(machine.dirty, time.monotonic())
-        for event, values in machine.events:
-            self._report.info(event, **values)
-        machine.events.clear()
+        if machine.events:
+            for event, values in machine.events:
+                self._report.info(event, **values)
+            machine.events.clear()
 
     def _on_message(self, number: int, kind: Kind, records: list[Record], now: float) -> None:
         self.machine.on_message(number, kind, records, now, self._gap)
@@ -144,6 +143,8 @@ class WorkerNode:
                 self._here += batches
             else:
                 self._engines[number].begin(batches)
+        if not self._here:
+            return
         for batch in [batch for batch in self._here if batch.engine not in self._away]:
             self._here.remove(batch)
             thread = self._engines[batch.engine]

@@ -195,7 +195,11 @@ class Batcher(Generic[I]):
 
     def _is_due(self, group: _Group[I], now: float) -> bool:
         return (
-            group.rows >= self._limits.max_rows or group.bytes >= self._limits.max_bytes or self._due_at(group) <= now
+            group.rows >= self._limits.max_rows
+            or group.bytes >= self._limits.max_bytes
+            # An engine that was idle has no reason to expect company.
+            or not (self._was_busy or self._limits.is_timed)
+            or self._due_at(group) <= now
         )
 
     def _due_at(self, group: _Group[I]) -> float:
