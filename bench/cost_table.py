@@ -50,6 +50,7 @@ _STEPS = {
     "zmqinfer/node/sockets.py": "socket",
     "zmqinfer/node/dialler.py": "socket",
     "zmqinfer/node/gateway.py": "socket",
+    "zmqinfer/node/poller.py": "socket",
     "zmqinfer/node/engine.py": "model",
     "zmqinfer/backends/": "model",
     "zmqinfer/zoo/": "model",
