@@ -22,19 +22,36 @@ RECORDS = 32
 
 
 def packed(kind: Kind, records: list[Record]) -> bytes:
+    """Returns the one message of some records."""
     head = encode_whole(kind, records, len(records) * 10_000)
     assert head is not None
     return head
 
 
 def requests(calls: int) -> list[Record]:
+    """Makes REQUEST records for so many calls each."""
     return [
-        [tag * 32, calls, tag.to_bytes(16, "big"), "echo", 1, None, 30_000_000, 4, 1, None, calls, LAYOUT, BODY * calls]
+        [
+            tag * 32,
+            calls,
+            (tag * 32).to_bytes(16, "big"),
+            "echo",
+            1,
+            None,
+            30_000_000,
+            4,
+            1,
+            None,
+            calls,
+            LAYOUT,
+            BODY * calls,
+        ]
         for tag in range(RECORDS)
     ]
 
 
 def replies(calls: int) -> list[Record]:
+    """Makes REPLY records for so many calls each."""
     return [[tag * 32, calls, 0, LAYOUT, BODY * calls, "w1", 1, 1, 1, None, 32, 100, 100] for tag in range(RECORDS)]
 
 
