@@ -33,7 +33,7 @@ def identity(number: int) -> bytes:
 
 
 EXAMPLES: dict[str, Record] = {
-    "HELLO": [bytes(range(16)), "example/1", None],
+    "HELLO": [bytes(range(16)), "example/1", None, None],
     "REQUEST": [1, 1, identity(1), "echo", None, b"user-42", 50_000, 4, 1, None, 1, INPUT, ONE],
     "REPLY": [1, 1, 0, OUTPUT, ONE, "worker_1", 1, 1, 1, None, 1, 60, 15],
     "REQUEST for two calls": [32, 2, identity(32), "echo", None, None, 50_000, 4, 1, None, 2, INPUT, BOTH],

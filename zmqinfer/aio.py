@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, UsageError, ZmqInferError
-from zmqinfer.machine.call import DEFAULT_PRIORITY, CallOptions
+from zmqinfer.machine.call import DEFAULT_PRIORITY, Body, CallOptions
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node.connection import (
     DEFAULTS,
@@ -136,7 +136,9 @@ class AsyncClient:
             options = connection.options(deadline_s, key, priority, version, idempotent)
         if not connection.is_usable:
             connection.check_open()
-        body = machine.codec.encode(model, version, x, None)
+        body: Body = machine.codec.encode(model, version, x, None)
+        if type(body[1]) is not bytes:
+            body = connection.share(model, version, body)
         future: asyncio.Future[Output] = loop.create_future()
         now = time.monotonic()
         tag = machine.submit(future, model, body, None, options, now)
@@ -189,7 +191,9 @@ class AsyncClient:
         self, model: str, x: Input, rows: int | None, options: CallOptions
     ) -> tuple[int, asyncio.Future[Output]]:
         loop = self._attach()
-        body = self._machine.codec.encode(model, options.version, x, rows)
+        body: Body = self._machine.codec.encode(model, options.version, x, rows)
+        if type(body[1]) is not bytes:
+            body = self._connection.share(model, options.version, body)
         future: asyncio.Future[Output] = loop.create_future()
         tag = self._machine.submit(future, model, body, rows, options, time.monotonic())
         self._schedule()

@@ -25,6 +25,7 @@ from zmqinfer.records import (
     MAX_TAG,
     MAX_TAGS,
     MAX_TEXT,
+    PAYLOAD,
     PRIORITIES,
     REPLY_FIELDS,
     REQUEST_FIELDS,
@@ -32,7 +33,7 @@ from zmqinfer.records import (
     Kind,
     Record,
 )
-from zmqinfer.tensor import MAX_LAYOUT_BYTES, NAME
+from zmqinfer.tensor import MAX_LAYOUT_BYTES, MAX_TENSORS, NAME, SharedPayload
 
 __all__ = ["CHECKS"]
 
@@ -88,7 +89,11 @@ def _check_requests(records: list[Record]) -> bool:
             and (calls == 1 or _is_block(calls, request_id, rows, payload))
         ):
             raise ProtocolError(_first_bad("REQUEST", record, _REQUEST_RULES))
-        claims |= type(payload) is list
+        if type(payload) is list:
+            if payload and type(payload[0]) is list:
+                record[PAYLOAD] = _shared(payload)
+            else:
+                claims = True
     return claims
 
 
@@ -154,6 +159,22 @@ def _check_replies(records: list[Record]) -> bool:
     return claims
 
 
+def _shared(payload: list[Any]) -> SharedPayload:
+    """Returns where a payload lies in shared memory: the owner, then an offset and a length for each tensor."""
+    owner, spans = payload[0], payload[1:]
+    if not (
+        2 <= len(owner) <= 3
+        and _PROCESS(owner[0])
+        and _DESCRIPTOR(owner[1])
+        and (len(owner) == 2 or (type(owner[2]) is bytes and len(owner[2]) == SESSION_BYTES))
+        and 0 < len(spans) <= 2 * MAX_TENSORS
+        and len(spans) % 2 == 0
+        and all(map(_COUNT, spans))
+    ):
+        raise ProtocolError("a REQUEST with a bad payload, expected [[process, descriptor], offset, bytes, ...]")
+    return tuple(payload)
+
+
 def _is_block(calls: int, request_id: bytes, rows: int, payload: Any) -> bool:
     """Whether several calls in one record have one row each, payloads of one size, and ids that differ by a count."""
     return rows == calls and len(payload) % calls == 0 and request_id[-1] % MAX_CALLS + calls <= MAX_CALLS
@@ -174,6 +195,9 @@ Rule: TypeAlias = tuple[str, Callable[[Any], bool]]
 
 def _integer(low: int, high: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and low <= value <= high
+
+
+_PROCESS, _DESCRIPTOR, _COUNT = _integer(1, 2**31 - 1), _integer(0, 2**31 - 1), _integer(0, MAX_COUNT)
 
 
 def _octets(low: int, high: int) -> Callable[[Any], bool]:
@@ -265,6 +289,7 @@ _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
         _session,
         ("agent, expected a text", _text(0, MAX_ID_BYTES)),
         ("credentials, expected nil or bytes", _optional(_octets(0, 1024))),
+        ("host, expected nil or bytes", _optional(_octets(0, MAX_ID_BYTES))),
     ),
     Kind.WELCOME: (
         _session,
@@ -272,7 +297,7 @@ _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
         ("heartbeat, expected 1 to 60000 ms", _integer(1, 60_000)),
         ("largest body, expected bytes", _integer(0, MAX_COUNT)),
         (
-            f"models, expected at most {MAX_RECORDS} of [name, version, signature, max batch, idempotent]",
+            f"models, expected at most {MAX_RECORDS} of [name, version, signature, max batch, idempotent, local]",
             _list_of(
                 MAX_RECORDS,
                 (
@@ -281,6 +306,7 @@ _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
                     ("signature", _is_list),
                     ("max batch", _integer(1, MAX_ROWS)),
                     ("idempotent", _is_bool),
+                    ("local", _is_bool),
                 ),
             ),
         ),

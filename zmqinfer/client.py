@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, Status, ZmqInferError
-from zmqinfer.machine.call import CallOptions
+from zmqinfer.machine.call import Body, CallOptions
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node.connection import (
     DEFAULTS,
@@ -148,7 +148,9 @@ class Client:
     @staticmethod
     def _promise(turns: Turns, model: str, x: Input, options: CallOptions) -> tuple[Promise, int]:
         turns.connection.check_open()
-        body = turns.machine.codec.encode(model, options.version, x, None)
+        body: Body = turns.machine.codec.encode(model, options.version, x, None)
+        if type(body[1]) is not bytes:
+            body = turns.connection.share(model, options.version, body)
         now = time.monotonic()
         promise = turns.promise()
         try:
@@ -303,7 +305,10 @@ class Client:
             now = time.monotonic()
             for x in inputs:
                 try:
-                    tag = submit(stream, model, encode(model, version, x, None), None, options, now)
+                    body: Body = encode(model, version, x, None)
+                    if type(body[1]) is not bytes:
+                        body = connection.share(model, version, body)
+                    tag = submit(stream, model, body, None, options, now)
                 except ZmqInferError as error:
                     tag = stream.refuse(error)
                 tags.append(tag)
@@ -326,7 +331,9 @@ class Client:
             now = time.monotonic()
             try:
                 for waiter, x, rows in waits:
-                    body = machine.codec.encode(model, options.version, x, rows)
+                    body: Body = machine.codec.encode(model, options.version, x, rows)
+                    if type(body[1]) is not bytes:
+                        body = connection.share(model, options.version, body)
                     tags.append(machine.submit(waiter, model, body, rows, options, now))
             except ZmqInferError:
                 for tag in tags:

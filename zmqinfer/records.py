@@ -64,8 +64,8 @@ ATTEMPT = 8  # 1 for the first; counts only repeats after an answer
 IDEMPOTENT = 9  # None: as the model says
 ROWS = 10  # of all calls; of several calls each has one row
 LAYOUT = 11
-# Bytes, or for one call a list of buffers (on the wire: indices of parts). That of several calls is
-# their payloads behind one another, all of one size.
+# Bytes, or for one call a list of buffers (on the wire: indices of parts), or a tuple that says where
+# it lies in shared memory. That of several calls is their payloads behind one another, all of one size.
 PAYLOAD = 12
 REQUEST_FIELDS = 13
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgpack
 import numpy as np
@@ -35,6 +35,7 @@ __all__ = [
     "Field",
     "Layout",
     "Payload",
+    "SharedPayload",
     "layout_of",
     "pack",
     "parse_layout",
@@ -47,7 +48,9 @@ Arrays: TypeAlias = dict[str, Array]
 # What ZeroMQ hands out and takes for one part: bytes, a memoryview of bytes, or a zmq.Frame.
 Buffer: TypeAlias = bytes | memoryview
 # Inline bytes (all tensors behind one another), or one buffer for each tensor.
-Payload: TypeAlias = bytes | list[Buffer]
+# Where a payload lies in shared memory: [process id, descriptor, session], then offset and bytes of each tensor.
+SharedPayload: TypeAlias = tuple[Any, ...]
+Payload: TypeAlias = bytes | list[Buffer] | SharedPayload
 
 # The Open Inference Protocol's names. BF16 and BYTES have their names reserved in docs/PROTOCOL.md.
 DTYPES: dict[str, np.dtype[np.generic]] = {
@@ -247,6 +250,7 @@ def unpack(layout: Layout, rows: int | None, payload: Payload, *, writable: bool
             offset += field.row_bytes * count
             arrays.append(_normalised(array, field))
         return arrays
+    assert isinstance(payload, list), "in shared memory: who has it gets its parts first"
     if len(payload) != len(fields):
         raise ProtocolError(f"a payload of {len(payload)} parts, expected {len(fields)}, one for each tensor")
     arrays = []
@@ -267,6 +271,8 @@ def payload_bytes(payload: Payload | Buffer) -> int:
     """Returns the size of a payload, or of one part of it, in bytes."""
     if isinstance(payload, list):
         return sum(len(part) for part in payload)
+    if isinstance(payload, tuple):
+        return sum(payload[2::2])
     return len(payload)
 
 

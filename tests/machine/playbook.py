@@ -107,13 +107,19 @@ class Playbook:
         return self
 
     def joins(
-        self, name: str, *cards: Record, peer: str = "", session: bytes | None = None, weight: int = 1_000
+        self,
+        name: str,
+        *cards: Record,
+        peer: str = "",
+        session: bytes | None = None,
+        weight: int = 1_000,
+        host: bytes | None = None,
     ) -> Playbook:
         """Says READY for a worker, by default with the model "m", on the connection `peer`."""
         peer = peer or name
         self._at_the_back.add(peer)
         models = list(cards) or [card()]
-        ready = [session or session_of(name), name, "agent", weight, None, models]
+        ready = [session or session_of(name), name, "agent", weight, host, models]
         return self.hears(peer, Kind.READY, ready)
 
     def with_clients(self, *names: str) -> Playbook:
@@ -123,9 +129,9 @@ class Playbook:
             self.said(name, Kind.WELCOME)
         return self
 
-    def greets(self, peer: str, session: bytes | None = None) -> Playbook:
+    def greets(self, peer: str, session: bytes | None = None, host: bytes | None = None) -> Playbook:
         """Says HELLO on a connection, by default with a session of the same name."""
-        return self.hears(peer, Kind.HELLO, [session or session_of(peer), "agent", None])
+        return self.hears(peer, Kind.HELLO, [session or session_of(peer), "agent", None, host])
 
     def at_the_back(self, peer: str) -> Playbook:
         """Notes that a stranger's connection is to the workers' door."""

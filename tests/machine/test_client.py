@@ -195,9 +195,11 @@ class Playbook:
                     self.says(number, Kind.HEARTBEAT)
 
 
-def card(model: str = "m", version: int = 1, *, max_rows: int = 32, idempotent: bool = True) -> Record:
+def card(
+    model: str = "m", version: int = 1, *, max_rows: int = 32, idempotent: bool = True, is_local: bool = False
+) -> Record:
     """One model as WELCOME lists it."""
-    return [model, version, SIGNATURE, max_rows, idempotent]
+    return [model, version, SIGNATURE, max_rows, idempotent, is_local]
 
 
 def welcome(*models: Record, max_body_bytes: int = 2**20) -> Record:
@@ -237,7 +239,7 @@ def test_the_greeting_and_the_first_request_leave_together() -> None:
 
     (hello, request) = play.hears()
 
-    assert hello == (Kind.HELLO, [[SESSION, "test", None]])
+    assert hello == (Kind.HELLO, [[SESSION, "test", None, None]])
     record = request[1][0]
     assert (request[0], record[TAG], record[CALLS], record[MODEL]) == (Kind.REQUEST, tag, 1, "m")
     assert (record[PRIORITY], record[BUDGET_US]) == (1, 2_000_000)
@@ -597,7 +599,7 @@ def test_no_session_is_answered_by_one_greeting_and_all_that_is_pending() -> Non
     play.says(0, Kind.DISCONNECT, NO_SESSION, NO_SESSION).says(0, Kind.DISCONNECT, NO_SESSION)
 
     (hello, (kind, again)) = play.hears()
-    assert hello == (Kind.HELLO, [[SESSION, "test", None]])
+    assert hello == (Kind.HELLO, [[SESSION, "test", None, None]])
     assert kind is Kind.REQUEST
     assert [record[: REQUEST_ID + 1] for record in again] == [first[n][: REQUEST_ID + 1] for n in (0, 2)]
     assert [record[TAG] for record in again] == [tags[0], tags[2]]

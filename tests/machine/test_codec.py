@@ -32,7 +32,7 @@ SHAPE = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 
 def knowing(*cards: tuple[str, int, Signature]) -> Codec:
     codec = Codec()
-    codec.learn([[name, version, as_lists(signature.to_wire()), 32, True] for name, version, signature in cards])
+    codec.learn([[name, version, as_lists(signature.to_wire()), 32, True, False] for name, version, signature in cards])
     return codec
 
 
@@ -174,11 +174,11 @@ def test_a_later_welcome_replaces_all_that_was_known() -> None:
     codec.encode("one", None, np.zeros(4), None)
     codec.encode("one", None, np.zeros(4), None)
 
-    codec.learn([["one", 1, as_lists(ONE.to_wire()), 16, False]])
+    codec.learn([["one", 1, as_lists(ONE.to_wire()), 16, False, False]])
 
     with pytest.raises(InvalidArgument):
         codec.encode("one", None, np.zeros(4), None)
-    assert codec.card("one", 1) == codec.card("one", None) == (ONE, 16, False)
+    assert codec.card("one", 1) == codec.card("one", None) == (ONE, 16, False, False)
     codec.learn([])
     assert codec.card("one", None) is None
 
@@ -188,7 +188,7 @@ def test_without_a_version_the_latest_counts() -> None:
     codec = knowing(("m", 10, TWO), ("m", 9, ONE))
 
     assert codec.card("m", None) == codec.card("m", 10)
-    assert codec.card("m", 9) == (ONE, 32, True)
+    assert codec.card("m", 9) == (ONE, 32, True, False)
     assert codec.card("m", 3) is None
 
 
@@ -206,7 +206,7 @@ def test_each_version_is_checked_by_its_own_signature() -> None:
 def test_a_signature_of_a_newer_release_is_skipped() -> None:
     """The worker checks it alone; the other models are known."""
     codec = Codec()
-    codec.learn([["new", 1, [["x"]], 32, True], ["old", 1, as_lists(ONE.to_wire()), 32, True, "more"]])
+    codec.learn([["new", 1, [["x"]], 32, True, False], ["old", 1, as_lists(ONE.to_wire()), 32, True, False, "more"]])
 
     assert codec.card("new", None) is None
     assert codec.card("old", None) is not None

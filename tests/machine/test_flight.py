@@ -12,7 +12,7 @@ from zmqinfer.records import MODEL_VERSION, TAG, Kind
 
 def test_flight_takes_what_it_needs_from_its_record() -> None:
     """Rows and priority are read once; it begins neither queued nor dispatched."""
-    client = ClientSession(session_of("alice"), Outbox(b"alice", []))
+    client = ClientSession(session_of("alice"), Outbox(b"alice", []), None)
 
     flight = Flight(request(7, version=3, rows=5, priority=2), client, 7, 1_010.0, 42, 4, Route("m", 3))
 

@@ -12,7 +12,7 @@ from zmqinfer.wire import decode
 
 START = 1_000.0
 BEAT_S = 0.5
-GREETING: Record = [b"s" * 16, "agent", None]
+GREETING: Record = [b"s" * 16, "agent", None, None]
 NEVER = float("inf")
 
 

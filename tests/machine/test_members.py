@@ -72,8 +72,8 @@ def test_record_of_offenders_is_bounded() -> None:
 
 def test_sessions_begin_with_nothing_in_hand() -> None:
     """A client is connected, a worker is ready."""
-    client = ClientSession(session_of("alice"), Outbox(b"alice", []))
-    worker = WorkerSession("w1", session_of("w1"), 2.0, Outbox(b"w1", []))
+    client = ClientSession(session_of("alice"), Outbox(b"alice", []), None)
+    worker = WorkerSession("w1", session_of("w1"), 2.0, None, Outbox(b"w1", []))
 
     assert (client.flights, client.usage.requests) == ({}, 0)
     assert (worker.engines, worker.strays, worker.state) == ([], 0, WorkerState.READY)

@@ -71,7 +71,7 @@ def test_one_message_for_each_kind_greetings_first_and_partings_last() -> None:
         (Kind.HEARTBEAT, [0, 1, 0, None, []]),
         (Kind.STATS, [5, "status", None]),
         (Kind.ADMIN, [6, "drain", "w1", None, ""]),
-        (Kind.HELLO, [b"s" * 16, "agent", None]),
+        (Kind.HELLO, [b"s" * 16, "agent", None, None]),
     ]
     for kind, record in words:
         box.put(kind, record)

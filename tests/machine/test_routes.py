@@ -13,13 +13,13 @@ from zmqinfer.records import MAX_RECORDS, REQUEST_ID, Kind
 def join(routes: Routes, name: str, version: int = 1, model: str = "m") -> Engine:
     route = routes.announce(model, version)
     route.describe(SIGNATURE, 32, True)
-    engine = Engine(WorkerSession(name, session_of(name), 1.0, Outbox(name.encode(), [])), route, 64)
+    engine = Engine(WorkerSession(name, session_of(name), 1.0, None, Outbox(name.encode(), [])), route, 64)
     route.add(engine)
     return engine
 
 
 def flight_in(route: Route, tag: int = 1) -> Flight:
-    client = ClientSession(session_of("alice"), Outbox(b"alice", []))
+    client = ClientSession(session_of("alice"), Outbox(b"alice", []), None)
     flight = Flight(request(tag, route.model, route.version), client, tag, 2_000.0, 0, 4, route)
     route.waiting.put(flight, None, 0.0)
     return flight
@@ -126,7 +126,7 @@ def test_cards_list_the_models_that_have_an_engine() -> None:
 
     cards = routes.cards()
 
-    assert cards[0] == ["m", 2, SIGNATURE, 32, True]
+    assert cards[0] == ["m", 2, SIGNATURE, 32, True, False]
     assert len(cards) == MAX_RECORDS
 
 

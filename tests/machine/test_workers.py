@@ -55,7 +55,7 @@ def test_stranger_is_asked_for_its_greeting(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "record"), [(Kind.HELLO, [session_of("a"), "agent", None]), (Kind.REQUEST, request(1))]
+    ("kind", "record"), [(Kind.HELLO, [session_of("a"), "agent", None, None]), (Kind.REQUEST, request(1))]
 )
 def test_client_at_the_workers_door_is_told_the_right_address(kind: Kind, record: list[object]) -> None:
     """The sentence names the door for clients."""
@@ -340,7 +340,7 @@ def test_worker_may_announce_another_list_at_any_time() -> None:
     play.joins("w1", card("n", 2))
 
     assert [model["name"] for model in play.status()["workers"][0]["models"]] == ["n"]
-    assert play.says("alice", Kind.WELCOME)[4] == [["n", 2, SIGNATURE, 32, True]]
+    assert play.says("alice", Kind.WELCOME)[4] == [["n", 2, SIGNATURE, 32, True, False]]
 
 
 def test_ring_version_depends_on_names_and_weights_alone() -> None:

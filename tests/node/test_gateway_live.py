@@ -105,7 +105,7 @@ GARBAGE = (
     b"\x93" * 5_000,
     b"\xdd\xff\xff\xff\xff",
     message(Kind.HELLO),
-    message(Kind.HELLO, [b"short", "a", None]),
+    message(Kind.HELLO, [b"short", "a", None, None]),
     message(Kind.REQUEST, [1, 1, b"id", "double", None, None, -1, 4, 1, None, 1, b"", b""]),
     message(Kind.REPLY, [2**64 - 1] * 13),
     msgpack.packb([VERSION, 99, [[]]]),
@@ -152,7 +152,7 @@ def test_other_version_is_told_both_versions(node: Running) -> None:
     """An old peer learns what it speaks, what is spoken here, and what to do."""
     for address in (node.gateway.clients_address, node.gateway.workers_address):
         with node.stranger(address) as socket:
-            socket.send(message(Kind.HELLO, [b"s" * 16, "old", None], version=0))
+            socket.send(message(Kind.HELLO, [b"s" * 16, "old", None, None], version=0))
 
             answer = hears(socket)
 
@@ -199,7 +199,7 @@ def test_stranger_without_a_session_is_not_executed(node: Running) -> None:
 def test_broken_input_of_a_session_fails_that_request_alone(node: Running) -> None:
     """A layout that is none reaches the worker, which says INVALID_ARGUMENT; the session goes on."""
     with node.stranger(node.gateway.clients_address) as socket:
-        socket.send(message(Kind.HELLO, [b"s" * 16, "raw", None]))
+        socket.send(message(Kind.HELLO, [b"s" * 16, "raw", None, None]))
         requests = [
             [tag, 1, b"id%d" % tag, "double", None, None, 5_000_000, 4, 1, None, 1, layout, b"\x00" * 16]
             for tag, layout in ((1, b"\xff\xff"), (2, b""), (3, msgpack.packb([["", "FP32", [2**62, 2**62]]])))
@@ -227,7 +227,7 @@ def test_body_over_the_limit_is_too_large_and_over_twice_ends_the_connection() -
         with node.stranger(node.gateway.clients_address) as socket:
             # zmqinfer's own client knows the limit from WELCOME, and does not send this.
             body = [layout_of({"": np.zeros(30_000, np.float32)}, None).raw, bytes(120_000)]
-            socket.send(message(Kind.HELLO, [b"s" * 16, "raw", None]))
+            socket.send(message(Kind.HELLO, [b"s" * 16, "raw", None, None]))
             socket.send(message(Kind.REQUEST, [1, 1, b"id", "double", None, None, 5_000_000, 4, 1, None, 1, *body]))
             heard = [hears(socket), hears(socket)]
             (reply,) = (records[0] for kind, records in heard if kind is Kind.REPLY)

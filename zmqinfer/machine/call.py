@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from zmqinfer.policy.wheel import SLOTS_PER_S
 from zmqinfer.records import Kind, Record
-from zmqinfer.tensor import Payload
+from zmqinfer.tensor import Buffer, Payload, SharedPayload
 
-__all__ = ["DEFAULT_PRIORITY", "Block", "CallOptions", "Question"]
+__all__ = ["DEFAULT_PRIORITY", "Block", "Body", "CallOptions", "Question", "SharedBody"]
 
 DEFAULT_PRIORITY = 4
 
@@ -22,6 +22,25 @@ class CallOptions(NamedTuple):
     key: bytes | None = None
     priority: int = DEFAULT_PRIORITY
     idempotent: bool | None = None
+
+
+class SharedBody:
+    """A payload that a shell has laid into shared memory.
+
+    Attributes:
+        place: where it lies.
+        parts: the same as frames, should nobody be able to read it there.
+    """
+
+    __slots__ = ("parts", "place")
+
+    def __init__(self, place: SharedPayload, parts: list[Buffer]) -> None:
+        self.place = place
+        self.parts = parts
+
+
+# Layout and payload of a call.
+Body: TypeAlias = tuple[bytes, Payload | SharedBody]
 
 
 class Block:
@@ -53,7 +72,7 @@ class Block:
         self.rows = rows
         self.deadline = deadline
         self.owners: list[object] = []
-        self.bodies: list[Payload] = []
+        self.bodies: list[Payload | SharedBody] = []
         self.left = 0
         self.most = 1
         self.is_sent = False

@@ -11,13 +11,14 @@ import itertools
 
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import EXECUTED, Executed, Status, TooLarge
-from zmqinfer.machine.call import Block, CallOptions, Question
+from zmqinfer.machine.call import Block, Body, CallOptions, Question, SharedBody
 from zmqinfer.machine.codec import Codec
+from zmqinfer.machine.ledger import INLINE
 from zmqinfer.machine.link import NO_SESSION, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.wheel import SLOTS_PER_S, TimingWheel
-from zmqinfer.records import CALLS, MAX_CALLS, MAX_COUNT, TAG, Kind, Record
-from zmqinfer.tensor import INLINE_BYTES, Payload, payload_bytes
+from zmqinfer.records import CALLS, MAX_CALLS, MAX_COUNT, OUTPUT, TAG, Kind, Record
+from zmqinfer.tensor import INLINE_BYTES, Payload, SharedPayload, payload_bytes
 
 __all__ = ["ClientMachine"]
 
@@ -38,6 +39,7 @@ class ClientMachine:
         answered: owners of questions and the records that answer them. The shell clears it.
         pending: how many calls and questions have not ended.
         unmatched: replies to calls that had ended already.
+        released: where payloads lay in shared memory whose calls have ended. The shell gives it back, and clears it.
         full_blocks: blocks that wait to leave and take no more calls.
     """
 
@@ -50,6 +52,7 @@ class ClientMachine:
         agent: str,
         gateways: list[str],
         now: float,
+        host: bytes | None = None,
     ) -> None:
         self.dirty: list[Outbox] = []
         self.completed: list[tuple[list[object], Record, int | None]] = []
@@ -58,6 +61,7 @@ class ClientMachine:
         self.pending = 0
         self.unmatched = 0
         self.full_blocks = 0
+        self.released: list[SharedPayload] = []
         self._settings = settings
         self._id_prefix = id_prefix
         self._tag = 0
@@ -71,7 +75,7 @@ class ClientMachine:
         self._wheel: TimingWheel[Block | Question] = TimingWheel()
         heartbeat_s = settings.heartbeat_ms / 1000
         self.links = [
-            Link(number, address, Kind.HELLO, [session, agent, None], heartbeat_s, self.dirty)
+            Link(number, address, Kind.HELLO, [session, agent, None, host], heartbeat_s, self.dirty)
             for number, address in enumerate(gateways)
         ]
         self._was_welcome = False
@@ -87,7 +91,7 @@ class ClientMachine:
         self,
         owner: object,
         model: str,
-        body: tuple[bytes, Payload],
+        body: Body,
         rows: int | None,
         options: CallOptions,
         now: float,
@@ -131,7 +135,7 @@ class ClientMachine:
         self,
         model: str,
         layout: bytes,
-        payload: Payload,
+        payload: Payload | SharedBody,
         rows: int | None,
         options: CallOptions,
         deadline: float,
@@ -148,14 +152,16 @@ class ClientMachine:
     def _begin(
         self,
         alike: tuple[str, bytes, CallOptions, int],
-        payload: Payload,
+        payload: Payload | SharedBody,
         rows: int | None,
         deadline: float,
         now: float,
     ) -> Block:
         model, _, options, _ = alike
-        size = len(payload) if type(payload) is bytes else payload_bytes(payload)
+        size = _size(payload)
         if size > self._max_body_bytes:
+            if isinstance(payload, SharedBody):
+                self.released.append(payload.place)
             raise TooLarge(
                 f"the request's body has {size:,} bytes, the gateway takes {self._max_body_bytes:,}; send fewer rows"
             )
@@ -190,6 +196,9 @@ class ClientMachine:
             bodies = block.bodies[first : first + calls]
             # Only inline payloads have company.
             payload = bodies[0] if calls == 1 else b"".join(bodies)  # type: ignore[arg-type]
+            size = _size(payload)
+            if isinstance(payload, SharedBody):
+                payload, size = payload.place, 0
             tag = block.tag + first
             record = [
                 tag,
@@ -206,7 +215,6 @@ class ClientMachine:
                 block.layout,
                 payload,
             ]
-            size = len(payload) if type(payload) is bytes else payload_bytes(payload)
             outbox.put_request(record, block.deadline, size)
 
     def request_id(self, tag: int) -> bytes:
@@ -254,6 +262,9 @@ class ClientMachine:
         block.left -= ended
         block.owners[place : place + calls] = [None] * len(owners)
         if not block.left:
+            body = block.bodies[0]
+            if isinstance(body, SharedBody):
+                self.released.append(body.place)
             del self._blocks[block.tag // MAX_CALLS]
             self._wheel.remove(block, block.slot)
             if self._filling.get(block.alike) is block:
@@ -299,6 +310,8 @@ class ClientMachine:
                 if block is None or place + calls > len(block.owners):
                     self.unmatched += calls
                     continue
+                if record[OUTPUT] == INLINE and self._goes_inline(block):
+                    continue
                 owners = self._take(block, place, calls)
                 self.unmatched += owners.count(None)
                 self.completed.append((owners, record, block.rows))
@@ -317,6 +330,16 @@ class ClientMachine:
         elif kind is Kind.DISCONNECT:
             for record in records:
                 self._on_disconnect(link, number, record[0], record[1], now)
+
+    def _goes_inline(self, block: Block) -> bool:
+        """Sends a payload again, as frames, that its worker could not read; False if it came as frames."""
+        body = block.bodies[0]
+        if not isinstance(body, SharedBody):
+            return False
+        self.released.append(body.place)
+        block.bodies[0] = body.parts
+        self._send(block)
+        return True
 
     def _everything(self) -> list[Block | Question]:
         return list(itertools.chain(self._blocks.values(), self._questions.values()))
@@ -426,3 +449,9 @@ class ClientMachine:
             assert block.tag == number * MAX_CALLS
             assert 0 < block.left == len(block.owners) - block.owners.count(None)
             assert len(block.owners) == len(block.bodies) <= block.most <= MAX_CALLS
+
+
+def _size(payload: Payload | SharedBody) -> int:
+    if type(payload) is bytes:
+        return len(payload)
+    return payload_bytes(payload.parts if isinstance(payload, SharedBody) else payload)

@@ -79,7 +79,7 @@ class Clients:
             if len(self._by_session) >= limit:
                 self.door.say(peer, "too many clients", f"{limit} clients are connected, which is the limit")
                 return
-            client = ClientSession(session, Outbox(peer, self.door.dirty))
+            client = ClientSession(session, Outbox(peer, self.door.dirty), record[3])
             self._by_session[session] = client
         elif client.outbox.address != peer:
             # Back on another connection: what it is owed goes there, and the old one is a stranger's.
@@ -100,7 +100,7 @@ class Clients:
                 self._agent,
                 gateway.settings.heartbeat_ms,
                 gateway.settings.max_body_bytes,
-                gateway.routes.cards(),
+                gateway.routes.cards(client.host),
             ],
         )
 

@@ -44,8 +44,9 @@ __all__ = ["Card", "Codec", "Input", "Output"]
 
 Input: TypeAlias = Array | Mapping[str, Array]
 Output: TypeAlias = Array | Arrays
-# What a client knows of a model: its signature, the rows of its largest batch, whether it may run twice.
-Card: TypeAlias = tuple[Signature, int, bool]
+# What a client knows of a model: its signature, the rows of its largest batch, whether it may run twice, and
+# whether all of its workers can read our memory.
+Card: TypeAlias = tuple[Signature, int, bool, bool]
 
 _MAX_REMEMBERED = 1_024
 
@@ -64,9 +65,9 @@ class Codec:
         """Takes the models that a gateway's WELCOME lists, in place of those known before."""
         self._seen.clear()
         self._cards.clear()
-        for name, version, signature, max_rows, idempotent, *_ in sorted(models, key=lambda card: card[1]):
+        for name, version, signature, max_rows, idempotent, is_local, *_ in sorted(models, key=lambda card: card[1]):
             try:
-                card = (Signature.from_wire(signature), max_rows, idempotent)
+                card = (Signature.from_wire(signature), max_rows, idempotent, is_local)
             except ProtocolError:
                 continue  # of a newer release, perhaps: then the worker alone checks
             self._cards[name, version] = card

@@ -13,7 +13,7 @@ from zmqinfer.machine.block import block_of, covering, singles
 from zmqinfer.machine.clients import Clients
 from zmqinfer.machine.dispatches import Dispatches
 from zmqinfer.machine.flight import Flight
-from zmqinfer.machine.ledger import RAN_MAYBE, RAN_NO, Ledger
+from zmqinfer.machine.ledger import INLINE, RAN_MAYBE, RAN_NO, Ledger
 from zmqinfer.machine.members import ClientSession, Peer, WorkerSession
 from zmqinfer.machine.routes import Engine, Route, Routes
 from zmqinfer.machine.workers import Workers
@@ -121,6 +121,9 @@ class GatewayMachine:
             ledger.refuse(client, record, Status.OVERLOADED, _queue_full(route))
             return
         size = len(payload) if type(payload) is bytes else payload_bytes(payload)
+        if type(payload) is tuple:
+            # Whoever opens it finds the session in its name: a client can so name nothing but its own.
+            record[PAYLOAD] = ([*payload[0][:2], client.session], *payload[1:])
         key = record[KEY]
         # Without a key by the block, so that its parts, and a repeat of any of them, have one home.
         hashed = key_hash(block_of(record[REQUEST_ID]) if key is None else key)
@@ -156,6 +159,10 @@ class GatewayMachine:
             self._keyed[route] = None
 
     def _dispatch(self, flight: Flight, engine: Engine) -> None:
+        if type(flight.record[PAYLOAD]) is tuple and flight.client and flight.client.host != engine.worker.host:
+            detail = f"worker {engine.name!r} is on another host and cannot read the client's memory"
+            self._end(flight, Status.UNAVAILABLE, detail, where=INLINE)
+            return
         if flight.patience is not None:
             self.ledger.set_patience(flight, None)
         self.dispatches.send(flight, engine)

@@ -19,7 +19,10 @@ from zmqinfer.policy.wheel import TimingWheel
 from zmqinfer.records import ATTEMPT, CALLS, OUTPUT, RAN, STATUS, TAG, Kind, Record
 from zmqinfer.tensor import payload_bytes
 
-__all__ = ["RAN_MAYBE", "RAN_NO", "Ledger"]
+__all__ = ["INLINE", "RAN_MAYBE", "RAN_NO", "Ledger"]
+
+# Where a request ended whose payload lies in memory that its worker cannot read: it must come in the message.
+INLINE = "inline"
 
 RAN_NO, RAN_MAYBE = EXECUTED.index(Executed.NO), EXECUTED.index(Executed.MAYBE)
 

@@ -43,14 +43,16 @@ class ClientSession:
 
     Attributes:
         session: the id that the client chose.
+        host: what it shares memory with; None: nobody.
         outbox: its answers; addressed to None while it has no connection.
         flights: its requests in hand, each under its own tag of the first call.
     """
 
-    __slots__ = ("flights", "outbox", "session", "usage")
+    __slots__ = ("flights", "host", "outbox", "session", "usage")
 
-    def __init__(self, session: bytes, outbox: Outbox) -> None:
+    def __init__(self, session: bytes, outbox: Outbox, host: bytes | None) -> None:
         self.session = session
+        self.host = host
         self.outbox = outbox
         self.flights: dict[int, Flight] = {}
         self.usage = Usage()
@@ -61,14 +63,16 @@ class WorkerSession:
 
     Attributes:
         name: what the ring knows it by.
+        host: what it shares memory with; None: nobody.
         engines: its models, in the order of its READY, which HEARTBEAT's records refer to.
         strays: replies it sent to requests that it was not given.
     """
 
-    __slots__ = ("engines", "name", "outbox", "session", "state", "strays", "weight")
+    __slots__ = ("engines", "host", "name", "outbox", "session", "state", "strays", "weight")
 
-    def __init__(self, name: str, session: bytes, weight: float, outbox: Outbox) -> None:
+    def __init__(self, name: str, session: bytes, weight: float, host: bytes | None, outbox: Outbox) -> None:
         self.name = name
+        self.host = host
         self.session = session
         self.weight = weight
         self.outbox = outbox

@@ -81,6 +81,10 @@ class Route:
         for engine in self.engines.values():
             engine.placement = self.placement
 
+    def is_on(self, host: bytes | None) -> bool:
+        """Whether it has engines, and all of them are on this host."""
+        return bool(self.engines) and all(engine.worker.host == host for engine in self.engines.values())
+
     def drop(self, engine: Engine) -> None:
         """Ends an engine's holding; what it still runs is the caller's affair."""
         if self.engines.get(engine.name) is engine:
@@ -160,8 +164,10 @@ class Routes:
         if not route.waiting and (route.model, route.version) in self._absent:
             del self._absent[route.model, route.version]
 
-    def cards(self) -> list[Record]:
+    def cards(self, host: bytes | None = None) -> list[Record]:
         """Returns the models that can be called now, as WELCOME lists them: each with an engine.
+
+        The last field says whether all of its engines are on `host`, so that memory can be shared.
 
         WELCOME has room for so many; those left out can be called all the same, the worker checks their inputs.
         """
@@ -169,7 +175,8 @@ class Routes:
         room = _MAX_CARDS_BYTES
         for route in self._known.values():
             if route.engines and len(cards) < MAX_RECORDS:
-                card = [route.model, route.version, route.signature, route.max_rows, route.idempotent]
+                is_local = host is not None and route.is_on(host)
+                card = [route.model, route.version, route.signature, route.max_rows, route.idempotent, is_local]
                 room -= len(msgpack.packb(card))
                 if room < 0:
                     break

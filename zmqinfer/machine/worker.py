@@ -9,6 +9,7 @@ from __future__ import annotations
 from zmqinfer.config import WorkerSettings
 from zmqinfer.errors import EXECUTED, Executed, InvalidArgument, ProtocolError, Status, TooLarge
 from zmqinfer.machine.block import covering
+from zmqinfer.machine.ledger import INLINE
 from zmqinfer.machine.link import NO_SESSION, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.served import ModelCard, ServedModel
@@ -21,6 +22,7 @@ from zmqinfer.records import (
     MAX_TAGS,
     MODEL,
     MODEL_VERSION,
+    PAYLOAD,
     TAG,
     Kind,
     Record,
@@ -54,6 +56,7 @@ class WorkerMachine:
         cards: list[ModelCard],
         gateways: list[str],
         now: float,
+        host: bytes | None = None,
     ) -> None:
         self.name = name
         self.dirty: list[Outbox] = []
@@ -67,7 +70,7 @@ class WorkerMachine:
         self._drain_by = float("inf")
         self._acknowledged: set[int] = set()
         heartbeat_s = settings.heartbeat_ms / 1000
-        ready = [session, name, agent, round(settings.weight * 1000), None, []]
+        ready = [session, name, agent, round(settings.weight * 1000), host, []]
         self.links = [
             Link(number, address, Kind.READY, ready, heartbeat_s, self.dirty) for number, address in enumerate(gateways)
         ]
@@ -172,6 +175,10 @@ class WorkerMachine:
                 self._say(number, record, Status.NOT_FOUND, f"worker {self.name!r} has no model {wanted}", None)
                 continue
             model = self._models[model_number]
+            if record[PAYLOAD] is None:
+                detail = f"worker {self.name!r} cannot read the client's memory"
+                self._say(number, record, Status.UNAVAILABLE, detail, INLINE)
+                continue
             try:
                 bound, size = model.fit(record)
             except (InvalidArgument, ProtocolError, TooLarge) as error:

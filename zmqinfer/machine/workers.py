@@ -102,7 +102,7 @@ class Workers:
             self.door.no_session(peer)
 
     def _on_ready(self, peer: Peer, record: Record, now: float) -> None:
-        session, name, _, weight, _, models = record[:6]
+        session, name, _, weight, host, models = record[:6]
         try:
             for card in models:
                 Signature.from_wire(card[2])
@@ -121,7 +121,7 @@ class Workers:
         earlier = self._by_peer.get(peer)
         if earlier is not None:
             self._lose(earlier, now, "its connection joined under another name")
-        worker = WorkerSession(name, session, weight / 1000, Outbox(peer, self.door.dirty))
+        worker = WorkerSession(name, session, weight / 1000, host, Outbox(peer, self.door.dirty))
         self._by_peer[peer] = worker
         self._by_name[name] = worker
         self._liveness.watch(peer, now)
@@ -143,7 +143,8 @@ class Workers:
         is_news = False
         for model, version, signature, max_rows, credits_rows, idempotent, *_ in models:
             route = routes.announce(model, version)
-            is_news |= route.describe(signature, max_rows, idempotent) or not route.engines
+            # A worker of another host is news too: memory cannot be shared with all of them any more.
+            is_news |= route.describe(signature, max_rows, idempotent) or not route.is_on(worker.host)
             engine = Engine(worker, route, credits_rows)
             worker.engines.append(engine)
             route.add(engine)
@@ -202,7 +203,7 @@ class Workers:
         gone = False
         for engine in worker.engines:
             engine.route.drop(engine)
-            gone |= not engine.route.engines
+            gone |= not engine.route.engines or not engine.route.is_on(worker.host)
         for engine in worker.engines:
             self._gateway.replace(self._gateway.routes.settle(engine.route.model), now)
             if engine.route.engines:

@@ -14,15 +14,16 @@ import numpy as np
 from zmqinfer import __version__
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import InvalidArgument, Unavailable, UsageError, ZmqInferError
-from zmqinfer.machine.call import DEFAULT_PRIORITY, CallOptions
+from zmqinfer.machine.call import DEFAULT_PRIORITY, Body, CallOptions, SharedBody
 from zmqinfer.machine.client import ClientMachine
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node import sockets
 from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.dialler import Dialler
+from zmqinfer.node.shared import SHARED_ABOVE_BYTES, SharedMemory, host_token
 from zmqinfer.node.stream import Stream
 from zmqinfer.records import MAX_CALLS, MAX_ID_BYTES, PRIORITIES, STATUS, TAG, Record
-from zmqinfer.tensor import Array, Arrays
+from zmqinfer.tensor import Array, Arrays, payload_bytes
 
 __all__ = [
     "DEFAULTS",
@@ -90,13 +91,17 @@ class Connection:
         except BaseException:
             self._context.destroy(linger=0)
             raise
+        session = os.urandom(16)
+        host = host_token()
+        self._memory = None if host is None else SharedMemory(session)
         self.machine = ClientMachine(
             settings,
-            session=os.urandom(16),
+            session=session,
             id_prefix=os.urandom(8),
             agent=f"zmqinfer/{__version__} pid {os.getpid()}",
             gateways=addresses,
             now=time.monotonic(),
+            host=host,
         )
         _OPEN.add(self)
 
@@ -120,6 +125,8 @@ class Connection:
         """Closes the sockets. In a forked child they belong to the parent and are left alone."""
         self.shut()
         if not self.is_forked:
+            if self._memory is not None:
+                self._memory.close()
             self.dialler.close()
             self._context.destroy(linger=sockets.LINGER_MS)
 
@@ -157,6 +164,15 @@ class Connection:
             raise InvalidArgument(f"timeout_s is {timeout_s!r}, expected more than 0 and at most {MAX_DEADLINE_S:g}")
         return timeout_s
 
+    def share(self, model: str, version: int | None, body: Body) -> Body:
+        """Lays a body that is large enough into shared memory, if all workers of the model can read it there."""
+        layout, payload = body
+        if self._memory is None or not isinstance(payload, list) or payload_bytes(payload) < SHARED_ABOVE_BYTES:
+            return body
+        card = self.machine.codec.card(model, version)
+        place = self._memory.lay(payload) if card is not None and card[3] else None
+        return layout, payload if place is None else SharedBody(place, payload)
+
     def push(self, now: float) -> None:
         """Sends what waits to leave, in the middle of many calls; a turn must follow."""
         machine = self.machine
@@ -181,6 +197,10 @@ class Connection:
             due = machine.wake_at()
         if machine.completed or machine.answered:
             self.give_out()
+        if machine.released and self._memory is not None:
+            for place in machine.released:
+                self._memory.free(place)
+            machine.released.clear()
         if machine.dirty:
             is_stuck = dialler.flush(machine.dirty, now)
             # Sending takes in what has arrived meanwhile, and with it the signal.

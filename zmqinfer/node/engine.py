@@ -46,6 +46,8 @@ class Engine:
         self._before, self._after = backend.before, backend.after
         self._signature: Signature = backend.signature
         # The last answer that was in order, by what its arrays look like: 0.4 us, where looking anew takes 3.
+        # Whether the model was seen to write to its input; else it may get memory that only its owner may write to.
+        self._writes = False
         self._known: tuple[list[tuple[str, np.dtype[np.generic], tuple[int, ...]]], Layout] | None = None
 
     def run(self, batch: Batch) -> list[Outcome]:
@@ -59,6 +61,13 @@ class Engine:
         except BadAnswer as error:
             detail = _fit_to_travel(str(error))
             return [(calls, Status.MODEL_ERROR, detail) for calls, _, _ in parts]
+        except ValueError as error:
+            # NumPy's word for it. From now on this model gets copies of what it may not write to.
+            if "read-only" in str(error) and not self._writes:
+                self._writes = True
+                return self._run(parts, rows, layout, order)
+            if len(parts) == 1 and parts[0][0] == 1:
+                return [(1, Status.MODEL_ERROR, _told(error))]
         except BaseException as error:  # noqa: BLE001 - a model may raise anything; a real Ctrl-C reaches the main thread only
             if len(parts) == 1 and parts[0][0] == 1:
                 return [(1, Status.MODEL_ERROR, _told(error))]
@@ -120,7 +129,7 @@ class Engine:
             # Frames of a request that fills a batch are nobody else's: the model gets them as they came. 602 KB
             # so take 3 us, where a copy takes 100.
             return {
-                spec.name: array if array.flags.writeable else array.copy()
+                spec.name: array.copy() if self._writes and not array.flags.writeable else array
                 for spec, place in zip(specs, order, strict=True)
                 for array in (unpacked[0][place],)
             }
@@ -279,4 +288,6 @@ class EngineThread(threading.Thread):
                 if ended - told_at > _TELL_S:
                     told_at = ended
                     self._waker.wake()
+            # A batch may hold its client's memory, which would else be kept until the next one comes.
+            del batches, batch, outcomes
             self._waker.wake()

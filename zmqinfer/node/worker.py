@@ -25,9 +25,11 @@ from zmqinfer.node.engine import Engine, EngineThread
 from zmqinfer.node.models import LoadedModel
 from zmqinfer.node.poller import Poller
 from zmqinfer.node.report import Report
+from zmqinfer.node.shared import SharedReader, host_token
 from zmqinfer.node.waker import Waker, poll_ms
 from zmqinfer.policy.batching import BatchLimits
-from zmqinfer.records import Kind, Record
+from zmqinfer.records import PAYLOAD, Kind, Record
+from zmqinfer.tensor import Buffer, SharedPayload
 
 __all__ = ["WorkerNode"]
 
@@ -71,6 +73,7 @@ class WorkerNode:
         self._gap = 0.0
         self._engines = [EngineThread(model.name, Engine(model.backend), self._waker) for model in models]
         self._models = list(models)
+        self._shared = SharedReader()
         self.machine = WorkerMachine(
             settings,
             name=name,
@@ -79,6 +82,7 @@ class WorkerNode:
             cards=[_card(model, settings) for model in models],
             gateways=list(gateways),
             now=time.monotonic(),
+            host=host_token(),
         )
 
     def drain(self) -> None:
@@ -126,6 +130,7 @@ class WorkerNode:
             machine.drain(now)
         if machine.is_draining or (self._due is not None and self._due <= now):
             machine.on_timer(now)
+            self._shared.tidy(now)
         self._begin(machine.take_batches(now))
         self._is_stuck = self._dialler.flush(machine.dirty, time.monotonic())
         if machine.events:
@@ -134,7 +139,18 @@ class WorkerNode:
             machine.events.clear()
 
     def _on_message(self, number: int, kind: Kind, records: list[Record], now: float) -> None:
+        if kind is Kind.REQUEST:
+            for record in records:
+                if type(record[PAYLOAD]) is tuple:
+                    record[PAYLOAD] = self._read(record[PAYLOAD])
         self.machine.on_message(number, kind, records, now, self._gap)
+
+    def _read(self, payload: SharedPayload) -> list[Buffer] | None:
+        """Returns the parts of a payload in shared memory, None if they cannot be had."""
+        try:
+            return self._shared.view(payload)
+        except (OSError, ValueError):
+            return None
 
     def _begin(self, begun: dict[int, list[Batch]]) -> None:
         """Hands batches to their engines' threads, or runs them here if they are short."""
@@ -175,6 +191,7 @@ class WorkerNode:
         for model, engine in zip(self._models, self._engines, strict=True):
             if not engine.is_alive() and not self._crew.is_away:
                 model.backend.close()
+        self._shared.close()
         self._dialler.close()
         self._context.destroy(linger=sockets.LINGER_MS)
         self._waker.close()

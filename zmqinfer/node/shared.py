@@ -1,0 +1,177 @@
+"""Large payloads through shared memory: the owner's side, and that of those who read.
+
+The memory is an anonymous file (memfd) of its owner, sealed so that nobody can make it smaller under a
+reader. It has no name in any file system: others open it through /proc/PID/fd, which the kernel allows to
+processes of the same user, and it goes when its owner and the last reader have gone, however they end. So
+there is nothing to sweep. What proves that a peer owns what it names is the file's own name, which holds
+the owner's session: the gateway puts in that of the client from whose connection the request came.
+
+Linux only; elsewhere nobody offers it, and large payloads travel as frames.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from zmqinfer.policy.arena import Arena
+from zmqinfer.tensor import Buffer, SharedPayload
+
+__all__ = ["SHARED_ABOVE_BYTES", "SharedMemory", "SharedReader", "host_token"]
+
+# Up to here frames are as fast: measured with `python -m bench.shared`.
+SHARED_ABOVE_BYTES = 96 * 1024
+# What one client may have under way so; beyond that it sends frames. Pages that were never used take no memory.
+_ARENA_BYTES = 256 * 2**20
+# Tensors begin at cache lines.
+_ALIGNMENT = 64
+# Files kept open by a reader, and how long one of a vanished owner may stay.
+_MAX_OPEN = 256
+_LOOK_S = 5.0
+
+_SEALS = getattr(fcntl, "F_SEAL_SHRINK", 2) | getattr(fcntl, "F_SEAL_GROW", 4)
+_ADD_SEALS, _GET_SEALS = getattr(fcntl, "F_ADD_SEALS", 1033), getattr(fcntl, "F_GET_SEALS", 1034)
+
+
+def host_token() -> bytes | None:
+    """Returns what two processes have in common that can share memory: kernel, process ids, user. None: cannot."""
+    if not hasattr(os, "memfd_create"):
+        return None
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+        # Those of another process namespace have other numbers, or none, for our processes.
+        space = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return None
+    return b"%s %d %d" % (boot, space, os.geteuid())
+
+
+def _name_of(session: bytes) -> str:
+    return f"zmqinfer-{session.hex()}"
+
+
+def _path_of(pid: int, number: int) -> Path:
+    return Path(f"/proc/{pid}/fd/{number}")
+
+
+def _is_of(path: Path, session: bytes) -> bool:
+    """Whether a descriptor is the memory of this session, and so its process alive."""
+    try:
+        return str(path.readlink()) == f"/memfd:{_name_of(session)} (deleted)"
+    except OSError:
+        return False
+
+
+class SharedMemory:
+    """The memory in which a client lays large payloads for workers of its host to read."""
+
+    def __init__(self, session: bytes) -> None:
+        """Makes no file yet; that comes with the first payload."""
+        self._session = session
+        self._file = -1
+        self._memory: mmap.mmap | None = None
+        self._arena = Arena(_ARENA_BYTES)
+
+    def lay(self, parts: Sequence[Buffer]) -> SharedPayload | None:
+        """Copies the parts of a payload into the memory and says where they are; None if there is no room."""
+        spans: list[int] = []
+        end = 0
+        for part in parts:
+            at = -(-end // _ALIGNMENT) * _ALIGNMENT
+            end = at + len(part)
+            spans += [at, len(part)]
+        start = self._arena.take(max(1, end))
+        if start is None:
+            return None
+        if self._memory is None:
+            try:
+                self._make()
+            except OSError:
+                # No descriptors, or no memfd here: frames from now on.
+                self._arena = Arena(0)
+                return None
+        assert self._memory is not None
+        for number, part in enumerate(parts):
+            at = start + spans[2 * number]
+            spans[2 * number] = at
+            self._memory[at : at + len(part)] = memoryview(part)
+        return ([os.getpid(), self._file], *spans)
+
+    def _make(self) -> None:
+        self._file = os.memfd_create(_name_of(self._session), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.fchmod(self._file, 0o600)
+        os.ftruncate(self._file, self._arena.size)
+        fcntl.fcntl(self._file, _ADD_SEALS, _SEALS)
+        self._memory = mmap.mmap(self._file, self._arena.size)
+
+    def free(self, payload: SharedPayload) -> None:
+        """Gives back where a payload lay; nobody reads it any more, or what they read counts for nothing."""
+        self._arena.give_back(payload[1])
+
+    def close(self) -> None:
+        """Gives everything back."""
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+            os.close(self._file)
+        self._arena = Arena(0)
+
+
+class SharedReader:
+    """The files of others that a worker reads from."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[int, int, bytes], memoryview] = {}
+        self._look_at = 0.0
+
+    def view(self, payload: SharedPayload) -> list[Buffer]:
+        """Returns the parts of a payload where they lie; read-only.
+
+        Raises:
+            OSError: the file is not there, or not its owner's.
+            ValueError: it is not sealed, or ends before a part does.
+        """
+        (pid, number, session), *spans = payload
+        key = (pid, number, session)
+        memory = self._open.get(key)
+        if memory is None:
+            memory = self._map(pid, number, session)
+            if len(self._open) >= _MAX_OPEN:
+                del self._open[next(iter(self._open))]
+            self._open[key] = memory
+        parts: list[Buffer] = []
+        for at, size in zip(spans[::2], spans[1::2], strict=True):
+            if at + size > len(memory):
+                raise ValueError(f"a part ends at {at + size}, its memory at {len(memory)}")
+            parts.append(memory[at : at + size])
+        return parts
+
+    @staticmethod
+    def _map(pid: int, number: int, session: bytes) -> memoryview:
+        path = _path_of(pid, number)
+        if not _is_of(path, session):
+            raise FileNotFoundError(f"{path} is no memory of this session")
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if fcntl.fcntl(file, _GET_SEALS) & _SEALS != _SEALS:
+                # Its owner could cut it off under us, and the next look would end this process.
+                raise ValueError(f"{path} is not sealed")
+            return memoryview(mmap.mmap(file, os.fstat(file).st_size, prot=mmap.PROT_READ))
+        finally:
+            os.close(file)
+
+    def tidy(self, now: float) -> None:
+        """Lets go, every few seconds, of files whose owners have gone; they take memory as long as we have them."""
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_S
+        for pid, number, session in list(self._open):
+            if not _is_of(_path_of(pid, number), session):
+                del self._open[pid, number, session]
+
+    def close(self) -> None:
+        """Lets go of everything."""
+        self._open.clear()
