@@ -42,6 +42,7 @@ class AsyncClient:
         connect_timeout_s: how long the first call waits for a first gateway.
         deadline_s: time limit of a call that names none of its own, at most 300.
         heartbeat_ms: how often a silent gateway is spoken to while calls are pending.
+        shared_memory_mb: most memory for large inputs that workers of this host may read there, 0 for none.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class AsyncClient:
         connect_timeout_s: float = DEFAULTS.connect_timeout_s,
         deadline_s: float = DEFAULTS.deadline_s,
         heartbeat_ms: int = DEFAULTS.heartbeat_ms,
+        shared_memory_mb: int = DEFAULTS.shared_memory_mb,
     ) -> None:
-        self._connection = Connection(endpoints, connect_timeout_s, deadline_s, heartbeat_ms)
+        self._connection = Connection(endpoints, connect_timeout_s, deadline_s, heartbeat_ms, shared_memory_mb)
         self._machine = self._connection.machine
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_scheduled = False

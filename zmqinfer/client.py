@@ -44,6 +44,7 @@ class Client:
         connect_timeout_s: how long the first call waits for a first gateway.
         deadline_s: time limit of a call that names none of its own, at most 300.
         heartbeat_ms: how often a silent gateway is spoken to while calls are pending.
+        shared_memory_mb: most memory for large inputs that workers of this host may read there, 0 for none.
     """
 
     def __init__(
@@ -53,10 +54,13 @@ class Client:
         connect_timeout_s: float = DEFAULTS.connect_timeout_s,
         deadline_s: float = DEFAULTS.deadline_s,
         heartbeat_ms: int = DEFAULTS.heartbeat_ms,
+        shared_memory_mb: int = DEFAULTS.shared_memory_mb,
     ) -> None:
         if not isinstance(endpoints, str):
             endpoints = tuple(endpoints)
-        self._connect = functools.partial(Connection, endpoints, connect_timeout_s, deadline_s, heartbeat_ms)
+        self._connect = functools.partial(
+            Connection, endpoints, connect_timeout_s, deadline_s, heartbeat_ms, shared_memory_mb
+        )
         self._renewal = threading.Lock()
         self._is_closed = False
         self._begin(self._connect())

@@ -166,6 +166,13 @@ class ClientSettings(Settings):
     heartbeat_ms: int = setting(
         500, "how often a silent gateway is spoken to while calls are pending", unit="ms", low=20, high=60_000
     )
+    shared_memory_mb: int = setting(
+        256,
+        "most memory for large inputs that workers of this host may read there; 0: they always travel in messages",
+        unit="MiB",
+        low=0,
+        high=65_536,
+    )
 
 
 @dataclass(frozen=True)

@@ -118,9 +118,9 @@ def _told(command: Sequence[str | Path], serving: Serving, seconds: float) -> Fi
     )
 
 
-def _ours(kind: str) -> Drive:
+def _ours(kind: str, *options: str) -> Drive:
     def drive(serving: Serving, model: str, in_flight: int, seconds: float) -> Figures:
-        command = [sys.executable, "-m", "bench.compare.zmq_client", kind, "--address", serving.address]
+        command = [sys.executable, "-m", "bench.compare.zmq_client", kind, "--address", serving.address, *options]
         return _told([*command, *_load(model, in_flight, seconds)], serving, seconds)
 
     return drive
@@ -338,6 +338,7 @@ SYSTEMS = (
             Driver("many", _ours("many"), (*LEVELS, 1_000), SMALL),
             Driver("sync", _ours("sync"), (1,)),
             Driver("async", _ours("async"), models=("big",)),
+            Driver("async, frames", _ours("async", "--frames"), models=("big",)),
         ],
         "a gateway and two workers, the shipped defaults.",
     ),
@@ -357,7 +358,11 @@ SYSTEMS = (
         "zmqinfer, ipc",
         _nothing_to_prepare,
         _ipc_cluster,
-        [Driver("async", _ours("async")), Driver("sync", _ours("sync"), (1,))],
+        [
+            Driver("async", _ours("async"), models=("echo",)),
+            Driver("async, frames", _ours("async", "--frames"), models=("big",)),
+            Driver("sync", _ours("sync"), (1,), ("echo",)),
+        ],
         "the same over ipc:// addresses.",
         ("echo", "big"),
     ),

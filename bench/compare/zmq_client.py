@@ -42,8 +42,8 @@ class _Caller:
         """Does nothing: the client reconnects by itself."""
 
 
-async def _tasks(address: str, model: str, in_flight: int, seconds: float) -> dict[str, float]:
-    async with AsyncClient(address) as client:
+async def _tasks(address: str, model: str, in_flight: int, seconds: float, memory_mb: int) -> dict[str, float]:
+    async with AsyncClient(address, shared_memory_mb=memory_mb) as client:
         return await measure(
             lambda: _Caller(client, model), model, in_flight, seconds, failures=(ZmqInferError, OSError)
         )
@@ -99,8 +99,10 @@ class _Stream:
             yield from self._right
 
 
-def _threadless(kind: str, address: str, model: str, in_flight: int, seconds: float) -> dict[str, float]:
-    with Client(address) as client:
+def _threadless(
+    kind: str, address: str, model: str, in_flight: int, seconds: float, memory_mb: int
+) -> dict[str, float]:
+    with Client(address, shared_memory_mb=memory_mb) as client:
         for lasts_s in (WARM_UP_S, seconds):
             stream = _Stream(model)
             began_at, cpu_s = time.perf_counter(), time.process_time()
@@ -129,11 +131,10 @@ def _main() -> None:
     options.add_argument("--model", choices=MODELS, default="echo")
     options.add_argument("--in-flight", type=int, default=50)
     options.add_argument("--seconds", type=float, default=3.0)
+    options.add_argument("--frames", action="store_true", help="large inputs in messages, not in shared memory")
     asked = options.parse_args()
-    if asked.kind == "async":
-        report(asyncio.run(_tasks(asked.address, asked.model, asked.in_flight, asked.seconds)))
-    else:
-        report(_threadless(asked.kind, asked.address, asked.model, asked.in_flight, asked.seconds))
+    how = (asked.address, asked.model, asked.in_flight, asked.seconds, 0 if asked.frames else 256)
+    report(asyncio.run(_tasks(*how)) if asked.kind == "async" else _threadless(asked.kind, *how))
 
 
 if __name__ == "__main__":

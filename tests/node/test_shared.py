@@ -29,7 +29,7 @@ def named(place: Any, session: bytes = SESSION) -> Any:
 
 @pytest.fixture
 def memory() -> Any:
-    made = SharedMemory(SESSION)
+    made = SharedMemory(SESSION, 2**28)
     yield made
     made.close()
 
@@ -119,7 +119,7 @@ def test_owner_cannot_cut_off_what_it_sealed(memory: SharedMemory) -> None:
 def test_reader_lets_go_of_owners_that_are_gone() -> None:
     """Within a few seconds; the memory is then the system's again."""
     code = (
-        "import sys; from zmqinfer.node.shared import SharedMemory; m = SharedMemory(bytes(range(16)));"
+        "import sys; from zmqinfer.node.shared import SharedMemory; m = SharedMemory(bytes(range(16)), 2**20);"
         "p = m.lay([b'abc']); print(*p[0], flush=True); sys.stdin.read()"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

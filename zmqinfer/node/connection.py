@@ -73,13 +73,19 @@ class Connection:
     """
 
     def __init__(
-        self, endpoints: str | Iterable[str], connect_timeout_s: float, deadline_s: float, heartbeat_ms: int
+        self,
+        endpoints: str | Iterable[str],
+        connect_timeout_s: float,
+        deadline_s: float,
+        heartbeat_ms: int,
+        shared_memory_mb: int,
     ) -> None:
         addresses = addresses_of(endpoints)
         settings = ClientSettings(
             connect_timeout_s=float(connect_timeout_s),
             deadline_s=float(deadline_s),
             heartbeat_ms=heartbeat_ms,
+            shared_memory_mb=shared_memory_mb,
         )
         self.is_open = self.is_usable = True
         self.is_forked = False
@@ -92,8 +98,8 @@ class Connection:
             self._context.destroy(linger=0)
             raise
         session = os.urandom(16)
-        host = host_token()
-        self._memory = None if host is None else SharedMemory(session)
+        host = host_token() if shared_memory_mb else None
+        self._memory = None if host is None else SharedMemory(session, shared_memory_mb * 2**20)
         self.machine = ClientMachine(
             settings,
             session=session,

@@ -24,8 +24,6 @@ __all__ = ["SHARED_ABOVE_BYTES", "SharedMemory", "SharedReader", "host_token"]
 
 # Up to here frames are as fast: measured with `python -m bench.shared`.
 SHARED_ABOVE_BYTES = 96 * 1024
-# What one client may have under way so; beyond that it sends frames. Pages that were never used take no memory.
-_ARENA_BYTES = 256 * 2**20
 # Tensors begin at cache lines.
 _ALIGNMENT = 64
 # Files kept open by a reader, and how long one of a vanished owner may stay.
@@ -68,12 +66,16 @@ def _is_of(path: Path, session: bytes) -> bool:
 class SharedMemory:
     """The memory in which a client lays large payloads for workers of its host to read."""
 
-    def __init__(self, session: bytes) -> None:
-        """Makes no file yet; that comes with the first payload."""
+    def __init__(self, session: bytes, size: int) -> None:
+        """Makes no file yet; that comes with the first payload.
+
+        Args:
+            size: what may be taken at once, in bytes; pages that were never used take no memory.
+        """
         self._session = session
         self._file = -1
         self._memory: mmap.mmap | None = None
-        self._arena = Arena(_ARENA_BYTES)
+        self._arena = Arena(size)
 
     def lay(self, parts: Sequence[Buffer]) -> SharedPayload | None:
         """Copies the parts of a payload into the memory and says where they are; None if there is no room."""
