@@ -6,6 +6,7 @@ floors/            raw pyzmq over the same hops: what moving the bytes costs
 models/            what zmqinfer serves in a comparison
 micro/             micro-benchmarks of the pure parts, and two commits as a ratio
 batching/          what batching costs and gains at every load
+shared.py          from which size on shared memory beats frames
 scaling.py         throughput with 1 to 16 workers
 cost_table.py      where each microsecond of CPU goes
 bare_loop.py       a gateway's inner work without sockets
