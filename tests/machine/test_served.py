@@ -82,7 +82,7 @@ def test_credits_are_two_batches_and_more_for_a_fast_model() -> None:
 
 
 def test_short_is_a_model_whose_last_batches_all_were() -> None:
-    """A long one is remembered for some hundred that are shorter."""
+    """A long one is remembered for some dozens that are shorter."""
     served = model()
     for _ in range(49):
         served.learn(1, 0.000_1)
@@ -92,9 +92,9 @@ def test_short_is_a_model_whose_last_batches_all_were() -> None:
     assert served.is_short()
 
     served.learn(1, 1.0)
-    for _ in range(500):
+    for _ in range(50):
         served.learn(1, 0.000_1)
     assert not served.is_short()
-    for _ in range(500):
+    for _ in range(50):
         served.learn(1, 0.000_1)
     assert served.is_short()

@@ -22,7 +22,7 @@ _MAX_CREDITS = 1_024
 # hand-overs cost 1.6 of a worker's 7 us for a request at 200 in flight, and 0.12 of 0.53 ms at one in flight.
 _IN_LOOP_S = 0.000_5
 _TRIALS = 50
-_FORGET = 0.99
+_FORGET = 0.9
 # Layouts remembered for each model; a caller who varies the shape more than that pays for parsing.
 _MAX_BOUND = 1_024
 
@@ -53,7 +53,8 @@ class ServedModel:
         self.batcher: Batcher[Task] = Batcher(card.limits)
         self.running: list[Batch] = []
         self.credits = 2 * card.limits.max_rows
-        # The longest recent batch; a long one is remembered for some hundred that are shorter.
+        # The longest recent batch; a long one is remembered for some dozens that are shorter: it may
+        # be the system that was long, which on busy cores is often so.
         self._longest_s = 0.0
         self._bound: dict[bytes, Bound] = {}
         self._shapes: dict[tuple[tuple[str, tuple[int, ...]], ...], Bound] = {}
