@@ -14,7 +14,7 @@ import asyncio
 import time
 from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 
 import numpy as np
 
@@ -35,8 +35,8 @@ class _Caller:
         self._client = client
         self._model = model
 
-    async def infer(self, x: Floats) -> Floats:
-        return await self._client.infer(self._model, x)  # type: ignore[return-value]
+    def infer(self, x: Floats) -> Awaitable[Floats]:
+        return self._client.infer(self._model, x)  # type: ignore[return-value]
 
     async def reopen(self) -> None:
         """Does nothing: the client reconnects by itself."""

@@ -58,7 +58,7 @@ class Codec:
 
     def __init__(self) -> None:
         self._cards: dict[tuple[str, int | None], Card] = {}
-        self._seen: dict[str, tuple[np.dtype[np.generic], tuple[int, ...], bytes]] = {}
+        self._seen: dict[str, tuple[np.dtype[np.generic], tuple[int, ...], bytes, bool]] = {}
         self._results: dict[bytes, tuple[Layout, np.dtype[np.generic] | None, tuple[int, ...], int]] = {}
 
     def learn(self, models: list[Record]) -> None:
@@ -90,19 +90,19 @@ class Codec:
         if type(x) is np.ndarray and rows is None and version is None:
             seen = self._seen.get(model)
             if seen is not None and x.dtype is seen[0] and x.shape == seen[1]:
-                return seen[2], x.tobytes()
+                return seen[2], x.tobytes() if seen[3] else pack([x])
         _check_model(model, version)
         arrays = self._named(model, x)
         layout = layout_of(arrays, rows)
         card = self._cards.get((model, version))
         if card is not None:
             card[0].order(layout, model)
-        if type(x) is np.ndarray and rows is None and version is None and x.nbytes <= INLINE_BYTES:
+        if type(x) is np.ndarray and rows is None and version is None:
             if len(self._seen) >= _MAX_REMEMBERED:
                 self._seen.clear()
             # A byte order that is not little-endian has to be converted each time, so it is not remembered.
             if x.dtype is DTYPES[layout.fields[0].dtype]:
-                self._seen[model] = x.dtype, x.shape, layout.raw
+                self._seen[model] = x.dtype, x.shape, layout.raw, x.nbytes <= INLINE_BYTES
         return layout.raw, pack(list(arrays.values()))
 
     @staticmethod
