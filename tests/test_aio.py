@@ -122,6 +122,39 @@ def test_many_reads_its_inputs_lazily(cluster: LocalCluster) -> None:
     run(cluster, story)
 
 
+def test_many_waits_for_an_answer_and_the_next_input_together(cluster: LocalCluster) -> None:
+    """A source may need the one for the other; one that fails, or is left early, leaves nothing behind."""
+
+    async def story(client: AsyncClient) -> None:
+        answered = asyncio.Event()
+
+        async def one_by_one(failure: Exception | None = None) -> AsyncIterator[np.ndarray[Any, Any]]:
+            for n in range(5):
+                yield np.full(1, n, np.float32)
+                await answered.wait()
+                answered.clear()
+            if failure is not None:
+                raise failure
+
+        got = []
+        async for y in client.infer_many("model", one_by_one()):
+            got.append(float(y[0]))  # type: ignore[index]
+            answered.set()
+        assert got == [0, 2, 4, 6, 8]
+
+        async def until_it_fails() -> None:
+            async for _ in client.infer_many("model", one_by_one(KeyError("the source"))):
+                answered.set()
+
+        with pytest.raises(KeyError, match="the source"):
+            await until_it_fails()
+        results = client.infer_many("model", one_by_one())
+        await anext(results)
+        await results.aclose()  # type: ignore[attr-defined]
+
+    run(cluster, story)
+
+
 @pytest.mark.parametrize(("bad", "error"), [(BAD, ModelError), ([1.0], InvalidArgument)])
 def test_error_of_many_is_raised_at_its_place_or_takes_it(
     cluster: LocalCluster, bad: Any, error: type[Exception]

@@ -507,11 +507,34 @@ def test_gateway_that_comes_late_is_found(client: Client) -> None:
             assert np.array_equal(future.result(10), X)
 
 
-@pytest.mark.parametrize("endpoints", ["", ",", [], "http://localhost:1", "tcp://127.0.0.1", "5555"])
+@pytest.mark.parametrize("endpoints", ["", ",", [], "http://localhost:1", "tcp://127.0.0.1", "5555", 5555, None, [5]])
 def test_address_that_is_none_is_refused(endpoints: Any) -> None:
     """When the client is made."""
     with pytest.raises(ConfigError):
         Client(endpoints)
+
+
+@pytest.mark.parametrize(
+    "words", [{"connect_timeout_s": "a"}, {"deadline_s": None}, {"heartbeat_ms": 1.5}, {"deadline_s": True}]
+)
+def test_setting_that_is_none_is_refused(words: dict[str, Any]) -> None:
+    """With one sentence that names it."""
+    with pytest.raises(ConfigError, match=f"{next(iter(words))} is .*, expected"):
+        Client("tcp://127.0.0.1:1", **words)
+
+
+@pytest.mark.parametrize("in_flight", [0, -1, "a", 1.5, None])
+def test_number_in_flight_that_cannot_be_is_refused(client: Client, in_flight: Any) -> None:
+    """At the call, before any input is taken."""
+    with pytest.raises(InvalidArgument, match=r"in_flight is .*, expected"):
+        client.infer_many("model", [X], in_flight=in_flight)
+
+
+@pytest.mark.parametrize("workers", [0, -1, "a"])
+def test_cluster_without_workers_is_refused(workers: Any) -> None:
+    """Nobody would answer."""
+    with pytest.raises(ConfigError, match=r"workers is .*, expected"):
+        LocalCluster(lambda x: x, workers=workers)
 
 
 class _Running:

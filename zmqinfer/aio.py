@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from zmqinfer.config import DEFAULT_CLIENTS
-from zmqinfer.errors import InvalidArgument, UsageError, ZmqInferError
+from zmqinfer.errors import UsageError, ZmqInferError
 from zmqinfer.machine.call import DEFAULT_PRIORITY, Body, CallOptions
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node.connection import (
@@ -219,19 +219,28 @@ class AsyncClient:
         The first error is raised at its place, or takes its place with `return_errors`.
         See `infer` for the rest.
         """
-        if in_flight < 1:
-            raise InvalidArgument(f"in_flight is {in_flight}, expected 1 or more")
+        self._connection.check_in_flight(in_flight)
         options = self._connection.options(deadline_s, key, priority, version, idempotent)
         window: deque[tuple[int, asyncio.Future[Output]]] = deque()
         source = xs.__aiter__() if isinstance(xs, AsyncIterable) else None
         plain = iter(()) if isinstance(xs, AsyncIterable) else iter(xs)
+        # A source may need an answer for its next input, so both are waited for together.
+        asked: asyncio.Future[Input] | None = None
         is_over = False
         try:
             while window or not is_over:
                 until = time.monotonic() + GATHER_S
                 while not is_over and len(window) < in_flight and not (window and time.monotonic() > until):
                     try:
-                        x = next(plain) if source is None else await source.__anext__()
+                        if source is None:
+                            x = next(plain)
+                        else:
+                            if asked is None:
+                                asked = asyncio.ensure_future(source.__anext__())
+                                await asyncio.sleep(0)  # most sources have it at once
+                            if window and not asked.done():
+                                break
+                            x, asked = await asked, None
                     except (StopIteration, StopAsyncIteration):
                         is_over = True
                         break
@@ -244,8 +253,13 @@ class AsyncClient:
                         refused.set_exception(error)
                         window.append((0, refused))
                 if window:
-                    with contextlib.suppress(ZmqInferError):
-                        await window[0][1]
+                    first = window[0][1]
+                    if asked is not None and len(window) < in_flight:
+                        waits: set[asyncio.Future[Any]] = {first, asked}
+                        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                    else:
+                        with contextlib.suppress(ZmqInferError):
+                            await first
                 # Everything that is there by now is given out before new inputs are asked for.
                 ready = sum(1 for _ in itertools.takewhile(lambda entry: entry[1].done(), window))
                 for _ in range(ready):
@@ -258,6 +272,8 @@ class AsyncClient:
                         result = error
                     yield result
         finally:
+            if asked is not None and not asked.cancel() and not asked.cancelled():
+                asked.exception()  # asyncio complains of errors that nobody looked at
             for tag, future in window:
                 self._drop(tag, future)
 

@@ -19,6 +19,7 @@ from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, Status, ZmqInferError
 from zmqinfer.machine.call import Body, CallOptions
 from zmqinfer.machine.codec import Input, Output
+from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.connection import (
     DEFAULTS,
     GATHER_S,
@@ -56,8 +57,8 @@ class Client:
         heartbeat_ms: int = DEFAULTS.heartbeat_ms,
         shared_memory_mb: int = DEFAULTS.shared_memory_mb,
     ) -> None:
-        if not isinstance(endpoints, str):
-            endpoints = tuple(endpoints)
+        # Once: they are dialled again after an interrupt, and an iterator is empty then.
+        endpoints = addresses_of(endpoints)
         self._connect = functools.partial(
             Connection, endpoints, connect_timeout_s, deadline_s, heartbeat_ms, shared_memory_mb
         )
@@ -229,8 +230,7 @@ class Client:
         The first error is raised at its place, or takes its place with `return_errors`.
         See `infer` for the rest.
         """
-        if in_flight < 1:
-            raise InvalidArgument(f"in_flight is {in_flight}, expected 1 or more")
+        self._connection.check_in_flight(in_flight)
         options = self._connection.options(deadline_s, key, priority, version, idempotent)
         return self._stream(self._ready(), model, iter(xs), in_flight, options, return_errors)
 

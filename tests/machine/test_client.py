@@ -212,6 +212,13 @@ def reply(tag: int, status: Status = Status.OK, calls: int = 1, output: bytes = 
     return [tag, calls, int(status), *result, "w1", 1, 1, 1, None, calls, 10, 20]
 
 
+def did_not_run(tag: int) -> Record:
+    """A gateway's REPLY to a call that reached no worker."""
+    record = reply(tag, Status.UNAVAILABLE)
+    record[RAN] = EXECUTED.index(Executed.NO)
+    return record
+
+
 def echo(asked: Record, first: int = 0, calls: int = 0, status: Status = Status.OK) -> Record:
     """A REPLY to calls of a REQUEST, by default to all of them, whose output is their input."""
     calls = calls or asked[CALLS]
@@ -323,6 +330,35 @@ def test_what_may_not_run_twice_is_not_sent_again() -> None:
     }
 
 
+def test_what_may_not_run_twice_is_known_also_while_nobody_serves_it() -> None:
+    """WELCOME lists what can be called just now."""
+    play = Playbook().serving(card("once", idempotent=False)).up()
+    play.serving().welcomes(0)
+    play.calls("once", model="once")
+    play.hears()
+
+    play.says(0, Kind.DISCONNECT, NO_SESSION)
+
+    assert play.requests() == []
+    assert play.ended()["once"][STATUS] == Status.WORKER_LOST
+
+
+def test_not_run_is_not_believed_of_what_was_sent_twice() -> None:
+    """Who says so speaks of one of the times."""
+    play = Playbook().up()
+    once = play.calls("once")
+    play.hears()
+    play.says(0, Kind.REPLY, did_not_run(once))
+    again = play.calls("again")
+    play.hears()
+    play.says(0, Kind.DISCONNECT, NO_SESSION)
+    play.says(0, Kind.REPLY, did_not_run(again))
+
+    ended = play.ended()
+    assert EXECUTED[ended["once"][RAN]] is Executed.NO
+    assert EXECUTED[ended["again"][RAN]] is Executed.MAYBE
+
+
 def test_calls_of_a_turn_leave_in_one_message() -> None:
     """In the order in which they were made."""
     play = Playbook().up()
@@ -362,12 +398,23 @@ def test_it_beats_only_while_calls_are_pending() -> None:
 
 
 def test_a_pause_between_calls_is_not_the_gateways_silence() -> None:
-    """After an hour of rest the first call goes out alone, without a new greeting."""
-    play = Playbook().up().waits(3_600.0)
+    """After a short one the next call goes out alone."""
+    play = Playbook().up().waits(0.9 * BEAT_S)
     play.calls()
 
     assert play.kinds() == [Kind.REQUEST]
     assert play.waits(2 * BEAT_S + 0.1).kinds() == [Kind.HEARTBEAT] * 2
+
+
+def test_after_a_long_pause_the_next_call_goes_out_behind_a_greeting() -> None:
+    """The connection may be another one by now; and nobody waits for the answer to the greeting."""
+    play = Playbook().up().waits(3_600.0)
+    play.calls("first", idempotent=False)
+    play.calls("second", idempotent=False)
+
+    assert play.kinds() == [Kind.HELLO, Kind.REQUEST]
+    assert play.waits(2 * BEAT_S + 0.1).kinds() == [Kind.HEARTBEAT] * 2
+    assert play.ended() == {}
 
 
 # Blocks ------------------------------------------------------------------------------------------

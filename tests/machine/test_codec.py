@@ -183,6 +183,18 @@ def test_a_later_welcome_replaces_all_that_was_known() -> None:
     assert codec.card("one", None) is None
 
 
+def test_what_may_not_run_twice_is_remembered() -> None:
+    """Until a model of that name and version says otherwise."""
+    codec = Codec()
+    assert codec.may_run_twice("one", None)
+    codec.learn([["one", 1, as_lists(ONE.to_wire()), 16, False, False]])
+    codec.learn([])
+    assert not codec.may_run_twice("one", None)
+    assert not codec.may_run_twice("one", 1)
+    codec.learn([["one", 1, as_lists(ONE.to_wire()), 16, True, False]])
+    assert codec.may_run_twice("one", None)
+
+
 def test_without_a_version_the_latest_counts() -> None:
     """In whatever order they are listed."""
     codec = knowing(("m", 10, TWO), ("m", 9, ONE))

@@ -6,6 +6,7 @@
     ask        status, models, ring, drain: questions to running gateways
     infer      one request from the shell
     bench      load and report
+    simulate   a cluster with faults in virtual time
 
 Each command's module is imported when it is called: start-up matters for one that is called often.
 """
@@ -39,6 +40,7 @@ _COMMANDS = {
     "drain": ("ask", "Let a worker finish what it holds and leave."),
     "bench": ("bench", "Make load, check every answer, and report."),
     "report": ("bench", "Draw the pictures and the report again."),
+    "simulate": ("simulate", "Run a cluster with faults in virtual time."),
 }
 
 

@@ -71,7 +71,8 @@ def _show(one: dict[str, Any]) -> None:
     )
     click.echo(
         f"  requests  received {requests['received']:,}  refused {requests['refused']:,}"
-        f"  accepted {requests['accepted']:,}  answered {requests['answered']:,}  pending {requests['pending']:,}"
+        f"  accepted {requests['accepted']:,}\n"
+        f"            answered {requests['answered']:,}  pending {requests['pending']:,}"
         f"  queued {one['queued']['requests']:,}"
     )
     outcomes = "  ".join(f"{name} {count:,}" for name, count in requests["outcomes"].items())

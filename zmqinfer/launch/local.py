@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from zmqinfer.client import Client
 from zmqinfer.config import GatewaySettings, ModelSettings, WorkerSettings
-from zmqinfer.errors import Unavailable
+from zmqinfer.errors import ConfigError, Unavailable
 from zmqinfer.node.gateway import GatewayNode
 from zmqinfer.node.models import LoadedModel, function_model
 from zmqinfer.node.worker import WorkerNode
@@ -47,6 +47,8 @@ class LocalCluster:
         gateway: GatewaySettings | None = None,
         worker: WorkerSettings | None = None,
     ) -> None:
+        if type(workers) is not int or workers < 1:
+            raise ConfigError(f"workers is {workers!r}, expected a whole number from 1")
         self._models: list[LoadedModel] = [function_model(function, settings) for _ in range(workers)]
         self._gateway_settings = gateway
         self._worker_settings = worker

@@ -55,11 +55,12 @@ class Block:
         left: how many calls have not ended.
         link: the number of the gateway that has it.
         most: how many calls it takes.
+        sends: how often it was sent, to one gateway or another.
         closes_at: it takes calls whose deadlines are before that.
     """
 
-    __slots__ = ("alike", "bodies", "closes_at", "deadline", "is_sent", "layout", "left", "link", "model", "most",
-                 "options", "owners", "rows", "slot", "tag")  # fmt: skip
+    __slots__ = ("alike", "bodies", "closes_at", "deadline", "layout", "left", "link", "model", "most",
+                 "options", "owners", "rows", "sends", "slot", "tag")  # fmt: skip
 
     def __init__(
         self, tag: int, link: int, alike: tuple[str, bytes, CallOptions, int], rows: int | None, deadline: float
@@ -75,7 +76,7 @@ class Block:
         self.bodies: list[Payload | SharedBody] = []
         self.left = 0
         self.most = 1
-        self.is_sent = False
+        self.sends = 0
 
     slot: int
 

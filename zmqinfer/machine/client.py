@@ -17,7 +17,7 @@ from zmqinfer.machine.ledger import INLINE
 from zmqinfer.machine.link import NO_SESSION, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.wheel import SLOTS_PER_S, TimingWheel
-from zmqinfer.records import CALLS, MAX_CALLS, MAX_COUNT, OUTPUT, TAG, Kind, Record
+from zmqinfer.records import CALLS, MAX_CALLS, MAX_COUNT, OUTPUT, RAN, TAG, Kind, Record
 from zmqinfer.tensor import INLINE_BYTES, Payload, SharedPayload, payload_bytes
 
 __all__ = ["ClientMachine"]
@@ -190,7 +190,7 @@ class ClientMachine:
         self.full_blocks = 0
 
     def _send(self, block: Block) -> None:
-        block.is_sent = True
+        block.sends += 1
         options, outbox = block.options, self.links[block.link].outbox
         for first, calls in ((0, block.left),) if block.left == len(block.owners) else block.runs():
             bodies = block.bodies[first : first + calls]
@@ -250,7 +250,7 @@ class ClientMachine:
         if block is None or block.owners[tag % MAX_CALLS] is None:
             return False
         self._take(block, tag % MAX_CALLS, 1)
-        if block.is_sent:
+        if block.sends:
             self.links[block.link].outbox.put(Kind.CANCEL, [tag, 1])
         return True
 
@@ -312,6 +312,9 @@ class ClientMachine:
                     continue
                 if record[OUTPUT] == INLINE and self._goes_inline(block):
                     continue
+                if block.sends > 1 and record[RAN] == _RAN_NO:
+                    # Who says so speaks of one of the times it was sent.
+                    record[RAN] = _RAN_MAYBE
                 owners = self._take(block, place, calls)
                 self.unmatched += owners.count(None)
                 self.completed.append((owners, record, block.rows))
@@ -338,6 +341,7 @@ class ClientMachine:
             return False
         self.released.append(body.place)
         block.bodies[0] = body.parts
+        block.sends = 0
         self._send(block)
         return True
 
@@ -380,8 +384,7 @@ class ClientMachine:
 
     def _may_run_twice(self, block: Block) -> bool:
         declared = block.options.idempotent
-        card = self.codec.card(block.model, block.options.version)
-        return (card is None or card[2]) if declared is None else declared
+        return self.codec.may_run_twice(block.model, block.options.version) if declared is None else declared
 
     def _review_choice(self) -> None:
         up = [number for number, link in enumerate(self.links) if link.state is LinkState.UP]

@@ -54,10 +54,12 @@ _MAX_REMEMBERED = 1_024
 class Codec:
     """Encodes inputs and decodes replies; remembers the layouts it met."""
 
-    __slots__ = ("_cards", "_results", "_seen")
+    __slots__ = ("_cards", "_once", "_results", "_seen")
 
     def __init__(self) -> None:
         self._cards: dict[tuple[str, int | None], Card] = {}
+        # Those whose requests may not run twice, also while no worker serves them.
+        self._once: dict[tuple[str, int | None], None] = {}
         self._seen: dict[str, tuple[np.dtype[np.generic], tuple[int, ...], bytes, bool]] = {}
         self._results: dict[bytes, tuple[Layout, np.dtype[np.generic] | None, tuple[int, ...], int]] = {}
 
@@ -70,8 +72,16 @@ class Codec:
                 card = (Signature.from_wire(signature), max_rows, idempotent, is_local)
             except ProtocolError:
                 continue  # of a newer release, perhaps: then the worker alone checks
-            self._cards[name, version] = card
-            self._cards[name, None] = card
+            for key in ((name, version), (name, None)):
+                self._cards[key] = card
+                if idempotent:
+                    self._once.pop(key, None)
+                elif len(self._once) < _MAX_REMEMBERED:
+                    self._once[key] = None
+
+    def may_run_twice(self, model: str, version: int | None) -> bool:
+        """Whether a request for a model may be run again, as the model last said; True if nobody ever did."""
+        return (model, version) not in self._once
 
     def card(self, model: str, version: int | None) -> Card | None:
         """Returns what is known of a model, None before the first WELCOME and for models unknown."""

@@ -80,7 +80,13 @@ class Link:
         self._heard_at = now
 
     def rouse(self, now: float) -> None:
-        """Begins to expect signs of life, after a time in which nobody owed any."""
+        """Begins to expect signs of life, after a time in which nobody owed any.
+
+        After a longer one it greets again: the connection may be another one by now, whose end does not know us,
+        and what it turned down then could not be told from what was lost with the earlier one.
+        """
+        if now - self._heard_at > self._speak_s:
+            self.outbox.put(self._kind, self.greeting)
         self._heard_at = self._spoke_at = now
 
     def is_unwelcome(self, reason: str) -> bool:

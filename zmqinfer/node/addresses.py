@@ -15,7 +15,9 @@ def addresses_of(given: str | Iterable[str]) -> list[str]:
     Raises:
         ConfigError: there is none, or one that is neither tcp://HOST:PORT nor ipc://PATH.
     """
-    texts = [given] if isinstance(given, str) else list(given)
+    texts = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+    if any(not isinstance(text, str) for text in texts):
+        raise ConfigError(f"gateway addresses are {given!r}, expected text, such as tcp://127.0.0.1:5555, or a list")
     addresses = [part.strip() for text in texts for part in text.split(",") if part.strip()]
     if not addresses:
         raise ConfigError("no gateway address was given, expected for example tcp://127.0.0.1:5555")

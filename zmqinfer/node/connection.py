@@ -82,8 +82,8 @@ class Connection:
     ) -> None:
         addresses = addresses_of(endpoints)
         settings = ClientSettings(
-            connect_timeout_s=float(connect_timeout_s),
-            deadline_s=float(deadline_s),
+            connect_timeout_s=_as_float(connect_timeout_s),
+            deadline_s=_as_float(deadline_s),
             heartbeat_ms=heartbeat_ms,
             shared_memory_mb=shared_memory_mb,
         )
@@ -162,6 +162,12 @@ class Connection:
         if idempotent is not None and type(idempotent) is not bool:
             raise InvalidArgument(f"idempotent is {idempotent!r}, expected None, True or False")
         return CallOptions(deadline_s, version, _key_bytes(key), priority, idempotent)
+
+    @staticmethod
+    def check_in_flight(in_flight: int) -> None:
+        """Raises `InvalidArgument` for a number of calls in flight that cannot be."""
+        if type(in_flight) is not int or in_flight < 1:
+            raise InvalidArgument(f"in_flight is {in_flight!r}, expected a whole number from 1")
 
     @staticmethod
     def check_timeout(timeout_s: float) -> float:
@@ -299,6 +305,11 @@ class Connection:
             return np.concatenate(arrays)
         dicts: list[Arrays] = [piece for piece in pieces if isinstance(piece, dict)]
         return {name: np.concatenate([piece[name] for piece in dicts]) for name in first}
+
+
+def _as_float(seconds: float) -> float:
+    """Returns a whole number as the settings want it; they complain of everything else."""
+    return float(seconds) if type(seconds) is int else seconds
 
 
 def those_who_answered(outcomes: Sequence[Record | BaseException]) -> list[Record]:

@@ -90,6 +90,8 @@ class GatewayNode:
         self._waker = Waker()
         self._woken = self._waker.fileno()
         self._is_stopping = False
+        # How long what the clients' socket holds may have waited while we were not there to take it.
+        self._gap = 0.0
         self.machine = GatewayMachine(
             settings,
             session=os.urandom(16),
@@ -124,8 +126,8 @@ class GatewayNode:
                 ready = poller.poll(wait_ms)
                 now = clock()
                 # What the poll should have taken, it did wait for; beyond that we were not there.
-                gap = max(0.0, now - ended_at - wait_ms / 1e3)
-                is_stuck = self._turn(ready, now, gap, due)
+                self._gap = max(self._gap, now - ended_at - wait_ms / 1e3)
+                is_stuck = self._turn(ready, now, due)
                 due = machine.wake_at()
                 if is_stuck and (due is None or due > now + _RETRY_S):
                     due = now + _RETRY_S
@@ -133,12 +135,13 @@ class GatewayNode:
         finally:
             self._close()
 
-    def _turn(self, ready: Sequence[object], now: float, gap: float, due: float | None) -> bool:
+    def _turn(self, ready: Sequence[object], now: float, due: float | None) -> bool:
         machine = self.machine
         if self._workers.socket in ready:
             self._drain_workers(now)
-        if self._clients.socket in ready:
-            self._drain_clients(now, gap)
+        # A backlog takes several turns: until it is gone everything in it may be as old.
+        if self._clients.socket not in ready or self._drain_clients(now):
+            self._gap = 0.0
         if self._workers.monitor in ready and self._closed(self._workers):
             machine.workers.probe_all()
         if self._clients.monitor in ready:
@@ -190,13 +193,14 @@ class GatewayNode:
             if taken >= _MAX_RECORDS:
                 return
 
-    def _drain_clients(self, now: float, gap: float) -> None:
+    def _drain_clients(self, now: float) -> bool:
+        """Takes what has come from clients; False if there may be more."""
         clients = self.machine.clients
         taken = 0
         for _ in range(_MAX_DRAIN):
             message = self._receive(self._clients)
             if message is None:
-                return
+                return True
             peer, head, parts = message
             if clients.door.is_cut(peer):
                 continue
@@ -205,10 +209,11 @@ class GatewayNode:
             except ProtocolError as error:
                 clients.on_offence(peer, str(error))
                 continue
-            clients.on_message(peer, kind, records, now, gap)
+            clients.on_message(peer, kind, records, now, self._gap)
             taken += len(records)
             if taken >= _MAX_RECORDS:
-                return
+                break
+        return False
 
     def _closed(self, face: _Face) -> list[bytes]:
         """Reads the monitor; returns the peers whose connections seem to have closed."""

@@ -69,7 +69,7 @@ class WorkerNode:
         self._is_stuck = True
         self._due: float | None = 0.0
         self._ended_at = time.monotonic()
-        # How long this node was not looking before the present turn.
+        # How long what the sockets hold may have waited while this node was not looking.
         self._gap = 0.0
         self._engines = [EngineThread(model.name, Engine(model.backend), self._waker) for model in models]
         self._models = list(models)
@@ -124,8 +124,10 @@ class WorkerNode:
             for engine in self._engines:
                 while engine.done:
                     machine.on_batch_done(*engine.done.popleft())
-        self._gap = gap
-        self._dialler.drain(self._on_message, now)
+        self._gap = max(self._gap, gap)
+        # A backlog takes several turns: until it is gone everything in it may be as old.
+        if not self._dialler.drain(self._on_message, now):
+            self._gap = 0.0
         if self._is_drain_wanted:
             machine.drain(now)
         if machine.is_draining or (self._due is not None and self._due <= now):

@@ -1,0 +1,51 @@
+"""Scenarios from TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from random import Random
+
+import pytest
+
+from zmqinfer.errors import ConfigError
+from zmqinfer.sim.faults import KINDS
+from zmqinfer.sim.scenario import Scenario, whole
+
+
+def test_the_shipped_scenario_has_every_kind_of_fault() -> None:
+    """Its numbers are spans."""
+    text = (resources.files("zmqinfer.sim") / "scenarios" / "mixed.toml").read_text()
+    scenario = Scenario.of(tomllib.loads(text))
+
+    assert scenario.faults.keys() == KINDS.keys()
+    assert scenario.workers == (2, 16)
+    assert [model.idempotent for model in scenario.models] == [True, True, False]
+
+
+def test_a_number_is_a_span_of_itself() -> None:
+    """Both ends are drawn."""
+    assert Scenario.of({"workers": 3}).workers == (3, 3)
+    assert {whole(Random(seed), (1, 3)) for seed in range(50)} == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("document", "word"),
+    [
+        ({"wrokers": 3}, "unknown key 'wrokers'"),
+        ({"workers": [3, 1]}, "the least first"),
+        ({"workers": "many"}, "expected a number"),
+        ({"workers": True}, "expected a number"),
+        ({"rate": [1, 2, 3]}, "expected a number"),
+        ({"burst": "many"}, "burst is 'many', expected a number"),
+        ({"name": 5}, "name is 5, expected text"),
+        ({"faults": {"fire": 1}}, "unknown fault 'fire'"),
+        ({"faults": {"cut": -1}}, "0 or more"),
+        ({"models": [{"a_ms": 1}]}, "a model has no name"),
+        ({"models": [{"name": "m", "speed": 1}]}, "unknown key 'speed' of a model"),
+    ],
+)
+def test_a_mistake_is_one_sentence(document: dict[str, object], word: str) -> None:
+    """That names the key and what was expected."""
+    with pytest.raises(ConfigError, match=word.replace("[", r"\[")):
+        Scenario.of(document)

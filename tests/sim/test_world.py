@@ -1,0 +1,53 @@
+"""Whole runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+from importlib import resources
+
+import pytest
+
+from zmqinfer.sim.scenario import Scenario
+from zmqinfer.sim.world import faults_of, run
+
+MIXED = Scenario.of(tomllib.loads((resources.files("zmqinfer.sim") / "scenarios" / "mixed.toml").read_text()))
+
+
+def test_without_faults_everything_is_answered() -> None:
+    """But for what is taken back."""
+    result = run(Scenario(deadline_s=(5.0, 6.0)), 1)
+    assert not result.violation
+    assert result.outcomes.keys() == {"OK", "given up"}
+    assert result.outcomes["OK"] > 100
+
+
+@pytest.mark.parametrize("first", range(0, 200, 25))
+def test_seeds_of_mixed_faults_violate_nothing(first: int) -> None:
+    """0 lost, 0 answered twice, 0 wrong, 0 past deadline + 250 ms."""
+    results = [run(MIXED, seed) for seed in range(first, first + 25)]
+    assert not [result for result in results if result.violation]
+    assert sum(sum(result.fired.values()) for result in results) > 100
+
+
+def test_one_seed_is_one_run() -> None:
+    """Another is another, and so is one with a fault less."""
+    first = run(MIXED, 5)
+    assert run(MIXED, 5) == first
+    assert run(MIXED, 6).digest != first.digest
+    assert run(MIXED, 5, faults_of(MIXED, 5)[1:]).digest != first.digest
+
+
+def test_hash_seed_does_not_matter() -> None:
+    """In processes of their own."""
+    command = [sys.executable, "-m", "zmqinfer", "simulate", "mixed", "--seed", "7", "--schedules", "2", "--jobs", "1"]
+    said = {
+        subprocess.run(
+            command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=False
+        ).stdout.splitlines()[0].partition("digest ")[2]
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(said) == 1
+    assert len(said.pop()) == 16

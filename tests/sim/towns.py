@@ -1,0 +1,41 @@
+"""A small world to look at in tests."""
+
+from __future__ import annotations
+
+from zmqinfer.machine.call import CallOptions
+from zmqinfer.sim.history import Call
+from zmqinfer.sim.scenario import Scenario
+from zmqinfer.sim.worker import SimulatedModel
+from zmqinfer.sim.world import World
+
+MODEL = SimulatedModel("m", a_ms=10.0, b_ms=1.0)
+
+
+def town(*, gateways: int = 1, workers: int = 1, models: tuple[SimulatedModel, ...] = (MODEL,)) -> World:
+    """Returns a world of one client, without load or faults, half a second after its start."""
+    scenario = Scenario(gateways=(gateways, gateways), workers=(workers, workers), clients=(1, 1), models=models)
+    world = World(scenario, 1)
+    go(world, 0.5)
+    return world
+
+
+def go(world: World, seconds: float) -> None:
+    """Lets so much time pass."""
+    until = world.timeline.now + seconds
+    while world.timeline.step(until):
+        pass
+
+
+def ask(world: World, calls: int = 1, *, deadline_s: float = 5.0, is_poison: bool = False) -> list[Call]:
+    """Lets the client make calls of the first model."""
+    client, model = world.clients[0], world.scenario.models[0]
+    asked = [
+        world.history.begin(
+            client.name, model.name, world.timeline.now, deadline_s, may_run_twice=model.idempotent, is_poison=is_poison
+        )
+        for _ in range(calls)
+    ]
+    options = CallOptions(deadline_s)
+    for call in asked:
+        client.call(call, options)
+    return asked

@@ -1,0 +1,152 @@
+"""`zmqinfer simulate`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zmqinfer.cli import EXIT_FAILED
+from zmqinfer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zmqinfer.sim.world import Result
+
+__all__ = ["simulate"]
+
+_SHOWN_FAILURES = 5
+# Seeds that one job takes at a time.
+_CHUNK = 20
+# What differs between two runs that violate the same rule.
+_NUMBERS = re.compile(r"[0-9][0-9.]*")
+
+
+@click.command()
+@click.argument("scenario")
+@click.option("--seed", type=click.IntRange(0, 2**53), default=1, show_default=True, help="The first one.")
+@click.option(
+    "--schedules", type=click.IntRange(1, 10_000_000), default=1, show_default=True, help="How many seeds, from there."
+)
+@click.option("--jobs", type=click.IntRange(1, 256), default=lambda: os.cpu_count() or 1, help="Processes.")
+@click.option("--faults", help="Of a seed's faults only these, as a failing run names them: 0,3,4. - for none.")
+def simulate(scenario: str, seed: int, schedules: int, jobs: int, faults: str | None) -> None:
+    """Run the machines of gateways, workers and clients in virtual time, with faults drawn from a seed.
+
+    SCENARIO is a TOML file, or the name of one that is shipped: mixed. One seed gives one run, always
+    the same. Exit code 1 if anything was violated that must always hold, or a kind of fault never fired.
+    """
+    from zmqinfer.sim.scenario import Scenario
+
+    document = _read(scenario)
+    Scenario.of(document)
+    chosen = _places(faults)
+    began_at = time.perf_counter()
+    results = list(_runs(document, range(seed, seed + schedules), jobs, chosen))
+    wall_s = time.perf_counter() - began_at
+    fired: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
+    for result in results:
+        fired.update(result.fired)
+        outcomes.update(result.outcomes)
+    simulated_s = sum(result.simulated_s for result in results)
+    events = sum(result.events for result in results)
+    click.echo(
+        f"{schedules:,} schedules, {sum(outcomes.values()):,} calls, {simulated_s:,.0f} s simulated in {wall_s:.1f} s"
+        f" ({events:,} events), digest {_digest(results)}"
+    )
+    click.echo("faults    " + ", ".join(f"{kind} {count:,}" for kind, count in fired.items()))
+    click.echo("outcomes  " + ", ".join(f"{status} {count:,}" for status, count in sorted(outcomes.items())))
+    failed = [result for result in results if result.violation]
+    for result in failed[:_SHOWN_FAILURES]:
+        click.echo(f"seed {result.seed}: {result.violation}", err=True)
+        if chosen is None:
+            click.echo(f"  {_replay(scenario, document, result.seed, result.violation)}", err=True)
+    if len(failed) > _SHOWN_FAILURES:
+        click.echo(f"and {len(failed) - _SHOWN_FAILURES:,} more", err=True)
+    idle = [kind for kind, count in fired.items() if not count] if chosen is None else []
+    if idle:
+        click.echo(f"never fired: {', '.join(idle)}; ask for more schedules or more of them", err=True)
+    if failed or idle:
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def _read(scenario: str) -> dict[str, Any]:
+    path = Path(scenario)
+    shipped = resources.files("zmqinfer.sim") / "scenarios" / f"{scenario}.toml"
+    try:
+        text = path.read_text() if path.suffix or path.exists() else shipped.read_text()
+        return tomllib.loads(text)
+    except OSError as cause:
+        raise ConfigError(f"no scenario {scenario!r} ({cause.strerror}); give a TOML file, or: mixed") from cause
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+        raise ConfigError(f"{scenario} is no TOML: {cause}") from cause
+
+
+def _places(faults: str | None) -> list[int] | None:
+    if faults is None:
+        return None
+    try:
+        return [] if faults == "-" else [int(place) for place in faults.split(",")]
+    except ValueError as cause:
+        raise ConfigError(f"--faults is {faults!r}, expected numbers with commas between, or -") from cause
+
+
+def _runs(document: dict[str, Any], seeds: range, jobs: int, chosen: Sequence[int] | None) -> Iterator[Result]:
+    if jobs == 1 or len(seeds) == 1:
+        for seed in seeds:
+            yield _run(document, seed, chosen)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        work = pool.map(_run, [document] * len(seeds), seeds, [chosen] * len(seeds), chunksize=_CHUNK)
+        is_shown = sys.stderr.isatty()
+        for number, result in enumerate(work, 1):
+            if is_shown and not number % 100:
+                click.echo(f"\r{number:,} of {len(seeds):,}", nl=False, err=True)
+            yield result
+        if is_shown:
+            click.echo("\r", nl=False, err=True)
+
+
+def _run(document: dict[str, Any], seed: int, chosen: Sequence[int] | None) -> Result:
+    from zmqinfer.sim.scenario import Scenario
+    from zmqinfer.sim.world import faults_of, run
+
+    scenario = Scenario.of(document)
+    drawn = faults_of(scenario, seed)
+    faults = drawn if chosen is None else [drawn[place] for place in chosen if place < len(drawn)]
+    return run(scenario, seed, faults)
+
+
+def _digest(results: Sequence[Result]) -> str:
+    if len(results) == 1:
+        return results[0].digest
+    import hashlib
+
+    return hashlib.blake2b("".join(result.digest for result in results).encode(), digest_size=8).hexdigest()
+
+
+def _replay(name: str, document: dict[str, Any], seed: int, violation: str) -> str:
+    """Returns the command that replays a failing run with as few faults as will do, for the same violation."""
+    from zmqinfer.sim.scenario import Scenario
+    from zmqinfer.sim.shrink import shrink
+    from zmqinfer.sim.world import faults_of
+
+    drawn = faults_of(Scenario.of(document), seed)
+
+    def fails(places: Sequence[int]) -> bool:
+        found = _run(document, seed, places).violation
+        return _NUMBERS.sub("#", found) == _NUMBERS.sub("#", violation)
+
+    few = shrink(range(len(drawn)), fails)
+    told = "; ".join(str(drawn[place]) for place in few) or "none at all"
+    return f"zmqinfer simulate {name} --seed {seed} --faults {','.join(map(str, few)) or '-'}   # {told}"

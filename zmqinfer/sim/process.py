@@ -1,0 +1,119 @@
+"""A node's process: it runs turns of a loop, and may be frozen or killed between two of them."""
+
+from __future__ import annotations
+
+from zmqinfer.sim.timeline import Timeline
+
+__all__ = ["Process"]
+
+# A loop in production polls no longer than this, so it knows of a pause of its own by then.
+_LONGEST_POLL_S = 1.0
+
+
+class Process:
+    """What every node's process has in common.
+
+    Attributes:
+        name: unlike that of any other process, earlier lives of the same node included.
+        is_alive: until it is killed or ends.
+        is_frozen: whether it is stopped, as by SIGSTOP; its connections are then silent.
+    """
+
+    def __init__(self, name: str, timeline: Timeline) -> None:
+        self.name = name
+        self.timeline = timeline
+        self.is_alive = True
+        self.is_frozen = False
+        self.resumed_at = float("-inf")
+        self._frozen_at = float("inf")
+        self._is_roused = False
+        self._busy_until = timeline.now
+        self._ended_at = timeline.now
+        self._due: float | None = None
+        self._timer_at = float("inf")
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the present turn was asked for by the machine."""
+        return self._due is not None and self._due <= self.timeline.now
+
+    # For the kinds of nodes -----------------------------------------------------------------------
+
+    def turn(self, now: float, gap: float) -> float:
+        """Does a turn of the node's loop; returns how long that took the processor, in seconds.
+
+        Args:
+            gap: how long the node was not looking before, in seconds.
+        """
+        raise NotImplementedError
+
+    def wake_at(self) -> float | None:
+        """Returns when the next turn is due if nothing comes before."""
+        raise NotImplementedError
+
+    def on_death(self) -> None:
+        """Lets go of what a process has beside its connections."""
+
+    # The loop -------------------------------------------------------------------------------------
+
+    def rouse(self) -> None:
+        """Lets the loop do a turn as soon as it can."""
+        if not self._is_roused and self.is_alive:
+            self._is_roused = True
+            if not self.is_frozen:
+                self.timeline.at(self._busy_until, self._run)
+
+    def _run(self) -> None:
+        if not (self.is_alive and self._is_roused) or self.is_frozen:
+            return
+        now = self.timeline.now
+        if now < self._busy_until:
+            self.timeline.at(self._busy_until, self._run)
+            return
+        self._is_roused = False
+        # Until when it would have slept, had it not been stopped.
+        awake_by = min(float("inf") if self._due is None else self._due, self._frozen_at + _LONGEST_POLL_S)
+        gap = max(0.0, now - max(awake_by, self._ended_at))
+        self._frozen_at = float("inf")
+        took_s = self.turn(now, gap)
+        self._busy_until = self._ended_at = now + took_s
+        self.sleep()
+
+    def sleep(self) -> None:
+        """Asks when the next turn is due, and sets the timer."""
+        self._due = self.wake_at()
+        self._arm()
+
+    def _arm(self) -> None:
+        due = self._due
+        if due is not None and due < self._timer_at and self.is_alive:
+            self._timer_at = due
+            self.timeline.at(due, lambda: self._on_timer(due))
+
+    def _on_timer(self, due: float) -> None:
+        if self._timer_at != due or not self.is_alive:
+            return
+        self._timer_at = float("inf")
+        if self.is_due:
+            self.rouse()
+        else:  # it was put off since
+            self._arm()
+
+    # What is done to it ---------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Stops it, as SIGSTOP does."""
+        self.is_frozen = True
+        self._frozen_at = self.timeline.now
+
+    def thaw(self) -> None:
+        """Lets it go on."""
+        self.is_frozen = False
+        self.resumed_at = self.timeline.now
+        self._is_roused = False
+        self.rouse()
+
+    def die(self) -> None:
+        """Ends it between two turns; its connections are the network's affair."""
+        self.is_alive = False
+        self.on_death()

@@ -1,0 +1,185 @@
+"""A worker's process: the loop of `node.worker` around the same machine, and models that take known times."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from zmqinfer.config import WorkerSettings
+from zmqinfer.machine.served import ModelCard
+from zmqinfer.machine.task import Batch, Outcome
+from zmqinfer.machine.worker import WorkerMachine
+from zmqinfer.policy.batching import BatchLimits
+from zmqinfer.records import PAYLOAD, Kind, Record
+from zmqinfer.signature import Signature, TensorSpec
+from zmqinfer.sim.dialler import Dialler
+from zmqinfer.sim.history import ANSWER_BYTES, OUTPUT_LAYOUT, ROW_BYTES, History, answer_to, is_poison
+from zmqinfer.sim.network import Network
+from zmqinfer.sim.process import Process
+from zmqinfer.sim.timeline import Timeline
+
+__all__ = ["SimulatedModel", "WorkerProcess"]
+
+_RETRY_S = 0.010
+_TURN_S, _RECORD_S = 50e-6, 8e-6
+# Times of one batch size vary by so much to either side.
+_NOISE = 0.1
+_SIGNATURE = Signature((TensorSpec("x", "INT64", (2,)),), (TensorSpec("y", "INT64", (3,)),))
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedModel:
+    """A model that takes `a_ms + b_ms * rows` for a batch."""
+
+    name: str
+    a_ms: float = 1.0
+    b_ms: float = 0.1
+    max_batch_size: int = 32
+    max_wait_ms: float = 20.0
+    policy: str = "adaptive"
+    idempotent: bool = True
+
+    def card(self) -> ModelCard:
+        """Returns what a worker announces of it."""
+        limits = BatchLimits(
+            max_rows=self.max_batch_size, max_wait_s=self.max_wait_ms / 1000, is_timed=self.policy == "timed"
+        )
+        return ModelCard(self.name, 1, _SIGNATURE, limits, self.idempotent)
+
+
+@dataclass(slots=True)
+class _Engine:
+    """One model's thread: what it was given, and when the batch that it runs will be done."""
+
+    model: SimulatedModel
+    queue: deque[Batch]
+    done: list[tuple[Batch, list[Outcome], float]]
+    ends_at: float = 0.0
+    took_s: float = 0.0
+
+
+class WorkerProcess(Process):
+    """One life of one worker.
+
+    Attributes:
+        slowness: how much longer than they should its models take.
+    """
+
+    def __init__(
+        self, name: str, worker: str, timeline: Timeline, network: Network, random: Random, gateways: Sequence[str],
+        models: Sequence[SimulatedModel], settings: WorkerSettings, history: History, kill: Callable[[Process], None],
+    ) -> None:  # fmt: skip
+        super().__init__(name, timeline)
+        self.machine = WorkerMachine(
+            settings,
+            name=worker,
+            session=random.randbytes(16),
+            agent="simulated",
+            cards=[model.card() for model in models],
+            gateways=list(gateways),
+            now=timeline.now,
+        )
+        self.slowness = 1.0
+        self._random = random
+        self._history = history
+        self._kill = kill
+        self._dialler = Dialler(network, self, gateways)
+        self._engines = [_Engine(model, deque(), []) for model in models]
+        self._is_stuck = True
+        self._is_drain_wanted = False
+        self._gap = 0.0
+        self.rouse()
+
+    def drain(self) -> None:
+        """Begins to leave, as after SIGTERM."""
+        self._is_drain_wanted = True
+        self.rouse()
+
+    def turn(self, now: float, gap: float) -> float:
+        """Takes what the engines have done, drains the sockets, begins batches and empties the outboxes."""
+        machine = self.machine
+        for engine in self._engines:
+            while engine.done:
+                machine.on_batch_done(*engine.done.pop(0))
+        self._gap = max(self._gap, gap)
+        taken, is_readable = self._dialler.drain(self._on_message, now)
+        if not is_readable:
+            self._gap = 0.0
+        if self._is_drain_wanted:
+            machine.drain(now)
+        if machine.is_draining or self.is_due:
+            machine.on_timer(now)
+        took_s = _TURN_S + _RECORD_S * taken
+        for number, batches in machine.take_batches(now).items():
+            engine = self._engines[number]
+            is_idle = not engine.queue
+            engine.queue.extend(batches)
+            if is_idle:
+                self._begin(engine, now + took_s)
+        self._is_stuck = self._dialler.flush(machine.dirty, now, now + took_s)
+        machine.events.clear()
+        if machine.is_drained or machine.ended_by:
+            self._kill(self)
+        return took_s
+
+    def wake_at(self) -> float | None:
+        """Returns when the machine wants to be asked, or a socket that took nothing tried."""
+        due = self.machine.wake_at()
+        if self._is_stuck and (due is None or due > self.timeline.now + _RETRY_S):
+            return self.timeline.now + _RETRY_S
+        return due
+
+    def _on_message(self, number: int, kind: Kind, records: list[Record], now: float) -> None:
+        self.machine.on_message(number, kind, records, now, self._gap)
+
+    # Engines --------------------------------------------------------------------------------------
+
+    def _begin(self, engine: _Engine, now: float) -> None:
+        """Begins the first batch of an engine's queue."""
+        batch = engine.queue[0]
+        model = engine.model
+        for row in _rows(batch):
+            self._history.ran(row, now)
+        seconds = (model.a_ms + model.b_ms * batch.rows) / 1000
+        engine.took_s = seconds * self.slowness * self._random.uniform(1 - _NOISE, 1 + _NOISE)
+        engine.ends_at = now + engine.took_s
+        self.timeline.at(engine.ends_at, lambda: self._end(engine, batch))
+
+    def _end(self, engine: _Engine, batch: Batch) -> None:
+        now = self.timeline.now
+        if not self.is_alive or self.is_frozen or engine.ends_at > now:
+            return  # if it was frozen meanwhile, there is another event for the end
+        engine.queue.popleft()
+        rows = _rows(batch)
+        if any(is_poison(row) for row in rows):
+            self._kill(self)
+            return
+        answers = iter([answer_to(engine.model.name, row) for row in rows])
+        outcomes: list[Outcome] = [
+            (task.calls, OUTPUT_LAYOUT, b"".join(next(answers) for _ in range(task.rows))) for task in batch.tasks
+        ]
+        assert all(len(outcome[2]) == outcome[0] * ANSWER_BYTES for outcome in outcomes)
+        engine.done.append((batch, outcomes, engine.took_s))
+        self.rouse()
+        if engine.queue:
+            self._begin(engine, now)
+
+    def thaw(self) -> None:
+        """Lets it go on: what its engines had still to do, they have still to do."""
+        was_away_s = self.timeline.now - self._frozen_at
+        super().thaw()
+        for engine in self._engines:
+            if engine.queue:
+                engine.ends_at += was_away_s
+                batch = engine.queue[0]
+                self.timeline.at(engine.ends_at, lambda engine=engine, batch=batch: self._end(engine, batch))  # type: ignore[misc]
+
+
+def _rows(batch: Batch) -> list[bytes]:
+    return [
+        task.record[PAYLOAD][at : at + ROW_BYTES]
+        for task in batch.tasks
+        for at in range(0, task.rows * ROW_BYTES, ROW_BYTES)
+    ]

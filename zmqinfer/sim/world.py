@@ -1,0 +1,287 @@
+"""One run: processes, a network between them, load, faults, and what must hold all along."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from zmqinfer.config import ClientSettings, GatewaySettings, WorkerSettings
+from zmqinfer.errors import Status
+from zmqinfer.machine.call import CallOptions
+from zmqinfer.sim.client import ClientProcess
+from zmqinfer.sim.faults import BLOCKING, KINDS, Fault, draw
+from zmqinfer.sim.gateway import GatewayProcess
+from zmqinfer.sim.history import RECOVERY_S, Call, History, Violation
+from zmqinfer.sim.network import Network
+from zmqinfer.sim.process import Process
+from zmqinfer.sim.scenario import Scenario, whole
+from zmqinfer.sim.timeline import Timeline
+from zmqinfer.sim.worker import SimulatedModel, WorkerProcess
+
+__all__ = ["Result", "World", "run"]
+
+# Machines check themselves in full after so many events; what costs next to nothing is looked at after each.
+_CHECK_EVERY = 499
+# After the last deadline: sessions of clients that are gone are kept for 5 s, and everything is to be quiet then.
+_SETTLE_S = 8.0
+_KEYS = 16
+# The time limit of patient calls.
+_PATIENCE_S = 30.0
+# Of each model and client, in the calm after everything.
+_CALM_CALLS = 3
+# A worker that its own model ended is started again.
+_RESTART_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        digest: of everything that happened; the same for the same scenario, seed and release.
+        fired: how many faults of each kind had a victim.
+        violation: what must never happen and did, or empty.
+    """
+
+    seed: int
+    digest: str
+    events: int
+    simulated_s: float
+    outcomes: dict[str, int]
+    fired: dict[str, int]
+    violation: str
+
+
+class World:
+    """All processes of a run.
+
+    Attributes:
+        gateways: those that are alive, by place; and so workers and clients.
+    """
+
+    def __init__(self, scenario: Scenario, seed: int) -> None:
+        # Each purpose draws from its own source, so that a fault less leaves the load as it was.
+        self._random = Random(f"{seed} nodes")  # noqa: S311 - a simulation is to be repeatable
+        self._load = Random(f"{seed} load")  # noqa: S311
+        self.scenario = scenario
+        self.timeline = Timeline()
+        self.network = Network(self.timeline, Random(f"{seed} network"), self._trace)  # noqa: S311
+        self.history = History()
+        self.wall_clock_s = 0.0
+        self.fired = dict.fromkeys(scenario.faults, 0)
+        self.gateways: dict[int, GatewayProcess] = {}
+        self.workers: dict[int, WorkerProcess] = {}
+        self.clients: dict[int, ClientProcess] = {}
+        self._lives = 0
+        self._digest = hashlib.blake2b(digest_size=8)
+        self._addresses = [(f"clients-{n}", f"workers-{n}") for n in range(whole(self._load, scenario.gateways))]
+        for place in range(len(self._addresses)):
+            self.start_gateway(place)
+        for place in range(whole(self._load, scenario.workers)):
+            self.start_worker(place)
+        for place in range(whole(self._load, scenario.clients)):
+            self.start_client(place)
+
+    def _trace(self, text: str) -> None:
+        self._digest.update(f"{self.timeline.now!r} {text}\n".encode())
+
+    def _name(self, kind: str, place: int) -> str:
+        self._lives += 1
+        return f"{kind}-{place}/{self._lives}"
+
+    # Nodes ----------------------------------------------------------------------------------------
+
+    def start_gateway(self, place: int) -> None:
+        """Starts the gateway of a place, unless it is there."""
+        if place not in self.gateways:
+            name = self._name("gateway", place)
+            self.gateways[place] = GatewayProcess(
+                name, self.timeline, self.network, self._random, self._addresses[place], GatewaySettings()
+            )
+
+    def start_worker(self, place: int) -> None:
+        """Starts the worker of a place, unless it is there."""
+        if place not in self.workers:
+            dials = [workers for _, workers in self._addresses]
+            self.workers[place] = WorkerProcess(
+                self._name("worker", place), f"worker-{place}", self.timeline, self.network, self._random, dials,
+                self.scenario.models, WorkerSettings(), self.history, lambda process: self._on_own_end(place, process),
+            )  # fmt: skip
+
+    def start_client(self, place: int) -> None:
+        """Starts the client of a place, unless it is there."""
+        if place not in self.clients:
+            dials = [clients for clients, _ in self._addresses]
+            self.clients[place] = ClientProcess(
+                self._name("client", place), self.timeline, self.network, self._random, dials, ClientSettings(),
+                self.history,
+            )  # fmt: skip
+
+    def kill(self, process: Process) -> None:
+        """Ends a process, as SIGKILL does."""
+        self._trace(f"{process.name} ends")
+        self.gateways = {place: one for place, one in self.gateways.items() if one is not process}
+        self.workers = {place: one for place, one in self.workers.items() if one is not process}
+        self.clients = {place: one for place, one in self.clients.items() if one is not process}
+        process.die()
+        self.network.forget(process)
+
+    def _on_own_end(self, place: int, process: Process) -> None:
+        """A worker was drained, told to go, or ended by its model."""
+        self.kill(process)
+        if isinstance(process, WorkerProcess) and not process.machine.is_draining:
+            self.timeline.after(_RESTART_S, lambda: self.start_worker(place))
+
+    # Load -----------------------------------------------------------------------------------------
+
+    def call(self, place: int, *, is_poison: bool = False) -> None:
+        """Lets a client make a call of its own drawing."""
+        load, scenario = self._load, self.scenario
+        model = load.choice(scenario.models)
+        deadline_s = load.uniform(*scenario.deadline_s)
+        if load.random() < scenario.patient:
+            deadline_s = _PATIENCE_S
+        key = b"key-%d" % load.randrange(_KEYS) if load.random() < scenario.keyed else None
+        priority = load.choice((1, 4, 4, 4, 8))
+        is_taken_back = load.random() < scenario.cancelled
+        after_s = load.uniform(0, 0.1)
+        client = self.clients.get(place)
+        if client is None:
+            return
+        call = self._begin(client, model, deadline_s, is_poison=is_poison)
+        client.call(call, CallOptions(deadline_s, None, key, priority, None))
+        if is_taken_back:
+            self.timeline.after(after_s, lambda: self._take_back(client, call))
+
+    @staticmethod
+    def _take_back(client: ClientProcess, call: Call) -> None:
+        if client.is_alive and not client.is_frozen:
+            client.cancel(call)
+
+    def _arrive(self, until: float, rate: float) -> None:
+        """Lets a client make some calls at once, and draws when that will be the next time."""
+        load = self._load
+        calls = load.randint(1, self.scenario.burst)
+        place = load.randrange(max(1, len(self.clients)))
+        client = self.clients.get(place)
+        for _ in range(calls):
+            # A frozen program asks nothing.
+            self.call(-1 if client is not None and client.is_frozen else place)
+        next_at = self.timeline.now + load.expovariate(rate / (1 + self.scenario.burst) * 2)
+        if next_at < until:
+            self.timeline.at(next_at, lambda: self._arrive(until, rate))
+
+    # The run --------------------------------------------------------------------------------------
+
+    def run(self, faults: Sequence[Fault]) -> None:
+        """Lets everything happen; raises `Violation` or `AssertionError` at what must not."""
+        scenario, timeline, history = self.scenario, self.timeline, self.history
+        until = scenario.duration_s
+        history.healed_at = max([until, *(fault.at + fault.lasts_s for fault in faults)])
+        history.hidden_s += sum(fault.lasts_s for fault in faults if fault.kind in BLOCKING)
+        for fault in faults:
+            timeline.at(fault.at, lambda fault=fault: self._strike(fault))  # type: ignore[misc]
+        timeline.at(0.0, lambda: self._arrive(until, self._load.uniform(*scenario.rate)))
+        self._go(until)
+        self._go_on_while_open(history.healed_at + _PATIENCE_S)
+        history.check_all_ended()
+        self._go(max(timeline.now, history.healed_at + RECOVERY_S))
+        self._be_calm()
+        self._go(timeline.now + _SETTLE_S)
+        self._check()
+        self._check_at_rest()
+
+    def _be_calm(self) -> None:
+        """Lets every client ask every model, and accepts nothing but answers."""
+        history = self.history
+        first = len(history.calls)
+        for client in self.clients.values():
+            for model in self.scenario.models:
+                options = CallOptions(RECOVERY_S)
+                for _ in range(_CALM_CALLS):
+                    client.call(self._begin(client, model, RECOVERY_S, is_poison=False), options)
+        self._go_on_while_open(self.timeline.now + RECOVERY_S + 1.0)
+        history.check_all_ended()
+        for call in history.calls[first:]:
+            if call.status is not Status.OK:
+                raise Violation(f"call {call.number} to {call.model!r} ended as {call.status!r} though all was calm")
+
+    def _begin(self, client: ClientProcess, model: SimulatedModel, deadline_s: float, *, is_poison: bool) -> Call:
+        return self.history.begin(
+            client.name, model.name, self.timeline.now, deadline_s, may_run_twice=model.idempotent, is_poison=is_poison
+        )
+
+    def _go_on_while_open(self, until: float) -> None:
+        """Lets time pass until every call has ended, or it is too late for that."""
+        while self.history.open and self.timeline.now < until:
+            self._go(min(until, self.timeline.now + 0.25))
+
+    def _go(self, until: float) -> None:
+        timeline = self.timeline
+        while timeline.step(until):
+            for gateway in self.gateways.values():
+                ledger = gateway.machine.ledger
+                if ledger.received != ledger.refused + ledger.accepted:
+                    raise Violation(f"{gateway.name}: received is not refused + accepted")
+                if ledger.accepted != ledger.answered + ledger.pending:
+                    raise Violation(f"{gateway.name}: accepted is not answered + pending")
+            if not timeline.events % _CHECK_EVERY:
+                self._check()
+
+    def _strike(self, fault: Fault) -> None:
+        if KINDS[fault.kind](self, fault):
+            self._trace(fault.kind)
+            self.fired[fault.kind] = self.fired.get(fault.kind, 0) + 1
+
+    def _check(self) -> None:
+        for gateway in self.gateways.values():
+            gateway.machine.check()
+        for worker in self.workers.values():
+            worker.machine.check()
+        for client in self.clients.values():
+            client.machine.check()
+
+    def _check_at_rest(self) -> None:
+        """Raises `Violation` if anything is left anywhere once all calls have ended."""
+        for gateway in self.gateways.values():
+            awaited, held = gateway.machine.dispatches.check()
+            if gateway.machine.ledger.pending or awaited or held:
+                raise Violation(f"{gateway.name} is not at rest: {gateway.machine.ledger.pending} pending, {held}")
+        for worker in self.workers.values():
+            if worker.machine.held:
+                raise Violation(f"{worker.name} still holds {worker.machine.held} calls")
+        for client in self.clients.values():
+            if client.machine.pending:
+                raise Violation(f"{client.name} still waits for {client.machine.pending} calls")
+
+    def digest(self) -> str:
+        """Returns a digest of everything that happened so far."""
+        return self._digest.hexdigest()
+
+
+def faults_of(scenario: Scenario, seed: int) -> list[Fault]:
+    """Returns the faults of a seed."""
+    random = Random(f"{seed} faults")  # noqa: S311
+    counts = {kind: whole(random, span) for kind, span in scenario.faults.items()}
+    return draw(random, counts, scenario.duration_s)
+
+
+def run(scenario: Scenario, seed: int, faults: Sequence[Fault] | None = None) -> Result:
+    """Does one run, with the faults of the seed or those given."""
+    world = World(scenario, seed)
+    violation = ""
+    try:
+        world.run(faults_of(scenario, seed) if faults is None else faults)
+    except AssertionError as error:
+        violation = f"{type(error).__name__}: {error} (at {world.timeline.now:.6f} s)"
+    return Result(
+        seed,
+        world.digest(),
+        world.timeline.events,
+        world.timeline.now,
+        world.history.outcomes(),
+        world.fired,
+        violation,
+    )
