@@ -19,10 +19,13 @@ from bench.bare_loop import run as bare_loop
 from bench.compare import plots, table
 from bench.compare.environment import Missing
 from bench.compare.figures import Cell, Figures
+from bench.compare.promises import pairs_to_measure
 from bench.compare.systems import SYSTEMS, System
 from zmqinfer.load.results import Machine
 
 MODELS = ("echo", "mlp", "big")
+# Of what is measured in turns: how often each, and how long.
+TURNS, TURN_S = 5, 1.5
 
 
 def main() -> None:
@@ -49,6 +52,11 @@ def main() -> None:
                     at_s = time.monotonic() - began_at
                     print(f"[{at_s:5.0f} s] repeat {repeat + 1}, {model}, {system.name}", flush=True)
                     _measure(system, model, seconds, results)
+    by_name = {system.name: system for system in systems}
+    pairs: defaultdict[tuple[Cell, Cell], list[tuple[Figures, Figures]]] = defaultdict(list)
+    for pair in [] if asked.quick else pairs_to_measure(results):
+        print(f"[{time.monotonic() - began_at:5.0f} s] in turns: {pair[0].name} and {pair[1].name}", flush=True)
+        pairs[pair] += _in_turns(by_name, pair)
     took_s = time.monotonic() - began_at
     command = f"./run.sh compare{' --quick' if asked.quick else ''}"
     here = Machine.here()
@@ -57,7 +65,7 @@ def main() -> None:
         f"{today}, {here.cores} shared cores of {here.cpu_model}: `{command}`,"
         f" medians of {repeats} windows of {seconds:g} s, {took_s / 60:.0f} minutes."
     )
-    _write(asked.out, head, results, notes, bare_us)
+    _write(asked.out, head, results, pairs, notes, bare_us)
 
 
 def _prepared(systems: list[System]) -> tuple[list[System], list[str]]:
@@ -86,16 +94,48 @@ def _measure(system: System, model: str, seconds: float, results: dict[Cell, lis
                 results[Cell(system.name, driver.name, model, in_flight)].append(figures)
 
 
-def _write(folder: Path, head: str, results: dict[Cell, list[Figures]], notes: list[str], bare_us: list[float]) -> None:
+def _in_turns(systems: dict[str, System], pair: tuple[Cell, Cell]) -> list[tuple[Figures, Figures]]:
+    """Measures two cells one after the other, again and again."""
+    drives = [
+        next(one.drive for one in systems[cell.system].drivers if one.name == cell.driver and cell.model in one.models)
+        for cell in pair
+    ]
+    ours, theirs = pair
+    found: list[tuple[Figures, Figures]] = []
+    with systems[ours.system].serve(ours.model) as mine, systems[theirs.system].serve(theirs.model) as other:
+        for _ in range(TURNS):
+            first = drives[0](mine, ours.model, ours.in_flight, TURN_S)
+            found.append((first, drives[1](other, theirs.model, theirs.in_flight, TURN_S)))
+    return found
+
+
+def _write(
+    folder: Path,
+    head: str,
+    results: dict[Cell, list[Figures]],
+    pairs: dict[tuple[Cell, Cell], list[tuple[Figures, Figures]]],
+    notes: list[str],
+    bare_us: list[float],
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
         {"system": c.system, "driver": c.driver, "model": c.model, "in_flight": c.in_flight, "repeat": n, **f.to_json()}
         for c, repeats in results.items()
         for n, f in enumerate(repeats)
     ]
-    document = {"head": head, "python": platform.python_version(), "bare_loop_us": bare_us, "cells": lines}
+    turns = [
+        {"cells": [ours.name, theirs.name], "runs": [[one.to_json() for one in run] for run in runs]}
+        for (ours, theirs), runs in pairs.items()
+    ]
+    document = {
+        "head": head,
+        "python": platform.python_version(),
+        "bare_loop_us": bare_us,
+        "cells": lines,
+        "in_turns": turns,
+    }
     (folder / "compare.json").write_text(json.dumps(document, indent=1) + "\n")
-    text = f"# zmqinfer beside its floors and peers\n\n{head}\n\n{table.render(results, notes, bare_us)}"
+    text = f"# zmqinfer beside its floors and peers\n\n{head}\n\n{table.render(results, pairs, notes, bare_us)}"
     (folder / "compare.md").write_text(text)
     for model in dict.fromkeys(cell.model for cell in results):
         plots.draw(results, model, folder / f"compare_{model}.png", head)

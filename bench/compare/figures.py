@@ -29,6 +29,11 @@ class Cell:
     model: str
     in_flight: int
 
+    @property
+    def name(self) -> str:
+        """Who, by whom, what and how many, for people."""
+        return f"{self.system} ({self.driver}), {self.model}, {self.in_flight}"
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.compare.figures import Cell, medians
-from bench.compare.table import Results
+from bench.compare.promises import Results
 
 __all__ = ["draw"]
 
@@ -26,10 +26,10 @@ def draw(results: Results, model: str, path: Path, caption: str) -> None:
     left, right = figure.subplots(1, 2)
     rates = sorted(((name, medians(results[cell]).requests_per_s) for name, cell in busy), key=lambda pair: pair[1])
     _bars(left, rates, "{:,.0f}")
-    left.set_title(f"{model}: requests a second, 200 in flight (log scale; longer is better)", loc="left", fontsize=11)
+    left.set_title(f"{model}: requests a second, 200 in flight (longer is better)", loc="left", fontsize=11)
     times = sorted(((name, medians(results[cell]).p50_ms) for name, cell in quiet), key=lambda pair: -pair[1])
     _bars(right, times, "{:.2f} ms")
-    right.set_title("median latency, one in flight (log scale; shorter is better)", loc="left", fontsize=11)
+    right.set_title("median latency, one in flight (shorter is better)", loc="left", fontsize=11)
     figure.supxlabel(caption, fontsize=9)
     figure.savefig(path)
 
@@ -45,7 +45,8 @@ def _bars(axes: object, pairs: Sequence[tuple[str, float]], form: str) -> None:
     colours = [_COLOURS.get(name.split(",")[0].split(":")[0], _COLOURS[""]) for name in names]
     bars = axes.barh(names, values, color=colours)  # type: ignore[attr-defined]
     axes.bar_label(bars, [form.format(value) for value in values], padding=4, fontsize=9)  # type: ignore[attr-defined]
-    axes.set_xscale("log")  # type: ignore[attr-defined]
-    axes.margins(x=0.25)  # type: ignore[attr-defined]
-    for side in ("top", "right"):
+    axes.margins(x=0.15)  # type: ignore[attr-defined]
+    # Every bar says its value.
+    axes.xaxis.set_visible(False)  # type: ignore[attr-defined]
+    for side in ("top", "right", "bottom"):
         axes.spines[side].set_visible(False)  # type: ignore[attr-defined]

@@ -24,6 +24,7 @@ from bench.children import ONE_THREAD
 from bench.compare import cpu
 from bench.compare.environment import PEERS, interpreter, prepare, wrk
 from bench.compare.figures import Figures
+from bench.compare.promises import BARE
 from bench.floors import bundle_asyncio, bundle_sync, large, message
 from zmqinfer.launch.processes import ProcessCluster
 
@@ -292,8 +293,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 SMALL = ("echo", "mlp")
-# The Python client made for this comparison, which is faster than any library.
-BARE = "bare Python"
 
 
 def _http(peer: str, encoding: str) -> list[Driver]:
