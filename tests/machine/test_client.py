@@ -57,6 +57,7 @@ class Playbook:
             gateways=[f"tcp://g{number}:5555" for number in range(gateways)],
             now=START,
         )
+        self.is_connected = True
         self.alive: set[int] = set()
         self._models = [card()]
         self._heard: dict[int, list[tuple[Kind, list[Record]]]] = {number: [] for number in range(gateways)}
@@ -139,6 +140,8 @@ class Playbook:
         """The shell seals the blocks and empties the outboxes, as at the end of each turn."""
         self.machine.seal()
         self.machine.check()
+        if not self.is_connected:
+            return self
         batch = self.machine.dirty.copy()
         self.machine.dirty.clear()
         for outbox in batch:
@@ -741,8 +744,9 @@ def test_a_gateway_that_refuses_us_ends_the_calls_there(reason: str) -> None:
 
 
 def test_without_any_gateway_a_call_ends_after_the_connect_timeout() -> None:
-    """The sentence names the addresses and what to do; nothing ran."""
+    """The sentence names the addresses and what to do; nothing ran, and nothing leaves later."""
     play = Playbook(2, connect_timeout_s=2.0)
+    play.is_connected = False
     play.calls()
 
     play.waits(1.99)
@@ -754,6 +758,24 @@ def test_without_any_gateway_a_call_ends_after_the_connect_timeout() -> None:
     assert "no gateway answered at tcp://g0:5555, tcp://g1:5555" in record[RESULT]
     assert "zmqinfer up" in record[RESULT]
     assert EXECUTED[record[RAN]] is Executed.NO
+    play.is_connected = True
+    assert play.kinds(0) == play.kinds(1) == [Kind.HELLO]
+
+
+def test_what_has_left_for_a_gateway_that_never_answers_may_have_run() -> None:
+    """It may be stopped, with the request in its socket."""
+    play = Playbook(connect_timeout_s=2.0)
+    play.calls("left")
+    play.waits(1.0)
+    play.is_connected = False
+    play.waits(0.8)
+    play.calls("stayed")
+    play.waits(3.0)
+
+    ended = play.ended()
+    assert {ended["left"][STATUS], ended["stayed"][STATUS]} == {Status.UNAVAILABLE}
+    assert EXECUTED[ended["left"][RAN]] is Executed.MAYBE
+    assert EXECUTED[ended["stayed"][RAN]] is Executed.NO
 
 
 def test_a_deadline_before_the_connect_timeout_is_kept() -> None:

@@ -39,7 +39,8 @@ _NUMBERS = re.compile(r"[0-9][0-9.]*")
 )
 @click.option("--jobs", type=click.IntRange(1, 256), default=lambda: os.cpu_count() or 1, help="Processes.")
 @click.option("--faults", help="Of a seed's faults only these, as a failing run names them: 0,3,4. - for none.")
-def simulate(scenario: str, seed: int, schedules: int, jobs: int, faults: str | None) -> None:
+@click.option("--shrink/--no-shrink", default=True, show_default=True, help="Look for the fewest faults that fail.")
+def simulate(scenario: str, seed: int, schedules: int, jobs: int, faults: str | None, shrink: bool) -> None:
     """Run the machines of gateways, workers and clients in virtual time, with faults drawn from a seed.
 
     SCENARIO is a TOML file, or the name of one that is shipped: mixed. One seed gives one run, always
@@ -69,7 +70,7 @@ def simulate(scenario: str, seed: int, schedules: int, jobs: int, faults: str | 
     failed = [result for result in results if result.violation]
     for result in failed[:_SHOWN_FAILURES]:
         click.echo(f"seed {result.seed}: {result.violation}", err=True)
-        if chosen is None:
+        if chosen is None and shrink:
             click.echo(f"  {_replay(scenario, document, result.seed, result.violation)}", err=True)
     if len(failed) > _SHOWN_FAILURES:
         click.echo(f"and {len(failed) - _SHOWN_FAILURES:,} more", err=True)

@@ -55,7 +55,7 @@ class Block:
         left: how many calls have not ended.
         link: the number of the gateway that has it.
         most: how many calls it takes.
-        sends: how often it was sent, to one gateway or another.
+        sends: how often it may have left, to one gateway or another.
         closes_at: it takes calls whose deadlines are before that.
     """
 

@@ -366,7 +366,7 @@ class ClientMachine:
         """Greets a gateway anew, with everything that is pending there behind the greeting."""
         self.seal()
         link = self.links[number]
-        has_left = not link.outbox.holds(Kind.REQUEST)
+        has_left, is_unsaid = not link.outbox.holds(Kind.REQUEST), link.is_unsaid
         link.greet(now)
         self._review_choice()
         for entry in self._pending_at(number):
@@ -380,6 +380,8 @@ class ClientMachine:
             if not link.welcomes and not (has_left and not self._may_run_twice(entry)):
                 # Sent there while no gateway had answered: one that has by now takes it over.
                 entry.link = self._choice[entry.tag // MAX_CALLS % len(self._choice)]
+            if is_unsaid:
+                entry.sends -= 1
             self._send(entry)
 
     def _may_run_twice(self, block: Block) -> bool:
@@ -394,8 +396,13 @@ class ClientMachine:
 
     def on_timer(self, now: float) -> None:
         """Ends calls whose time is up, and keeps the sessions alive while calls are pending."""
-        for entry in self._wheel.expire(now):
+        expired = self._wheel.expire(now)
+        for entry in expired:
             self._expire(entry, now)
+        for number in dict.fromkeys(entry.link for entry in expired):
+            if self.links[number].is_unsaid:
+                # Else those that have just ended would leave with the others.
+                self._greet(number, now)
         for number, link in enumerate(self.links):
             if not self.pending and link.state is LinkState.UP:
                 continue
@@ -413,7 +420,8 @@ class ClientMachine:
             looked = ", ".join(link.address for link in self.links)
             limit = f"connect_timeout_s is {self._settings.connect_timeout_s:g}"
             detail = f"no gateway answered at {looked} in time ({limit}); start one with: zmqinfer up"
-            self._fail(entry, Status.UNAVAILABLE, detail, None, _RAN_NO)
+            may_have_left = isinstance(entry, Block) and entry.sends > link.is_unsaid
+            self._fail(entry, Status.UNAVAILABLE, detail, None, _RAN_MAYBE if may_have_left else _RAN_NO)
         elif link.state is LinkState.UP:
             detail = f"the time was up before gateway {link.address} answered"
             self._fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", _RAN_MAYBE)

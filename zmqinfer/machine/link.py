@@ -89,6 +89,11 @@ class Link:
             self.outbox.put(self._kind, self.greeting)
         self._heard_at = self._spoke_at = now
 
+    @property
+    def is_unsaid(self) -> bool:
+        """Whether the last greeting has still to leave, and with it everything behind it."""
+        return self.outbox.holds(self._kind)
+
     def is_unwelcome(self, reason: str) -> bool:
         """Whether a DISCONNECT with this reason asks for a greeting that was not already sent.
 

@@ -274,7 +274,7 @@ def run(scenario: Scenario, seed: int, faults: Sequence[Fault] | None = None) ->
     violation = ""
     try:
         world.run(faults_of(scenario, seed) if faults is None else faults)
-    except AssertionError as error:
+    except Exception as error:  # noqa: BLE001 - whatever a machine raises is a defect
         violation = f"{type(error).__name__}: {error} (at {world.timeline.now:.6f} s)"
     return Result(
         seed,

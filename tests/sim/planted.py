@@ -1,0 +1,69 @@
+"""Bugs planted into the machines, each of which the simulator has to find.
+
+    python -m tests.sim.planted            # all of them
+    python -m tests.sim.planted no_fencing
+
+A patch in tests/planted/ is one bug; it is applied to a copy of the package.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+__all__ = ["PATCHES", "found_after"]
+
+ROOT = Path(__file__).parents[2]
+PATCHES = sorted(path.stem for path in (ROOT / "tests" / "planted").glob("*.patch"))
+# A bug that takes more is not found.
+MOST_SCHEDULES = 2_000
+_CHUNK = 40
+
+
+def found_after(name: str) -> tuple[int, str]:
+    """Returns in how many schedules a bug was found, and as what.
+
+    Raises:
+        AssertionError: it was not.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "zmqinfer", Path(folder, "zmqinfer"), ignore=shutil.ignore_patterns("__pycache__"))
+        patch = ROOT / "tests" / "planted" / f"{name}.patch"
+        subprocess.run(["git", "apply", str(patch)], cwd=folder, check=True, env={**os.environ, "GIT_DIR": os.devnull})
+        for first in range(1, MOST_SCHEDULES, _CHUNK):
+            found = _simulate(folder, first)
+            if found:
+                return found[0], found[1]
+    raise AssertionError(f"{name} was not found in {MOST_SCHEDULES:,} schedules")
+
+
+def _simulate(folder: str, first: int) -> tuple[int, str] | None:
+    command = ["simulate", "mixed", "--seed", str(first), "--schedules", str(_CHUNK), "--no-shrink"]
+    done = subprocess.run(
+        [sys.executable, "-m", "zmqinfer", *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": folder},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    seeds = re.findall(r"^seed (\d+): (.*)$", done.stderr, re.MULTILINE)
+    assert done.returncode == (1 if seeds else 0) or "never fired" in done.stderr, done.stderr
+    return (int(seeds[0][0]), seeds[0][1]) if seeds else None
+
+
+def _main() -> None:
+    for name in sys.argv[1:] or PATCHES:
+        schedules, violation = found_after(name)
+        print(f"{name:32} found in schedule {schedules:5,}: {violation[:110]}", flush=True)
+
+
+if __name__ == "__main__":
+    _main()
