@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["PATCHES", "found_after"]
+__all__ = ["PATCHES", "ROOT", "found_after", "plant"]
 
 ROOT = Path(__file__).parents[2]
 PATCHES = sorted(path.stem for path in (ROOT / "tests" / "planted").glob("*.patch"))
@@ -33,13 +33,20 @@ def found_after(name: str) -> tuple[int, str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "zmqinfer", Path(folder, "zmqinfer"), ignore=shutil.ignore_patterns("__pycache__"))
-        patch = ROOT / "tests" / "planted" / f"{name}.patch"
-        subprocess.run(["git", "apply", str(patch)], cwd=folder, check=True, env={**os.environ, "GIT_DIR": os.devnull})
+        plant(name, folder)
         for first in range(1, MOST_SCHEDULES, _CHUNK):
             found = _simulate(folder, first)
             if found:
                 return found[0], found[1]
     raise AssertionError(f"{name} was not found in {MOST_SCHEDULES:,} schedules")
+
+
+def plant(name: str, folder: str, *options: str) -> None:
+    """Applies a patch to the package in a folder; with --check it only looks whether it could."""
+    patch = ROOT / "tests" / "planted" / f"{name}.patch"
+    # Below a repository `git apply` would leave out what is not in it.
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(Path(folder).parent)}
+    subprocess.run(["git", "apply", *options, str(patch)], cwd=folder, check=True, env=environment)
 
 
 def _simulate(folder: str, first: int) -> tuple[int, str] | None:

@@ -20,7 +20,7 @@ def test_without_faults_everything_is_answered() -> None:
     """But for what is taken back."""
     result = run(Scenario(deadline_s=(5.0, 6.0)), 1)
     assert not result.violation
-    assert result.outcomes.keys() == {"OK", "given up"}
+    assert result.outcomes.keys() <= {"OK", "given up"}
     assert result.outcomes["OK"] > 100
 
 

@@ -43,6 +43,9 @@ class SharedBody:
 Body: TypeAlias = tuple[bytes, Payload | SharedBody]
 
 
+_NOBODY: frozenset[int] = frozenset()
+
+
 class Block:
     """Calls of a client that are alike and leave as one record.
 
@@ -55,12 +58,14 @@ class Block:
         left: how many calls have not ended.
         link: the number of the gateway that has it.
         most: how many calls it takes.
+        attempt: how often it was asked for, from 1; a call that was refused is asked for again.
+        resting: the places of calls that were refused and wait to be asked for again.
         sends: how often it may have left, to one gateway or another.
         closes_at: it takes calls whose deadlines are before that.
     """
 
-    __slots__ = ("alike", "bodies", "closes_at", "deadline", "layout", "left", "link", "model", "most",
-                 "options", "owners", "rows", "sends", "slot", "tag")  # fmt: skip
+    __slots__ = ("alike", "attempt", "bodies", "closes_at", "deadline", "layout", "left", "link", "model", "most",
+                 "options", "owners", "resting", "rows", "sends", "slot", "tag")  # fmt: skip
 
     def __init__(
         self, tag: int, link: int, alike: tuple[str, bytes, CallOptions, int], rows: int | None, deadline: float
@@ -77,13 +82,18 @@ class Block:
         self.left = 0
         self.most = 1
         self.sends = 0
+        self.attempt = 1
+        self.resting: frozenset[int] = _NOBODY
 
     slot: int
 
-    def runs(self) -> Iterator[tuple[int, int]]:
-        """Yields the stretches of calls that have not ended: the first one's place, and how many."""
-        first = 0
-        for place, owner in enumerate([*self.owners, None]):
+    def is_at_rest(self) -> bool:
+        """Whether all calls that have not ended wait to be asked for again, so that no gateway has any of them."""
+        return all(owner is None or place in self.resting for place, owner in enumerate(self.owners))
+
+    def runs(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+        """Yields the stretches, from `first` up to `end`, of calls that have not ended: a place, and how many."""
+        for place, owner in enumerate([*self.owners[first:end], None], first):
             if owner is None:
                 if place > first:
                     yield first, place - first

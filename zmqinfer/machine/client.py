@@ -16,8 +16,9 @@ from zmqinfer.machine.codec import Codec
 from zmqinfer.machine.ledger import INLINE
 from zmqinfer.machine.link import NO_SESSION, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
+from zmqinfer.machine.repeats import Repeats
 from zmqinfer.policy.wheel import SLOTS_PER_S, TimingWheel
-from zmqinfer.records import CALLS, MAX_CALLS, MAX_COUNT, OUTPUT, RAN, TAG, Kind, Record
+from zmqinfer.records import CALLS, MAX_CALLS, MAX_COUNT, OUTPUT, RAN, STATUS, TAG, Kind, Record
 from zmqinfer.tensor import INLINE_BYTES, Payload, SharedPayload, payload_bytes
 
 __all__ = ["ClientMachine"]
@@ -71,6 +72,7 @@ class ClientMachine:
         # Of those the one that took the last call, if it takes more.
         self._last: Block | None = None
         self._unsent: list[Block] = []
+        self._repeats = Repeats(now)
         self._questions: dict[int, Question] = {}
         self._wheel: TimingWheel[Block | Question] = TimingWheel()
         heartbeat_s = settings.heartbeat_ms / 1000
@@ -184,6 +186,7 @@ class ClientMachine:
         """Puts the calls of this turn into the outboxes; later ones begin new blocks."""
         for block in self._unsent:
             self._send(block)
+            self._repeats.earn(block.left)
         self._unsent.clear()
         self._filling.clear()
         self._last = None
@@ -191,31 +194,34 @@ class ClientMachine:
 
     def _send(self, block: Block) -> None:
         block.sends += 1
-        options, outbox = block.options, self.links[block.link].outbox
         for first, calls in ((0, block.left),) if block.left == len(block.owners) else block.runs():
-            bodies = block.bodies[first : first + calls]
-            # Only inline payloads have company.
-            payload = bodies[0] if calls == 1 else b"".join(bodies)  # type: ignore[arg-type]
-            size = _size(payload)
-            if isinstance(payload, SharedBody):
-                payload, size = payload.place, 0
-            tag = block.tag + first
-            record = [
-                tag,
-                calls,
-                self.request_id(tag),
-                block.model,
-                options.version,
-                options.key,
-                0,
-                options.priority,
-                1,
-                options.idempotent,
-                calls if block.rows is None else block.rows,
-                block.layout,
-                payload,
-            ]
-            outbox.put_request(record, block.deadline, size)
+            self._send_calls(block, first, calls)
+
+    def _send_calls(self, block: Block, first: int, calls: int) -> None:
+        options = block.options
+        bodies = block.bodies[first : first + calls]
+        # Only inline payloads have company.
+        payload = bodies[0] if calls == 1 else b"".join(bodies)  # type: ignore[arg-type]
+        size = _size(payload)
+        if isinstance(payload, SharedBody):
+            payload, size = payload.place, 0
+        tag = block.tag + first
+        record = [
+            tag,
+            calls,
+            self.request_id(tag),
+            block.model,
+            options.version,
+            options.key,
+            0,
+            options.priority,
+            block.attempt,
+            options.idempotent,
+            calls if block.rows is None else block.rows,
+            block.layout,
+            payload,
+        ]
+        self.links[block.link].outbox.put_request(record, block.deadline, size)
 
     def request_id(self, tag: int) -> bytes:
         """Returns the id of the call with this tag."""
@@ -312,6 +318,8 @@ class ClientMachine:
                     continue
                 if record[OUTPUT] == INLINE and self._goes_inline(block):
                     continue
+                if record[STATUS] and self._is_repeated(block, record, now):
+                    continue
                 if block.sends > 1 and record[RAN] == _RAN_NO:
                     # Who says so speaks of one of the times it was sent.
                     record[RAN] = _RAN_MAYBE
@@ -344,6 +352,32 @@ class ClientMachine:
         block.sends = 0
         self._send(block)
         return True
+
+    def _is_repeated(self, block: Block, record: Record, now: float) -> bool:
+        """Whether calls that were refused are asked for again, rather than ended."""
+        has_others = len(self._choice) > 1 or self._choice[0] != block.link
+        request_id = self.request_id(record[TAG])
+        # One of the times that it was sent says nothing of the others.
+        if record[RAN] != _RAN_NO or (block.sends > 1 and not self._may_run_twice(block)):
+            return False
+        if not self._repeats.takes(block, record, request_id, now, has_others=has_others):
+            return False
+        place = record[TAG] % MAX_CALLS
+        block.resting = block.resting.union(range(place, place + record[CALLS]))
+        return True
+
+    def _repeat(self, now: float) -> None:
+        """Asks again for what has rested long enough: another gateway, if nothing of the block is at this one."""
+        for block, first, calls in self._repeats.due(now):
+            if self._blocks.get(block.tag // MAX_CALLS) is not block:
+                continue  # all of its calls have ended
+            others = [number for number in self._choice if number != block.link]
+            if others and block.is_at_rest():
+                block.link = others[block.tag // MAX_CALLS % len(others)]
+            block.attempt += 1
+            block.resting = block.resting.difference(range(first, first + calls))
+            for place, run in block.runs(first, first + calls):
+                self._send_calls(block, place, run)
 
     def _everything(self) -> list[Block | Question]:
         return list(itertools.chain(self._blocks.values(), self._questions.values()))
@@ -396,6 +430,7 @@ class ClientMachine:
 
     def on_timer(self, now: float) -> None:
         """Ends calls whose time is up, and keeps the sessions alive while calls are pending."""
+        self._repeat(now)
         expired = self._wheel.expire(now)
         for entry in expired:
             self._expire(entry, now)
@@ -444,6 +479,9 @@ class ClientMachine:
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, None for a client at rest."""
         earliest = self._wheel.wake_at()
+        due = self._repeats.wake_at()
+        if due is not None and (earliest is None or due < earliest):
+            earliest = due
         for link in self.links:
             if self.pending or link.state is LinkState.GREETING:
                 due = link.wake_at()

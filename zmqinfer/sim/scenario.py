@@ -36,6 +36,7 @@ class Scenario:
         cancelled: the part of the calls that are taken back.
         deadline_s: time limits of the calls.
         patient: the part of the calls with a time limit that outlasts all faults.
+        max_queued: calls that a gateway lets wait for a model.
         faults: how many of each kind.
     """
 
@@ -50,6 +51,7 @@ class Scenario:
     cancelled: float = 0.03
     deadline_s: Span = (0.3, 6.0)
     patient: float = 0.3
+    max_queued: Span = (5, 300)
     models: tuple[SimulatedModel, ...] = _MODELS
     faults: Mapping[str, Span] = field(default_factory=dict)
 

@@ -75,6 +75,7 @@ class World:
         self.workers: dict[int, WorkerProcess] = {}
         self.clients: dict[int, ClientProcess] = {}
         self._lives = 0
+        self._settings = GatewaySettings(max_queued=whole(self._load, scenario.max_queued))
         self._digest = hashlib.blake2b(digest_size=8)
         self._addresses = [(f"clients-{n}", f"workers-{n}") for n in range(whole(self._load, scenario.gateways))]
         for place in range(len(self._addresses)):
@@ -98,7 +99,7 @@ class World:
         if place not in self.gateways:
             name = self._name("gateway", place)
             self.gateways[place] = GatewayProcess(
-                name, self.timeline, self.network, self._random, self._addresses[place], GatewaySettings()
+                name, self.timeline, self.network, self._random, self._addresses[place], self._settings
             )
 
     def start_worker(self, place: int) -> None:
