@@ -141,3 +141,29 @@ def books_of(client: Client, name: str) -> dict[str, Any]:
     """One worker's entry of `status`."""
     found: dict[str, Any] = next(worker for worker in client.status()[0]["workers"] if worker["name"] == name)
     return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_killed_gateway_costs_no_request(processes: Processes, comes_back: bool) -> None:
+    """Of two: its calls go to the other one. The only one: they wait for it to come back."""
+    addresses = [free_addresses(2) for _ in range(1 if comes_back else 2)]
+    gateways = [processes.start("gateway", "--clients", front, "--workers", back) for front, back in addresses]
+    for number in (1, 2):
+        processes.worker(f"w{number}", ",".join(back for _, back in addresses))
+    for front, _ in addresses:
+        assert run("status", "-g", front, "--wait-workers", "2", "--timeout-s", "30").returncode == 0
+    load = Load()
+
+    def kill() -> None:
+        gateways[0].sends(signal.SIGKILL)
+        if comes_back:
+            time.sleep(1.0)
+            front, back = addresses[0]
+            processes.start("gateway", "--clients", front, "--workers", back)
+
+    asyncio.run(load.run(",".join(front for front, _ in addresses), REQUESTS, {REQUESTS // 4: kill}))
+
+    assert load.failures == []
+    assert load.right == REQUESTS
+    assert gateways[0].ends() == -signal.SIGKILL

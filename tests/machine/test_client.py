@@ -333,6 +333,39 @@ def test_what_may_not_run_twice_is_not_sent_again() -> None:
     }
 
 
+def test_what_a_silent_gateway_has_goes_to_another() -> None:
+    """Under the same id; what may not run twice ends, for it may have run."""
+    play = Playbook(2).up(0, 1)
+    play.calls("first")
+    play.flushed()
+    number = 0 if (asked := play.asked(0)) else 1
+    (first,) = asked or play.asked(1)
+    play.alive.discard(number)
+    for _ in range(2):  # one of the two goes to the silent one
+        play.calls("once", idempotent=False)
+        play.flushed()
+
+    play.waits(4 * BEAT_S + 0.1)
+
+    again = [record for record in play.asked(1 - number) if record[TAG] == first[TAG]]
+    assert [record[REQUEST_ID] for record in again] == [first[REQUEST_ID]]
+    ended = play.ended()
+    assert {owner: (Status(record[STATUS]), EXECUTED[record[RAN]]) for owner, record in ended.items()} == {
+        "once": (Status.WORKER_LOST, Executed.MAYBE)
+    }
+    assert play.machine.pending == 2
+
+
+def test_what_never_left_for_a_silent_gateway_is_for_another_whatever_it_is() -> None:
+    """It cannot have run."""
+    play = Playbook(2).up(0, 1).waits(10.0)
+    play.is_connected = False
+    for _ in range(2):
+        play.calls("once", idempotent=False)
+    play.waits(4 * BEAT_S + 0.1)
+    assert play.ended() == {}
+
+
 def test_what_may_not_run_twice_is_known_also_while_nobody_serves_it() -> None:
     """WELCOME lists what can be called just now."""
     play = Playbook().serving(card("once", idempotent=False)).up()

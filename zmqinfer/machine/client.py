@@ -396,23 +396,27 @@ class ClientMachine:
         for entry in self._pending_at(number):
             self._fail(entry, status, f"gateway {link.address} refused this client: {detail}", None, ran)
 
-    def _greet(self, number: int, now: float) -> None:
-        """Greets a gateway anew, with everything that is pending there behind the greeting."""
+    def _greet(self, number: int, now: float, *, is_silent: bool = False) -> None:
+        """Greets a gateway anew, with everything that is pending there behind the greeting.
+
+        What a silent one has goes to those that are up. One that asks for a greeting gets all of it again: it
+        may have kept answers for us.
+        """
         self.seal()
         link = self.links[number]
-        has_left, is_unsaid = not link.outbox.holds(Kind.REQUEST), link.is_unsaid
+        is_unsaid = link.is_unsaid
         link.greet(now)
         self._review_choice()
         for entry in self._pending_at(number):
             if isinstance(entry, Question):
                 link.outbox.put(entry.kind, entry.record)
                 continue
-            if link.welcomes and not self._may_run_twice(entry):
-                detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
-                self._fail(entry, Status.WORKER_LOST, detail, None, _RAN_MAYBE)
-                continue
-            if not link.welcomes and not (has_left and not self._may_run_twice(entry)):
-                # Sent there while no gateway had answered: one that has by now takes it over.
+            if entry.sends > is_unsaid and not self._may_run_twice(entry):
+                if link.welcomes:
+                    detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
+                    self._fail(entry, Status.WORKER_LOST, detail, None, _RAN_MAYBE)
+                    continue
+            elif is_silent or not link.welcomes:
                 entry.link = self._choice[entry.tag // MAX_CALLS % len(self._choice)]
             if is_unsaid:
                 entry.sends -= 1
@@ -442,7 +446,7 @@ class ClientMachine:
             if not self.pending and link.state is LinkState.UP:
                 continue
             if link.is_overdue(now):
-                self._greet(number, now)
+                self._greet(number, now, is_silent=True)
             elif link.is_beat_due(now):
                 link.outbox.beat()
 
