@@ -122,6 +122,24 @@ def test_many_reads_its_inputs_lazily(cluster: LocalCluster) -> None:
     run(cluster, story)
 
 
+@pytest.mark.parametrize("values", [4, 300_000])
+def test_inputs_of_many_are_taken_as_they_are_when_they_are_given(cluster: LocalCluster, values: int) -> None:
+    """One buffer may serve for all."""
+    buffer = np.empty(values, np.float32)
+
+    def filled() -> Iterator[np.ndarray[Any, Any]]:
+        for number in range(20):
+            buffer[:] = number
+            yield buffer
+
+    async def story(client: AsyncClient) -> None:
+        got = [float(y[-1]) async for y in client.infer_many("model", filled())]  # type: ignore[index]
+        assert got == [2 * number for number in range(20)]
+
+    for memory_mb in (0, 256):
+        run(cluster, story, shared_memory_mb=memory_mb)
+
+
 def test_many_waits_for_an_answer_and_the_next_input_together(cluster: LocalCluster) -> None:
     """A source may need the one for the other; one that fails, or is left early, leaves nothing behind."""
 

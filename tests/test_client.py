@@ -523,6 +523,59 @@ def test_setting_that_is_none_is_refused(words: dict[str, Any]) -> None:
         Client("tcp://127.0.0.1:1", **words)
 
 
+@pytest.mark.parametrize("memory_mb", [0, 1, 256])
+@pytest.mark.parametrize("values", [4, 300_000])
+def test_inputs_are_taken_as_they_are_when_they_are_given(cluster: LocalCluster, values: int, memory_mb: int) -> None:
+    """One buffer may serve for all, whether they travel inline, as frames or in shared memory."""
+    buffer = np.empty(values, np.float32)
+
+    def filled() -> Iterator[np.ndarray[Any, Any]]:
+        for number in range(20):
+            buffer[:] = number
+            yield buffer
+
+    with cluster.client(shared_memory_mb=memory_mb) as one:
+        one.infer("model", buffer * 0)
+        for number, y in enumerate(one.infer_many("model", filled())):
+            assert np.all(y == 2 * number)  # type: ignore[operator]
+        futures = [one.submit("model", x) for x in filled()]
+        for number, future in enumerate(futures):
+            assert np.all(future.result(10) == 2 * number)  # type: ignore[operator]
+
+
+def test_source_that_fails_leaves_no_memory_behind(cluster: LocalCluster) -> None:
+    """What it had given before is not sent."""
+
+    def failing() -> Iterator[np.ndarray[Any, Any]]:
+        yield np.zeros(300_000, np.float32)
+        raise KeyError("the source")
+
+    with cluster.client() as one:
+        one.infer("model", X)
+        with pytest.raises(KeyError, match="the source"):
+            next(one.infer_many("model", failing()))
+        one.infer("model", X)
+        memory = one._connection._memory
+        assert memory is None or memory._arena.used == 0
+
+
+def test_results_are_read_only(client: Client) -> None:
+    """Whatever their dtype, also those that were put together of pieces."""
+    results = [
+        client.infer("model", X),
+        client.infer("model", X > 1),
+        client.infer_batch("model", np.zeros((20, 2), np.float32)),
+    ]
+    assert not any(y.flags.writeable for y in results)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("xs", [None, 5])
+def test_inputs_that_cannot_be_gone_through_are_refused(client: Client, xs: Any) -> None:
+    """At the call."""
+    with pytest.raises(InvalidArgument, match=r"xs is a .*, expected"):
+        client.infer_many("model", xs)
+
+
 @pytest.mark.parametrize("in_flight", [0, -1, "a", 1.5, None])
 def test_number_in_flight_that_cannot_be_is_refused(client: Client, in_flight: Any) -> None:
     """At the call, before any input is taken."""

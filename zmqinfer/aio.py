@@ -107,7 +107,8 @@ class AsyncClient:
 
         Args:
             model: its name.
-            x: an array without a batch axis, or a dict of them by input name. Nothing is cast.
+            x: an array without a batch axis, or a dict of them by input name. Nothing is cast. Do not change it
+                before the call has ended: a large one may be sent from where it lies.
             deadline_s: time limit of this call.
             key: calls with one key go to one worker while it can take them.
             priority: 1 is the most urgent, 8 the least.
@@ -195,7 +196,9 @@ class AsyncClient:
         loop = self._attach()
         body: Body = self._machine.codec.encode(model, options.version, x, rows)
         if type(body[1]) is not bytes:
-            body = self._connection.share(model, options.version, body)
+            # Of one row its caller goes on meanwhile; the pieces of a batch have a caller who waits.
+            take = self._connection.own if rows is None else self._connection.share
+            body = take(model, options.version, body)
         future: asyncio.Future[Output] = loop.create_future()
         tag = self._machine.submit(future, model, body, rows, options, time.monotonic())
         self._schedule()
@@ -216,10 +219,11 @@ class AsyncClient:
     ) -> AsyncIterator[Output | ZmqInferError]:
         """Runs many inputs, at most `in_flight` at a time; yields the results in order.
 
+        An input is taken as it is when `xs` gives it, so a generator may use one buffer for all.
         The first error is raised at its place, or takes its place with `return_errors`.
         See `infer` for the rest.
         """
-        self._connection.check_in_flight(in_flight)
+        self._connection.check_many(xs, in_flight)
         options = self._connection.options(deadline_s, key, priority, version, idempotent)
         window: deque[tuple[int, asyncio.Future[Output]]] = deque()
         source = xs.__aiter__() if isinstance(xs, AsyncIterable) else None

@@ -140,7 +140,7 @@ class Client:
     ) -> Future[Output]:
         """Begins a call and returns its future, whose `cancel()` takes the call back.
 
-        Do not change `x` before the future is done. What hangs on the future may begin other calls, but
+        `x` is taken as it is now and may be changed afterwards. What hangs on the future may begin other calls, but
         must not wait for them: it may run on the thread that takes their replies. See `infer` for the rest.
         """
         options = self._connection.options(deadline_s, key, priority, version, idempotent)
@@ -155,7 +155,7 @@ class Client:
         turns.connection.check_open()
         body: Body = turns.machine.codec.encode(model, options.version, x, None)
         if type(body[1]) is not bytes:
-            body = turns.connection.share(model, options.version, body)
+            body = turns.connection.own(model, options.version, body)
         now = time.monotonic()
         promise = turns.promise()
         try:
@@ -227,10 +227,11 @@ class Client:
     ) -> Iterator[Output | ZmqInferError]:
         """Runs many inputs, at most `in_flight` at a time; a lazy iterator of the results in order.
 
+        An input is taken as it is when `xs` gives it, so a generator may use one buffer for all.
         The first error is raised at its place, or takes its place with `return_errors`.
         See `infer` for the rest.
         """
-        self._connection.check_in_flight(in_flight)
+        self._connection.check_many(xs, in_flight)
         options = self._connection.options(deadline_s, key, priority, version, idempotent)
         return self._stream(self._ready(), model, iter(xs), in_flight, options, return_errors)
 
@@ -252,14 +253,19 @@ class Client:
         try:
             while True:
                 if not is_over and len(tags) <= in_flight - step:
-                    fresh: list[Input] = []
+                    fresh: list[Body | ZmqInferError] = []
                     until = time.monotonic() + GATHER_S
-                    for x in xs:
-                        fresh.append(x)
-                        if len(fresh) + len(tags) >= in_flight or time.monotonic() > until:
-                            break
-                    else:
-                        is_over = True
+                    try:
+                        for x in xs:
+                            fresh.append(self._taken(turns, model, x, options.version))
+                            if len(fresh) + len(tags) >= in_flight or time.monotonic() > until:
+                                break
+                        else:
+                            is_over = True
+                    except BaseException:
+                        # They never leave, and the source's error ends all this.
+                        turns.drop_bodies(fresh)
+                        raise
                     is_first = not turns.machine.pending
                     self._refill(turns, stream, tags, model, fresh, options)
                     if is_first:
@@ -297,24 +303,41 @@ class Client:
         waiter.result()
 
     @staticmethod
+    def _taken(turns: Turns, model: str, x: Input, version: int | None) -> Body | ZmqInferError:
+        """Returns an input as bytes of our own, or why it is none."""
+        # Without the lock: the codec's tables are read and written by single steps.
+        try:
+            body: Body = turns.machine.codec.encode(model, version, x, None)
+        except ZmqInferError as error:
+            return error
+        if type(body[1]) is bytes:
+            return body
+        return turns.locked(lambda: turns.connection.own(model, version, body))
+
+    @staticmethod
     def _refill(
-        turns: Turns, stream: Stream, tags: deque[int], model: str, inputs: list[Input], options: CallOptions
+        turns: Turns,
+        stream: Stream,
+        tags: deque[int],
+        model: str,
+        bodies: list[Body | ZmqInferError],
+        options: CallOptions,
     ) -> None:
         """Sends more inputs; one that is refused here never leaves, and its error waits for its turn."""
         connection, machine = turns.connection, turns.machine
-        encode, submit, version = machine.codec.encode, machine.submit, options.version
+        submit = machine.submit
 
         def refill() -> None:
             connection.check_open()
             now = time.monotonic()
-            for x in inputs:
-                try:
-                    body: Body = encode(model, version, x, None)
-                    if type(body[1]) is not bytes:
-                        body = connection.share(model, version, body)
-                    tag = submit(stream, model, body, None, options, now)
-                except ZmqInferError as error:
-                    tag = stream.refuse(error)
+            for body in bodies:
+                if isinstance(body, ZmqInferError):
+                    tag = stream.refuse(body)
+                else:
+                    try:
+                        tag = submit(stream, model, body, None, options, now)
+                    except ZmqInferError as error:
+                        tag = stream.refuse(error)
                 tags.append(tag)
                 if machine.full_blocks >= PUSH_BLOCKS and machine.full_blocks * PUSH_CALLS >= machine.pending:
                     connection.push(now)

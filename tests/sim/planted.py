@@ -62,7 +62,7 @@ def _simulate(folder: str, first: int) -> tuple[int, str] | None:
         check=False,
     )
     seeds = re.findall(r"^seed (\d+): (.*)$", done.stderr, re.MULTILINE)
-    assert done.returncode == (1 if seeds else 0) or "never fired" in done.stderr, done.stderr
+    assert done.returncode == (1 if seeds else 0) or "never had" in done.stderr, done.stderr
     return (int(seeds[0][0]), seeds[0][1]) if seeds else None
 
 

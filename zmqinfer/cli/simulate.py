@@ -51,13 +51,17 @@ def simulate(scenario: str, seed: int, schedules: int, jobs: int, faults: str | 
     document = _read(scenario)
     Scenario.of(document)
     chosen = _places(faults)
+    if seed + schedules > 2**53:
+        raise ConfigError(f"--seed {seed} and --schedules {schedules} go beyond 2**53; begin with a smaller seed")
     began_at = time.perf_counter()
     results = list(_runs(document, range(seed, seed + schedules), jobs, chosen))
     wall_s = time.perf_counter() - began_at
     fired: Counter[str] = Counter()
+    drawn: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
     for result in results:
         fired.update(result.fired)
+        drawn.update(result.drawn)
         outcomes.update(result.outcomes)
     simulated_s = sum(result.simulated_s for result in results)
     events = sum(result.events for result in results)
@@ -74,9 +78,11 @@ def simulate(scenario: str, seed: int, schedules: int, jobs: int, faults: str | 
             click.echo(f"  {_replay(scenario, document, result.seed, result.violation)}", err=True)
     if len(failed) > _SHOWN_FAILURES:
         click.echo(f"and {len(failed) - _SHOWN_FAILURES:,} more", err=True)
-    idle = [kind for kind, count in fired.items() if not count] if chosen is None else []
+    if not failed:
+        click.echo("nothing was violated")
+    idle = [kind for kind, count in drawn.items() if count and not fired[kind]]
     if idle:
-        click.echo(f"never fired: {', '.join(idle)}; ask for more schedules or more of them", err=True)
+        click.echo(f"never had a victim, so nothing was shown of them: {', '.join(idle)}", err=True)
     if failed or idle:
         raise click.exceptions.Exit(EXIT_FAILED)
 
@@ -124,7 +130,9 @@ def _run(document: dict[str, Any], seed: int, chosen: Sequence[int] | None) -> R
 
     scenario = Scenario.of(document)
     drawn = faults_of(scenario, seed)
-    faults = drawn if chosen is None else [drawn[place] for place in chosen if place < len(drawn)]
+    if chosen is not None and not all(0 <= place < len(drawn) for place in chosen):
+        raise ConfigError(f"--faults names {max(chosen)}, but seed {seed} has only the faults 0 to {len(drawn) - 1}")
+    faults = drawn if chosen is None else [drawn[place] for place in chosen]
     return run(scenario, seed, faults)
 
 

@@ -157,6 +157,8 @@ class Codec:
     @staticmethod
     def _named_output(layout: Layout, rows: int | None, payload: Payload) -> Output:
         arrays = unpack(layout, rows, payload)
+        for array in arrays:
+            array.setflags(write=False)  # those of booleans are new ones
         if len(arrays) == 1:
             return arrays[0]
         return {field.name: array for field, array in zip(layout.fields, arrays, strict=True)}

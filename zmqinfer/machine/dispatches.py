@@ -8,7 +8,7 @@ from zmqinfer.machine.block import covering, cut_reply
 from zmqinfer.machine.flight import Flight
 from zmqinfer.machine.members import WorkerSession
 from zmqinfer.machine.routes import Engine
-from zmqinfer.records import BATCH_ROWS, CALLS, MAX_CALLS, MODEL_VERSION, PAYLOAD, TAG, Record
+from zmqinfer.records import BATCH_ROWS, CALLS, MAX_CALLS, MODEL_VERSION, TAG, Record
 
 __all__ = ["Dispatches"]
 
@@ -40,9 +40,7 @@ class Dispatches:
         record[TAG] = tag
         record[MODEL_VERSION] = flight.route.version
         engine.placement.take(engine, flight.rows)
-        # What lies in shared memory does not travel.
-        size = 0 if type(record[PAYLOAD]) is tuple else flight.size
-        engine.worker.outbox.put_request(record, flight.deadline, size)
+        engine.worker.outbox.put_request(record, flight.deadline, flight.size)
 
     def enter(self, flight: Flight) -> None:
         """Notes a part of a request that was divided while its worker had it."""

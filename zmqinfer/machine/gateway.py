@@ -121,7 +121,9 @@ class GatewayMachine:
             ledger.refuse(client, record, Status.OVERLOADED, _queue_full(route))
             return
         size = len(payload) if type(payload) is bytes else payload_bytes(payload)
-        if type(payload) is tuple:
+        if type(payload) is tuple and size <= self.settings.max_body_bytes:
+            # It lies in the client's memory, which bounds itself; here it takes no place.
+            size = 0
             # Whoever opens it finds the session in its name: a client can so name nothing but its own.
             record[PAYLOAD] = ([*payload[0][:2], client.session], *payload[1:])
         key = record[KEY]

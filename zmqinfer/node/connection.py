@@ -6,7 +6,7 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -164,6 +164,13 @@ class Connection:
         return CallOptions(deadline_s, version, _key_bytes(key), priority, idempotent)
 
     @staticmethod
+    def check_many(xs: object, in_flight: int) -> None:
+        """Raises `InvalidArgument` for inputs that cannot be gone through."""
+        Connection.check_in_flight(in_flight)
+        if not isinstance(xs, Iterable | AsyncIterable):
+            raise InvalidArgument(f"xs is a {type(xs).__qualname__}, expected arrays in a list, a generator, ...")
+
+    @staticmethod
     def check_in_flight(in_flight: int) -> None:
         """Raises `InvalidArgument` for a number of calls in flight that cannot be."""
         if type(in_flight) is not int or in_flight < 1:
@@ -184,6 +191,13 @@ class Connection:
         card = self.machine.codec.card(model, version)
         place = self._memory.lay(payload) if card is not None and card[3] else None
         return layout, payload if place is None else SharedBody(place, payload)
+
+    def own(self, model: str, version: int | None, body: Body) -> Body:
+        """Makes a large body independent of its caller's arrays: in shared memory, else by a copy."""
+        layout, payload = self.share(model, version, body)
+        if isinstance(payload, list):
+            payload = [bytes(part) for part in payload]
+        return layout, payload
 
     def push(self, now: float) -> None:
         """Sends what waits to leave, in the middle of many calls; a turn must follow."""
@@ -276,13 +290,16 @@ class Connection:
         arrays = {"": x} if isinstance(x, np.ndarray) else x
         if not isinstance(arrays, dict):
             raise InvalidArgument(
-                f"the input for model {model!r} is a {type(x).__qualname__}, expected a numpy.ndarray or a dict of them"
+                f"the input for model {model!r} is a {type(x).__qualname__}, expected a numpy.ndarray or a dict of"
+                " them; convert it with numpy.asarray"
             )
         lengths = {
             name: array.shape[0] if isinstance(array, np.ndarray) and array.ndim else 0
             for name, array in arrays.items()
         }
         rows = next(iter(lengths.values()), 0)
+        if isinstance(x, np.ndarray) and not rows:
+            raise InvalidArgument(f"the input has shape {list(x.shape)}, expected a leading axis of 1 or more rows")
         if not rows or any(length != rows for length in lengths.values()):
             raise InvalidArgument(
                 f"the leading axes of the inputs are {lengths}, expected one number of rows, 1 or more, for all"
@@ -301,10 +318,16 @@ class Connection:
         if len(pieces) == 1:
             return first
         if isinstance(first, np.ndarray):
-            arrays: list[Array] = [piece for piece in pieces if isinstance(piece, np.ndarray)]
-            return np.concatenate(arrays)
+            return _joined([piece for piece in pieces if isinstance(piece, np.ndarray)])
         dicts: list[Arrays] = [piece for piece in pieces if isinstance(piece, dict)]
-        return {name: np.concatenate([piece[name] for piece in dicts]) for name in first}
+        return {name: _joined([piece[name] for piece in dicts]) for name in first}
+
+
+def _joined(arrays: list[Array]) -> Array:
+    """Joins results, read-only as each of them is."""
+    whole = np.concatenate(arrays)
+    whole.setflags(write=False)
+    return whole
 
 
 def _as_float(seconds: float) -> float:

@@ -24,6 +24,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from zmqinfer.errors import Cancelled, Executed, UsageError, ZmqInferError
+from zmqinfer.machine.call import SharedBody
 from zmqinfer.node.connection import Connection
 from zmqinfer.node.waker import Waker
 
@@ -176,6 +177,13 @@ class Turns:
         """Takes calls back with the next turn. Needs no lock: a finaliser may call this in a thread that has it."""
         self._unwanted.extend(tags)
         self._waker.wake()
+
+    def drop_bodies(self, bodies: Iterable[object]) -> None:
+        """Gives back with the next turn where bodies lie that will not be submitted. Must not have the lock."""
+        places = [body[1].place for body in bodies if isinstance(body, tuple) and isinstance(body[1], SharedBody)]
+        if places:
+            self.locked(lambda: self.machine.released.extend(places))
+            self._waker.wake()
 
     def _turn(self, now: float) -> float | None:
         """Does turns until there is nothing to read; returns when the next is due. Needs the lock."""

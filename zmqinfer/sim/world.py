@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -41,7 +42,8 @@ class Result:
 
     Attributes:
         digest: of everything that happened; the same for the same scenario, seed and release.
-        fired: how many faults of each kind had a victim.
+        drawn: how many faults of each kind there were.
+        fired: how many of them had a victim.
         violation: what must never happen and did, or empty.
     """
 
@@ -50,6 +52,7 @@ class Result:
     events: int
     simulated_s: float
     outcomes: dict[str, int]
+    drawn: dict[str, int]
     fired: dict[str, int]
     violation: str
 
@@ -273,8 +276,10 @@ def run(scenario: Scenario, seed: int, faults: Sequence[Fault] | None = None) ->
     """Does one run, with the faults of the seed or those given."""
     world = World(scenario, seed)
     violation = ""
+    if faults is None:
+        faults = faults_of(scenario, seed)
     try:
-        world.run(faults_of(scenario, seed) if faults is None else faults)
+        world.run(faults)
     except Exception as error:  # noqa: BLE001 - whatever a machine raises is a defect
         violation = f"{type(error).__name__}: {error} (at {world.timeline.now:.6f} s)"
     return Result(
@@ -283,6 +288,7 @@ def run(scenario: Scenario, seed: int, faults: Sequence[Fault] | None = None) ->
         world.timeline.events,
         world.timeline.now,
         world.history.outcomes(),
+        dict(Counter(fault.kind for fault in faults)),
         world.fired,
         violation,
     )

@@ -1,0 +1,57 @@
+"""`zmqinfer simulate`, through the real command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.processes import run
+
+
+def test_one_seed_says_what_happened() -> None:
+    """And ends with 0, though most kinds of faults are not drawn for it."""
+    done = run("simulate", "mixed", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 schedules, ")
+    assert done.stdout.endswith("nothing was violated\n")
+
+
+def test_a_run_without_faults_replays() -> None:
+    """The same digest each time."""
+    said = {run("simulate", "mixed", "--seed", "3", "--faults", "-").stdout.partition("digest ")[2][:16] for _ in "12"}
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nothing"], "no scenario 'nothing'"),
+        (["mixed", "--faults", "999"], "has only the faults 0 to"),
+        (["mixed", "--faults=-1"], "has only the faults 0 to"),
+        (["mixed", "--faults", "x"], "expected numbers"),
+        (["mixed", "--seed", str(2**53), "--schedules", "2"], "begin with a smaller seed"),
+        (["scenario.toml"], "unknown key 'wrokers'"),
+        (["broken.toml"], "is no TOML"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], sentence: str
+) -> None:
+    """Exit code 2, and no traceback."""
+    monkeypatch.chdir(tmp_path)
+    Path("scenario.toml").write_text("wrokers = 3\n")
+    Path("broken.toml").write_text("workers = \n")
+    done = run("simulate", *words)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_fault_that_never_finds_a_victim_fails(tmp_path: Path) -> None:
+    """Nothing is shown of it then."""
+    scenario = tmp_path / "scenario.toml"
+    scenario.write_text("clients = 0\nduration_s = 0.5\n[faults]\ncrash_client = 1\n")
+    done = run("simulate", str(scenario))
+    assert done.returncode == 1
+    assert "never had a victim, so nothing was shown of them: crash_client" in done.stderr
