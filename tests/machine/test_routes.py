@@ -21,7 +21,7 @@ def join(routes: Routes, name: str, version: int = 1, model: str = "m") -> Engin
 def flight_in(route: Route, tag: int = 1) -> Flight:
     client = ClientSession(session_of("alice"), Outbox(b"alice", []), None)
     flight = Flight(request(tag, route.model, route.version), client, tag, 2_000.0, 0, 4, route)
-    route.waiting.put(flight, None, 0.0)
+    route.waiting.put(flight, 0.0)
     return flight
 
 
@@ -173,7 +173,7 @@ def test_those_who_waited_for_a_dropped_engine_wait_for_anyone() -> None:
     first, _ = join(routes, "w1"), join(routes, "w2")
     flight = flight_in(first.route)
     first.route.waiting.remove(flight)
-    first.route.waiting.put(flight, "w1", 3_000.0)
+    first.route.waiting.put(flight, 0.0, "w1", 3_000.0)
     assert first.route.waiting.best("w2") is None
 
     first.route.drop(first)

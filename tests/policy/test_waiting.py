@@ -22,6 +22,7 @@ class Someone:
     is_waiting: bool = field(default=False)
     size: int = 1
     calls: int = 1
+    rank: float = 0.0
 
     def __repr__(self) -> str:
         return self.name
@@ -36,6 +37,7 @@ class Someone:
             self.is_waiting,
             size=calls,
             calls=calls,
+            rank=self.rank,
         )
         self.size -= calls
         self.calls -= calls
@@ -51,10 +53,10 @@ class Client:
     """Told apart by identity alone."""
 
 
-def room_of(*waiters: Someone, home: str | None = None, until: float = 10.0) -> WaitingRoom[Someone]:
+def room_of(*waiters: Someone, home: str | None = None, until: float = 10.0, now: float = 0.0) -> WaitingRoom[Someone]:
     room: WaitingRoom[Someone] = WaitingRoom()
     for waiter in waiters:
-        room.put(waiter, home, until)
+        room.put(waiter, now, home, until)
     return room
 
 
@@ -83,8 +85,32 @@ def test_an_empty_room_has_nobody() -> None:
 
 
 def test_the_more_urgent_goes_first() -> None:
-    """Whoever came first, and whatever the deadline."""
+    """Of those who came together, whatever the deadline."""
     assert order(room_of(Someone("a", deadline=0.1), Someone("b", priority=1), Someone("c", priority=8))) == "b a c"
+
+
+def test_half_a_second_of_waiting_is_worth_a_priority() -> None:
+    """So who waits long enough goes before whoever comes."""
+    room = room_of(Someone("a", priority=5), Someone("b", priority=8))
+    room.put(Someone("c", priority=4), 0.4)
+    room.put(Someone("d", priority=4), 0.6)
+    room.put(Someone("e", priority=1), 4.0)
+    assert order(room) == "c a d b e"
+
+
+def test_no_priority_starves() -> None:
+    """However many of a more urgent one keep coming: seven levels are 3.5 s."""
+    room = room_of(Someone("patient", priority=8))
+    now = 0.0
+    while True:
+        room.put(Someone("urgent", priority=1), now)
+        best = room.best("w1")
+        assert best is not None
+        room.take(best)
+        if best.name == "patient":
+            break
+        now += 0.01
+    assert now == pytest.approx(3.51, abs=0.011)
 
 
 def test_within_one_client_the_earliest_deadline_goes_first() -> None:
@@ -109,7 +135,7 @@ def test_a_client_who_joins_waits_for_its_turn() -> None:
     assert first is not None
     room.take(first)
 
-    room.put(Someone("c0", "carol"), None, 0.0)
+    room.put(Someone("c0", "carol"), 0.0)
 
     assert order(room) == "b0 a1 c0 b1"
 
@@ -137,9 +163,9 @@ def test_one_with_a_home_goes_to_its_worker_alone() -> None:
 
 
 def test_a_worker_takes_its_own_people_before_anyone() -> None:
-    """No other worker will do for them; but a more urgent request of anyone's goes first."""
+    """No other worker will do for them; but one of anyone's that is more urgent by a level goes first."""
     room = room_of(Someone("any", deadline=0.1), Someone("urgent", priority=3))
-    room.put(Someone("own", deadline=9.0), "w1", 10.0)
+    room.put(Someone("own", deadline=9.0), 0.0, "w1", 10.0)
 
     assert order(room, "w1") == "urgent own any"
 
@@ -147,7 +173,7 @@ def test_a_worker_takes_its_own_people_before_anyone() -> None:
 def test_those_of_a_lost_worker_go_to_anyone() -> None:
     """In an order that keeps their turns."""
     room = room_of(Someone("a0"), Someone("a1"), Someone("b0", "bob"), home="w1")
-    room.put(Someone("other"), "w2", 10.0)
+    room.put(Someone("other"), 0.0, "w2", 10.0)
 
     room.release("w1")
     room.release("never seen")
@@ -173,7 +199,7 @@ def test_the_last_to_leave_takes_everything_along() -> None:
     """An empty lane is no lane."""
     a, b = Someone("a"), Someone("b")
     room = room_of(a, home="w1")
-    room.put(b, None, 0.0)
+    room.put(b, 0.0)
 
     room.remove(a)
     room.remove(b)
@@ -186,14 +212,14 @@ def test_clearing_gives_everyone_back_once() -> None:
     """Homes included, and the room can be used again."""
     waiters = [Someone(name, client) for name, client in (("a", "alice"), ("b", "alice"), ("c", "bob"))]
     room = room_of(*waiters[:2], home="w1")
-    room.put(waiters[2], None, 0.0)
+    room.put(waiters[2], 0.0)
 
     everyone = room.clear()
 
     assert sorted(map(str, everyone)) == ["a", "b", "c"]
     assert not any(waiter.is_waiting for waiter in waiters)
     assert (len(room), room.wake_at(), room.best("w1")) == (0, None, None)
-    room.put(waiters[0], "w1", 20.0)
+    room.put(waiters[0], 0.0, "w1", 20.0)
     assert order(room) == "a"
 
 
@@ -206,7 +232,7 @@ def test_the_departed_take_no_room() -> None:
     room = room_of(Someone("stays", deadline=0.0))
     for number in range(2_000):
         passing = Someone(str(number))
-        room.put(passing, None, 0.0)
+        room.put(passing, 0.0)
         room.remove(passing)
 
     assert entries(room) < 100
@@ -217,7 +243,7 @@ def test_those_who_gave_up_their_home_take_no_room_in_it() -> None:
     """A worker that hangs is asked for nothing; its lane must not keep all who ever waited for it."""
     room: WaitingRoom[Someone] = WaitingRoom()
     for number in range(2_000):
-        room.put(Someone(str(number)), "w1", number + 1.5)
+        room.put(Someone(str(number)), 0.0, "w1", number + 1.5)
         room.expire_homes(number)
         if (waiter := room.best("w2")) is not None:
             room.take(waiter)
@@ -231,12 +257,12 @@ def test_one_who_comes_back_waits_once() -> None:
     """A request that left its home, ran, and lost its worker may wait for the first home again."""
     a = Someone("a")
     room = room_of(a, home="w1", until=1.0)
-    room.put(Someone("b", deadline=9.0), "w1", 5.0)
+    room.put(Someone("b", deadline=9.0), 0.0, "w1", 5.0)
     room.expire_homes(1.0)
     assert room.best("w2") is a
     room.take(a)
 
-    room.put(a, "w1", 6.0)
+    room.put(a, 0.0, "w1", 6.0)
 
     assert len(room) == 2
     assert order(room, "w1") == "a b"
@@ -249,7 +275,7 @@ def test_calls_are_counted() -> None:
     """A block is as many as its calls, however it goes."""
     taken, removed, cleared = block("a", 5), block("b", 3), block("c", 2)
     room = room_of(taken, removed)
-    room.put(cleared, "w1", 10.0)
+    room.put(cleared, 0.0, "w1", 10.0)
     assert (len(room), room.count, room.bytes) == (10, 10, 10)
 
     assert room.best("w2") is taken
@@ -285,8 +311,8 @@ def test_part_of_a_block_has_its_home_and_leaves_it_with_it() -> None:
     """At the same instant, whichever part is left."""
     first, whole, last = block("a", 2), block("b", 4), block("c", 2)
     room = room_of(first, home="w1", until=1.0)
-    room.put(whole, "w1", 2.0)
-    room.put(last, "w1", 3.0)
+    room.put(whole, 0.0, "w1", 2.0)
+    room.put(last, 0.0, "w1", 3.0)
 
     head = whole.cut(1)
     room.divide(whole, head)
@@ -339,8 +365,8 @@ def test_a_part_that_leaves_ends_its_clients_turn() -> None:
 def test_a_part_that_leaves_its_home_ends_the_turn_there() -> None:
     """Each home has turns of its own."""
     room = room_of(block("a", 2), block("b", 2, "bob"), home="w1")
-    room.put(block("c", 2), None, 0.0)
-    room.put(block("d", 2, "bob"), None, 0.0)
+    room.put(block("c", 2), 0.0)
+    room.put(block("d", 2, "bob"), 0.0)
 
     assert [take_one(room, worker) for worker in ("w1", "w2", "w1", "w2", "w1", "w2", "w1", "w2")] == [*"acbdacbd"]
 
@@ -348,8 +374,9 @@ def test_a_part_that_leaves_its_home_ends_the_turn_there() -> None:
 class Room(RuleBasedStateMachine):
     """A waiting room and a naive list of who waits where.
 
-    The model knows the set that any choice must come from: the most urgent priority, and inside one client
-    the earliest deadline. Fairness between clients is reckoned apart, below.
+    The model knows the set that any choice must come from: of each priority and client the earliest deadline, and
+    of the priorities one whose next cannot be later than that of another. Fairness between clients is reckoned
+    apart, below.
     """
 
     def __init__(self) -> None:
@@ -373,19 +400,27 @@ class Room(RuleBasedStateMachine):
         self.count += 1
         who = self.clients[client]
         waiter = Someone(f"n{self.count}", who, priority, float(deadline), size=calls, calls=calls)
-        self.room.put(waiter, home, self.now + 1.0)
+        self.room.put(waiter, self.now, home, self.now + 1.0)
         self.homes[waiter] = home
         self.until[waiter] = self.now + 1.0
 
-    def _first(self, lane: str | None) -> list[Someone]:
-        """Those of a lane who may be next: for each client of the most urgent priority its earliest deadline."""
+    def _next(self, lane: str | None) -> dict[int, list[Someone]]:
+        """By priority those of a lane who may be next: for each client its earliest deadline."""
         inside = [waiter for waiter, home in self.homes.items() if home == lane]
-        urgent = [waiter for waiter in inside if waiter.priority == min(one.priority for one in inside)]
-        return [
-            min((one for one in urgent if one.client is client), key=lambda one: one.deadline)
-            for client in self.clients
-            if any(one.client is client for one in urgent)
-        ]
+        return {
+            priority: [
+                min((one for one in level if one.client is client), key=lambda one: one.deadline)
+                for client in self.clients
+                if any(one.client is client for one in level)
+            ]
+            for priority in {one.priority for one in inside}
+            if (level := [one for one in inside if one.priority == priority])
+        }
+
+    @staticmethod
+    def _latest_rank(levels: dict[int, list[Someone]]) -> float:
+        """The rank that the next one of a lane has at most."""
+        return min((max(one.rank for one in level) for level in levels.values()), default=float("inf"))
 
     @precondition(lambda self: any(waiter.calls > 1 for waiter in self.homes))
     @rule(which=st.integers(0), calls=st.integers(1, 31))
@@ -404,22 +439,27 @@ class Room(RuleBasedStateMachine):
     def comes_back(self) -> None:
         """Its worker was lost."""
         waiter = self.taken.pop()
-        self.room.put(waiter, None, self.now)
+        self.room.put(waiter, self.now)
         self.homes[waiter] = None
 
     @rule(worker=st.sampled_from(["w1", "w2", "w3"]), room=st.sampled_from([32, 32, 3, 1]))
     def take(self, worker: str, room: int) -> None:
         best = self.room.best(worker)
-        own, anyone = self._first(worker), self._first(None)
-        if anyone and (not own or anyone[0].priority < own[0].priority):
-            allowed, lane = anyone, None
-        else:
-            allowed, lane = own, worker
+        own, anyone = self._next(worker), self._next(None)
         if best is None:
-            assert not allowed
+            assert not own
+            assert not anyone
             return
-        assert any((best.client, best.deadline) == (one.client, one.deadline) for one in allowed), (best, allowed)
-        assert self.homes[best] == lane
+        lane = self.homes[best]
+        levels = anyone if lane is None else own
+        assert any(
+            (best.client, best.deadline) == (one.client, one.deadline) for one in levels.get(best.priority, ())
+        ), (best, levels)
+        assert best.rank <= self._latest_rank({at: level for at, level in levels.items() if at != best.priority})
+        if lane is None:
+            assert not own or best.rank + 0.5 <= self._latest_rank(own)
+        else:
+            assert self._latest_rank(anyone) + 0.5 > best.rank
         if best.calls > room:
             head = best.cut(min(room, best.calls - 1))
             self.room.take_part(best, head)
@@ -481,7 +521,7 @@ def test_no_client_is_passed_over_twice_by_another(counts: tuple[int, ...]) -> N
     room: WaitingRoom[Someone] = WaitingRoom()
     for client, count in enumerate(counts):
         for number in range(count):
-            room.put(Someone(f"{client}", client, deadline=float(number % 5)), None, 0.0)
+            room.put(Someone(f"{client}", client, deadline=float(number % 5)), 0.0)
 
     assert_fair(order(room).split())
 

@@ -83,6 +83,7 @@ class Dispatches:
         rows = flight.rows
         engine.placement.give_back(engine, rows)
         engine.answered += flight.calls
+        engine.route.answered += flight.calls
         if record[BATCH_ROWS]:
             engine.answered_rows += rows
             engine.batches += rows / record[BATCH_ROWS]

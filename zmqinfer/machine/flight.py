@@ -39,7 +39,8 @@ class Flight:
     """
 
     __slots__ = ("calls", "client", "client_tag", "deadline", "engine", "home", "is_waiting", "key_hash", "losses",
-                 "patience", "priority", "record", "route", "rows", "size", "slot", "tag", "version")  # fmt: skip
+                 "patience", "priority", "rank", "record", "route", "rows", "size", "slot", "tag",
+                 "version")  # fmt: skip
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class Flight:
     tag: int
     slot: int
     home: str | None
+    rank: float
 
     @property
     def due_at(self) -> float:

@@ -28,6 +28,7 @@ from zmqinfer.records import (
     MODEL,
     MODEL_VERSION,
     PAYLOAD,
+    PRIORITY,
     REQUEST_ID,
     TAG,
     Kind,
@@ -41,6 +42,8 @@ __all__ = ["GatewayMachine"]
 MAX_LOSSES = 3
 # A gateway that has just started does not know its workers yet: it says NOT_FOUND only after this.
 NOT_FOUND_AFTER_S = 3.0
+# Nobody is asked to stay away for longer.
+_LONGEST_RETRY_MS = 5_000
 
 
 class GatewayMachine:
@@ -117,8 +120,7 @@ class GatewayMachine:
             self.routes.sweep(route)
             return
         # A block may exceed the limit by its own size: most of it may find a worker at once.
-        if route.waiting.count >= self.settings.max_queued:
-            ledger.refuse(client, record, Status.OVERLOADED, _queue_full(route))
+        if route.waiting.count and self._is_too_much(client, record, route, now):
             return
         size = len(payload) if type(payload) is bytes else payload_bytes(payload)
         if type(payload) is tuple and size <= self.settings.max_body_bytes:
@@ -134,6 +136,20 @@ class GatewayMachine:
             self.routes.sweep(route)
         else:
             self._place(flight, now)
+
+    def _is_too_much(self, client: ClientSession, record: Record, route: Route, now: float) -> bool:
+        """Whether a request is refused because the queue is full, or because it would wait there for nothing."""
+        wait_s = route.wait_s(record[PRIORITY], now)
+        if route.waiting.count >= self.settings.max_queued:
+            detail = f"{route.waiting.count:,} requests wait for {_described(route)} already"
+        elif wait_s is not None and wait_s * 1e6 > record[BUDGET_US]:
+            detail = f"it would wait {wait_s:.2f} s for {_described(route)} and has {record[BUDGET_US] / 1e6:.2f} s"
+        else:
+            return False
+        retry_after_ms = None if wait_s is None else min(int(wait_s * 1e3) + 1, _LONGEST_RETRY_MS)
+        detail = f"{detail}; send less, or add workers"
+        self.ledger.refuse(client, record, Status.OVERLOADED, detail, retry_after_ms)
+        return True
 
     def _place(self, flight: Flight, now: float) -> None:
         """Dispatches a request at once, or lets it, or what is left of it, wait behind those who wait already."""
@@ -152,12 +168,12 @@ class GatewayMachine:
                 self._dispatch(self._divide(flight, rows), engine)
         if not route.engines:
             self.ledger.set_patience(flight, now + self.settings.queue_wait_ms / 1000)
-            route.waiting.put(flight, None, now)
+            route.queue(flight, now)
         elif flight.record[KEY] is None:
-            route.waiting.put(flight, None, now)
+            route.queue(flight, now)
         else:
             home = route.placement.preferred(flight.key_hash).name
-            route.waiting.put(flight, home, now + self.settings.affinity_wait_ms / 1000)
+            route.queue(flight, now, home, now + self.settings.affinity_wait_ms / 1000)
             self._keyed[route] = None
 
     def _dispatch(self, flight: Flight, engine: Engine) -> None:
@@ -364,7 +380,3 @@ class GatewayMachine:
 
 def _described(route: Route) -> str:
     return f"model {route.model!r}" + (f" version {route.version}" if route.version else "")
-
-
-def _queue_full(route: Route) -> str:
-    return f"{len(route.waiting):,} requests wait for {_described(route)} already; send less, or add workers"

@@ -16,7 +16,7 @@ from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.routes import Route
 from zmqinfer.policy.admission import Admission
 from zmqinfer.policy.wheel import TimingWheel
-from zmqinfer.records import ATTEMPT, CALLS, OUTPUT, RAN, STATUS, TAG, Kind, Record
+from zmqinfer.records import ATTEMPT, CALLS, OUTPUT, RAN, RETRY_AFTER_MS, STATUS, TAG, Kind, Record
 from zmqinfer.tensor import payload_bytes
 
 __all__ = ["INLINE", "RAN_MAYBE", "RAN_NO", "Ledger"]
@@ -62,11 +62,15 @@ class Ledger:
         flight.slot = self._wheel.add(flight, deadline)
         return flight
 
-    def refuse(self, client: ClientSession, record: Record, status: Status, detail: str) -> None:
+    def refuse(
+        self, client: ClientSession, record: Record, status: Status, detail: str, retry_after_ms: int | None = None
+    ) -> None:
         """Answers a request that is not let in."""
         self.refused += record[CALLS]
         self.outcomes[status] += record[CALLS]
-        client.outbox.put(Kind.REPLY, _reply(record[TAG], record, status, detail, None, RAN_NO), len(detail))
+        reply = _reply(record[TAG], record, status, detail, None, RAN_NO)
+        reply[RETRY_AFTER_MS] = retry_after_ms
+        client.outbox.put(Kind.REPLY, reply, len(detail))
 
     def divide(self, flight: Flight, head: Flight) -> None:
         """Notes a part that was cut off from a pending request."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgpack
 
 from zmqinfer.machine.flight import Flight
+from zmqinfer.policy.drain import DrainRate
 from zmqinfer.policy.placement import Holder, Placement
 from zmqinfer.policy.waiting import WaitingRoom
 from zmqinfer.records import MAX_RECORDS, Record
@@ -57,9 +58,16 @@ class Engine(Holder):
 
 
 class Route:
-    """One version of one model: the engines that are ready for it, and the requests that wait."""
+    """One version of one model: the engines that are ready for it, and the requests that wait.
 
-    __slots__ = ("engines", "idempotent", "max_rows", "model", "placement", "signature", "version", "waiting")
+    Attributes:
+        answered: calls that its workers answered.
+    """
+
+    __slots__ = (
+        "_drain", "answered", "engines", "idempotent", "max_rows", "model", "placement", "signature", "version",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(self, model: str, version: int | None) -> None:
         self.model = model
@@ -70,6 +78,20 @@ class Route:
         self.engines: dict[str, Engine] = {}
         self.placement: Placement[Engine] = Placement([])
         self.waiting: WaitingRoom[Flight] = WaitingRoom()
+        self.answered = 0
+        self._drain = DrainRate()
+
+    def queue(self, flight: Flight, now: float, home: str | None = None, until: float = 0.0) -> None:
+        """Lets a request wait: for the worker named `home` alone until that instant, or for any."""
+        if not self.waiting.count:
+            self._drain.begin(now, self.answered)
+        self.waiting.put(flight, now, home, until)
+
+    def wait_s(self, priority: int, now: float) -> float | None:
+        """Returns how long a request that joins the queue now will wait, None if nobody can tell."""
+        ahead = self.waiting.ahead_of(priority)
+        rate = self._drain.calls_per_s(now, self.answered) if ahead else None
+        return ahead / rate if rate else None
 
     def add(self, engine: Engine) -> None:
         """Makes an engine a holder, in the place of an earlier one of the same worker's name."""

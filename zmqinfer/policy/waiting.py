@@ -1,8 +1,9 @@
 """In which order requests wait when no worker can take them.
 
 Within a priority the clients take turns, so that one of them cannot starve the others; within
-one client the earliest deadline goes first. A request with a routing key may wait for its own
-worker for a while (`home`), then it takes any.
+one client the earliest deadline goes first. Of the next ones of two priorities the more urgent goes
+first, unless the other has waited long enough to make up for it: half a second a level. A request
+with a routing key may wait for its own worker for a while (`home`), then it takes any.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from collections import deque
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["Waiter", "WaitingRoom"]
+
+# Who waits so long is as urgent as the next priority, so that nobody waits for ever.
+_LEVEL_S = 0.5
 
 
 class Waiter(Protocol):
@@ -23,6 +27,8 @@ class Waiter(Protocol):
     size: int
     home: str | None
     is_waiting: bool
+    # Set by the room: when it came, later by half a second for each level of its priority. The least goes first.
+    rank: float
 
     @property
     def client(self) -> object:
@@ -35,9 +41,11 @@ W = TypeVar("W", bound=Waiter)
 class _Lane(Generic[W]):
     """One order of waiting: priorities, clients in turn, deadlines. Those gone are skipped when met."""
 
-    __slots__ = ("_levels", "_sequence", "stale")
+    __slots__ = ("_levels", "_next", "_sequence", "stale")
 
     def __init__(self) -> None:
+        # The priority of the one that `best` named last.
+        self._next = 0
         self._levels: dict[int, dict[int, list[tuple[float, int, W]]]] = {}
         self._sequence = 0
         self.stale = 0
@@ -50,37 +58,41 @@ class _Lane(Generic[W]):
 
     def best(self, home: str | None) -> W | None:
         """Returns who is next, still in its place; drops those who left or moved to another lane."""
-        while self._levels:
-            priority = min(self._levels)
-            turns = self._levels[priority]
-            turn = next(iter(turns))
-            heap = turns[turn]
+        found: W | None = None
+        for priority in list(self._levels):
+            waiter = self._first_of(priority, home)
+            if waiter is not None and (found is None or waiter.rank < found.rank):
+                found = waiter
+                self._next = priority
+        return found
+
+    def _first_of(self, priority: int, home: str | None) -> W | None:
+        turns = self._levels[priority]
+        while turns:
+            turn, heap = next(iter(turns.items()))
             while heap and not (heap[0][2].is_waiting and heap[0][2].home == home):
                 heapq.heappop(heap)
                 self.stale -= 1
             if heap:
                 return heap[0][2]
             del turns[turn]
-            if not turns:
-                del self._levels[priority]
+        del self._levels[priority]
         return None
 
     def pop(self) -> None:
         """Removes the one that `best` just returned, and gives the next client its turn."""
-        turns = self._levels[min(self._levels)]
-        heapq.heappop(next(iter(turns.values())))
+        heapq.heappop(next(iter(self._levels[self._next].values())))
         self.end_turn()
 
     def end_turn(self) -> None:
         """Gives the next client its turn."""
-        priority = min(self._levels)
-        turns = self._levels[priority]
+        turns = self._levels[self._next]
         turn, heap = next(iter(turns.items()))
         del turns[turn]
         if heap:
             turns[turn] = heap
         elif not turns:
-            del self._levels[priority]
+            del self._levels[self._next]
 
     def compact(self, home: str | None) -> None:
         """Drops all that have left; called when they are the majority, so it costs O(1) each. Turns stay."""
@@ -103,26 +115,36 @@ class WaitingRoom(Generic[W]):
         bytes: the size of their bodies.
     """
 
-    __slots__ = ("_lanes", "_leave_home", "_sizes", "bytes", "count")
+    __slots__ = ("_by_priority", "_lanes", "_leave_home", "_sizes", "bytes", "count")
 
     def __init__(self) -> None:
         self._lanes: dict[str | None, _Lane[W]] = {}
         self._sizes: dict[str | None, int] = {}
         self._leave_home: deque[tuple[float, W]] = deque()
+        self._by_priority: dict[int, int] = {}
         self.count = 0
         self.bytes = 0
 
     def __len__(self) -> int:
         return self.count
 
-    def put(self, waiter: W, home: str | None, until: float) -> None:
+    def put(self, waiter: W, now: float, home: str | None = None, until: float = 0.0) -> None:
         """Lets `waiter` wait: for the worker named `home` alone until that instant, or for anyone."""
         waiter.is_waiting = True
-        self.count += waiter.calls
-        self.bytes += waiter.size
+        waiter.rank = now + _LEVEL_S * waiter.priority
+        self._count(waiter, 1)
         if home is not None:
             self._leave_home.append((until, waiter))
         self._enter(waiter, home)
+
+    def _count(self, waiter: W, sign: int) -> None:
+        self.count += sign * waiter.calls
+        self.bytes += sign * waiter.size
+        self._by_priority[waiter.priority] = self._by_priority.get(waiter.priority, 0) + sign * waiter.calls
+
+    def ahead_of(self, priority: int) -> int:
+        """Returns how many calls wait that are as urgent, or more."""
+        return sum(calls for level, calls in self._by_priority.items() if level <= priority)
 
     def _enter(self, waiter: W, home: str | None) -> None:
         waiter.home = home
@@ -136,12 +158,12 @@ class WaitingRoom(Generic[W]):
     def best(self, worker: str) -> W | None:
         """Returns who should take a free credit of `worker`, without removing it.
 
-        The more urgent of the one who waits for this worker and the one who waits for anyone; at
-        equal priority the former, for whom no other worker will do.
+        The one who waits for this worker, for whom no other will do, unless one who waits for anyone is more
+        urgent by a level.
         """
         at_home = self._lanes[worker].best(worker) if worker in self._lanes else None
         anyone = self._lanes[None].best(None) if None in self._lanes else None
-        if at_home is None or (anyone is not None and anyone.priority < at_home.priority):
+        if at_home is None or (anyone is not None and anyone.rank + _LEVEL_S <= at_home.rank):
             return anyone
         return at_home
 
@@ -149,16 +171,14 @@ class WaitingRoom(Generic[W]):
         """Removes the one that `best` just returned."""
         self._lanes[waiter.home].pop()
         waiter.is_waiting = False
-        self.count -= waiter.calls
-        self.bytes -= waiter.size
+        self._count(waiter, -1)
         self._leave(waiter.home, waiter.calls)
 
     def take_part(self, waiter: W, head: W) -> None:
         """Removes `head`, which was cut off from the one that `best` just returned and that waits on."""
         head.is_waiting = False
         self._sizes[waiter.home] -= head.calls
-        self.count -= head.calls
-        self.bytes -= head.size
+        self._count(head, -1)
         self._lanes[waiter.home].end_turn()
 
     def divide(self, waiter: W, head: W) -> None:
@@ -173,8 +193,7 @@ class WaitingRoom(Generic[W]):
     def remove(self, waiter: W) -> None:
         """Removes anyone who waits: expired, or cancelled."""
         waiter.is_waiting = False
-        self.count -= waiter.calls
-        self.bytes -= waiter.size
+        self._count(waiter, -1)
         self._vacate(waiter.home, waiter.calls)
 
     def _vacate(self, home: str | None, calls: int) -> None:
@@ -224,6 +243,7 @@ class WaitingRoom(Generic[W]):
         self._lanes.clear()
         self._sizes.clear()
         self._leave_home.clear()
+        self._by_priority.clear()
         self.count = self.bytes = 0
         return everyone
 
@@ -234,5 +254,7 @@ class WaitingRoom(Generic[W]):
     def check(self) -> None:
         """Asserts that the counts agree with each other."""
         assert self.count == sum(self._sizes.values()), (self.count, self._sizes)
+        assert self.count == sum(self._by_priority.values())
+        assert all(calls >= 0 for calls in self._by_priority.values())
         assert self._sizes.keys() == self._lanes.keys()
         assert all(size > 0 for size in self._sizes.values()), self._sizes
