@@ -32,6 +32,7 @@ from zmqinfer.errors import (
     UsageError,
     ZmqInferError,
 )
+from zmqinfer.machine.call import SharedBody, body_bytes
 from zmqinfer.node.gateway import GatewayNode
 from zmqinfer.node.models import find_models, load_model
 from zmqinfer.node.worker import WorkerNode
@@ -541,6 +542,28 @@ def test_inputs_are_taken_as_they_are_when_they_are_given(cluster: LocalCluster,
         futures = [one.submit("model", x) for x in filled()]
         for number, future in enumerate(futures):
             assert np.all(future.result(10) == 2 * number)  # type: ignore[operator]
+
+
+def test_large_inputs_of_many_calls_stay_within_what_a_gateway_takes(cluster: LocalCluster) -> None:
+    """However many may be in flight: 320 MB by messages, of which a gateway takes 268 MB of one client."""
+    x = np.zeros(2_000_000, np.float32)
+    with cluster.client(shared_memory_mb=0) as one:
+        assert sum(1 for _ in one.infer_many("model", (x for _ in range(40)))) == 40
+        assert one._connection.machine.pending == 0
+
+
+def test_what_a_worker_cannot_read_in_memory_is_sent_as_it_was_given(cluster: LocalCluster) -> None:
+    """Though its caller has changed the array since."""
+    x = np.ones(300_000, np.float32)
+    with cluster.client() as one:
+        one.infer("model", x)
+        connection = one._connection
+        body = connection.own("model", None, connection.machine.codec.encode("model", None, x, None))
+        x[:] = 0
+        assert isinstance(body[1], SharedBody)
+        assert body_bytes(body[1]) == 1_200_000
+        assert np.all(np.frombuffer(body[1].parts[0], np.float32) == 1)
+        connection._memory.free(body[1].place)  # type: ignore[union-attr]
 
 
 def test_source_that_fails_leaves_no_memory_behind(cluster: LocalCluster) -> None:

@@ -138,7 +138,7 @@ PYTHON = 'backend = "python"\ntarget = "scorer:predict"\n'
         (NUMPY + "max_batchsize = 8", "key 'max_batchsize' is unknown"),
         (NUMPY + "max_batchsize = 8", "; did you mean 'max_batch_size'?"),
         (NUMPY + "[input.x]", "; did you mean 'inputs'?"),
-        (NUMPY + "qqq = 1", "idempotent, inputs, outputs, parameters; remove it"),
+        (NUMPY + "qqq = 1", "borrows_inputs, inputs, outputs, parameters; remove it"),
         (NUMPY + "parameters = 3", "parameters is 3, expected a table; write [parameters]"),
         (NUMPY + "inputs = 3", "inputs is 3, expected a table; write [inputs.NAME]"),
         (NUMPY + '[inputs]\nx = "FP32"', "inputs.x is 'FP32', expected a table; write [inputs.x]"),

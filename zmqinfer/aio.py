@@ -29,7 +29,9 @@ from zmqinfer.node.connection import (
     read_answer,
     those_who_answered,
 )
+from zmqinfer.node.stream import MANY_BYTES
 from zmqinfer.records import Kind, Record
+from zmqinfer.tensor import input_bytes
 
 __all__ = ["AsyncClient"]
 
@@ -219,13 +221,15 @@ class AsyncClient:
     ) -> AsyncIterator[Output | ZmqInferError]:
         """Runs many inputs, at most `in_flight` at a time; yields the results in order.
 
+        Of inputs above 32 KiB at most 64 MiB are in flight.
         An input is taken as it is when `xs` gives it, so a generator may use one buffer for all.
         The first error is raised at its place, or takes its place with `return_errors`.
         See `infer` for the rest.
         """
         self._connection.check_many(xs, in_flight)
         options = self._connection.options(deadline_s, key, priority, version, idempotent)
-        window: deque[tuple[int, asyncio.Future[Output]]] = deque()
+        window: deque[tuple[int, asyncio.Future[Output], int]] = deque()
+        held = 0
         source = xs.__aiter__() if isinstance(xs, AsyncIterable) else None
         plain = iter(()) if isinstance(xs, AsyncIterable) else iter(xs)
         # A source may need an answer for its next input, so both are waited for together.
@@ -234,7 +238,12 @@ class AsyncClient:
         try:
             while window or not is_over:
                 until = time.monotonic() + GATHER_S
-                while not is_over and len(window) < in_flight and not (window and time.monotonic() > until):
+                while (
+                    not is_over
+                    and len(window) < in_flight
+                    and held < MANY_BYTES
+                    and not (window and time.monotonic() > until)
+                ):
                     try:
                         if source is None:
                             x = next(plain)
@@ -250,15 +259,17 @@ class AsyncClient:
                         break
                     self._connection.check_open()
                     try:
-                        window.append(self._begin(model, x, None, options))
+                        tag, future = self._begin(model, x, None, options)
+                        window.append((tag, future, input_bytes(x)))
                     except ZmqInferError as error:
                         # Refused here it never leaves, and its error waits for its turn.
                         refused: asyncio.Future[Output] = asyncio.get_running_loop().create_future()
                         refused.set_exception(error)
-                        window.append((0, refused))
+                        window.append((0, refused, 0))
+                    held += window[-1][2]
                 if window:
                     first = window[0][1]
-                    if asked is not None and len(window) < in_flight:
+                    if asked is not None and len(window) < in_flight and held < MANY_BYTES:
                         waits: set[asyncio.Future[Any]] = {first, asked}
                         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                     else:
@@ -267,7 +278,8 @@ class AsyncClient:
                 # Everything that is there by now is given out before new inputs are asked for.
                 ready = sum(1 for _ in itertools.takewhile(lambda entry: entry[1].done(), window))
                 for _ in range(ready):
-                    _, future = window.popleft()
+                    _, future, size = window.popleft()
+                    held -= size
                     try:
                         result: Output | ZmqInferError = future.result()
                     except ZmqInferError as error:
@@ -278,7 +290,7 @@ class AsyncClient:
         finally:
             if asked is not None and not asked.cancel() and not asked.cancelled():
                 asked.exception()  # asyncio complains of errors that nobody looked at
-            for tag, future in window:
+            for tag, future, _ in window:
                 self._drop(tag, future)
 
     def _drop(self, tag: int, future: asyncio.Future[Output]) -> None:

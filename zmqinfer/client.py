@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import InvalidArgument, Status, ZmqInferError
-from zmqinfer.machine.call import Body, CallOptions
+from zmqinfer.machine.call import Body, CallOptions, body_bytes
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.connection import (
@@ -29,7 +29,7 @@ from zmqinfer.node.connection import (
     read_answer,
     those_who_answered,
 )
-from zmqinfer.node.stream import Stream
+from zmqinfer.node.stream import MANY_BYTES, Stream
 from zmqinfer.node.turns import Promise, Turns, Waiter
 from zmqinfer.records import Kind, Record
 from zmqinfer.tensor import NAME
@@ -227,6 +227,7 @@ class Client:
     ) -> Iterator[Output | ZmqInferError]:
         """Runs many inputs, at most `in_flight` at a time; a lazy iterator of the results in order.
 
+        Nothing is sent before the first result is asked for. Of inputs above 32 KiB at most 64 MiB are in flight.
         An input is taken as it is when `xs` gives it, so a generator may use one buffer for all.
         The first error is raised at its place, or takes its place with `return_errors`.
         See `infer` for the rest.
@@ -252,13 +253,14 @@ class Client:
         is_over = False
         try:
             while True:
-                if not is_over and len(tags) <= in_flight - step:
+                if not is_over and len(tags) <= in_flight - step and stream.held < MANY_BYTES:
                     fresh: list[Body | ZmqInferError] = []
                     until = time.monotonic() + GATHER_S
                     try:
                         for x in xs:
-                            fresh.append(self._taken(turns, model, x, options.version))
-                            if len(fresh) + len(tags) >= in_flight or time.monotonic() > until:
+                            fresh.append(self._taken(turns, stream, model, x, options.version))
+                            is_full = len(fresh) + len(tags) >= in_flight or stream.held >= MANY_BYTES
+                            if is_full or time.monotonic() > until:
                                 break
                         else:
                             is_over = True
@@ -278,6 +280,8 @@ class Client:
                         turns.connection.check_open()
                     self._wait_for(turns, stream, tag)
                 tags.popleft()
+                if stream.held:
+                    stream.give_back(tag)
                 result: Output | ZmqInferError = results.pop(tag)
                 if not return_errors and isinstance(result, ZmqInferError):
                     raise result
@@ -303,7 +307,7 @@ class Client:
         waiter.result()
 
     @staticmethod
-    def _taken(turns: Turns, model: str, x: Input, version: int | None) -> Body | ZmqInferError:
+    def _taken(turns: Turns, stream: Stream, model: str, x: Input, version: int | None) -> Body | ZmqInferError:
         """Returns an input as bytes of our own, or why it is none."""
         # Without the lock: the codec's tables are read and written by single steps.
         try:
@@ -312,6 +316,7 @@ class Client:
             return error
         if type(body[1]) is bytes:
             return body
+        stream.held += body_bytes(body[1])
         return turns.locked(lambda: turns.connection.own(model, version, body))
 
     @staticmethod
@@ -338,6 +343,8 @@ class Client:
                         tag = submit(stream, model, body, None, options, now)
                     except ZmqInferError as error:
                         tag = stream.refuse(error)
+                    if stream.held and type(body[1]) is not bytes:
+                        stream.hold(tag, body_bytes(body[1]))
                 tags.append(tag)
                 if machine.full_blocks >= PUSH_BLOCKS and machine.full_blocks * PUSH_CALLS >= machine.pending:
                     connection.push(now)

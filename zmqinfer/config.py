@@ -192,3 +192,8 @@ class ModelSettings(Settings):
         choices=("adaptive", "timed"),
     )
     idempotent: bool = setting(True, "whether a lost worker's requests may be run again on another worker")
+    borrows_inputs: bool = setting(
+        False,
+        "promises that the model neither writes to its inputs nor keeps them after it has answered:"
+        " large ones in shared memory are then not copied for it",
+    )

@@ -145,6 +145,38 @@ def test_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_addresses_that_cannot_be_had_are_named() -> None:
+    """Before anything is started: a port that nobody knows, one that does not exist, two that meet."""
+    assert "port 0" in refused("up", "--clients", "tcp://127.0.0.1:0")
+    assert "neither tcp://HOST:PORT" in refused("up", "--clients", "tcp://127.0.0.1:65535", "--gateways", "2")
+    assert "each once" in refused(
+        "up", "--clients", "tcp://127.0.0.1:7001", "--workers-at", "tcp://127.0.0.1:7003", "--gateways", "2"
+    )
+
+
+@pytest.mark.slow
+def test_path_of_a_file_or_of_another_gateway_is_left_alone(processes: Processes, tmp_path: Path) -> None:
+    """And one that a killed gateway left behind is taken."""
+    (tmp_path / "file").write_text("mine")
+    paths = ["--clients", f"ipc://{tmp_path}/c", "--workers", f"ipc://{tmp_path}/w"]
+    first = processes.start("gateway", *paths)
+    first.says("gateway listens")
+
+    assert "in use" in refused("gateway", *paths)
+    assert "no socket" in refused("gateway", "--clients", f"ipc://{tmp_path}/file")
+    assert "in use" in refused("gateway", "--clients", f"ipc://{tmp_path}/w", "--workers", f"ipc://{tmp_path}/w")
+    first.sends(signal.SIGKILL)
+    first.ends()
+    second = processes.start("gateway", *paths)
+    second.says("gateway listens")
+    second.sends(signal.SIGTERM)
+    second.ends()
+
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not [path for path in tmp_path.iterdir() if path.is_socket()]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["tcp://0.0.0.0:0", "tcp://*:0", "tcp://192.0.2.1:5555", "tcp://[::]:0"])
 def test_bind_beyond_loopback_is_refused(address: str) -> None:
     """There are no keys yet to keep strangers out."""

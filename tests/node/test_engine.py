@@ -222,6 +222,21 @@ def test_large_request_alone_in_its_batch_is_not_copied() -> None:
     assert seen[1].shape == (2, 20_000)
 
 
+def test_memory_that_may_only_be_read_is_copied_unless_the_model_borrows() -> None:
+    """At the first attempt: some libraries write where numpy says that they must not, and some models run only once."""
+    for borrows in (False, True):
+        seen: list[Array] = []
+        model = Model(lambda batch, seen=seen: (seen.append(batch["x"]), {"y": batch["x"][:, :1] + 1})[1])
+        batch = batch_of(model, vector(*range(20_000)), out_of_band=True)
+        memory = batch.tasks[0].record[PAYLOAD][0] = memoryview(bytes(batch.tasks[0].record[PAYLOAD][0]))
+
+        Engine(model, borrows_inputs=borrows).run(batch)
+
+        assert len(seen) == 1
+        assert np.shares_memory(seen[0], np.frombuffer(memory, np.float32)) == borrows
+        assert seen[0].flags.writeable != borrows
+
+
 @pytest.mark.parametrize("width", [2, 2_000, 20_000])
 def test_model_may_write_to_its_input(width: int) -> None:
     """And what it wrote is nobody else's."""

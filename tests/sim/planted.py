@@ -3,7 +3,8 @@
     python -m tests.sim.planted            # all of them
     python -m tests.sim.planted no_fencing
 
-A patch in tests/planted/ is one bug; it is applied to a copy of the package.
+A patch in tests/planted/ is one bug; it is applied to a copy of the package. It begins with a sentence
+that says what is wrong, and may name the scenario that shows it: "Scenario: losses"; else it is mixed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def found_after(name: str) -> tuple[int, str]:
         shutil.copytree(ROOT / "zmqinfer", Path(folder, "zmqinfer"), ignore=shutil.ignore_patterns("__pycache__"))
         plant(name, folder)
         for first in range(1, MOST_SCHEDULES, _CHUNK):
-            found = _simulate(folder, first)
+            found = _simulate(folder, _scenario_of(name), first)
             if found:
                 return found[0], found[1]
     raise AssertionError(f"{name} was not found in {MOST_SCHEDULES:,} schedules")
@@ -43,14 +44,22 @@ def found_after(name: str) -> tuple[int, str]:
 
 def plant(name: str, folder: str, *options: str) -> None:
     """Applies a patch to the package in a folder; with --check it only looks whether it could."""
-    patch = ROOT / "tests" / "planted" / f"{name}.patch"
     # Below a repository `git apply` would leave out what is not in it.
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(Path(folder).parent)}
-    subprocess.run(["git", "apply", *options, str(patch)], cwd=folder, check=True, env=environment)
+    subprocess.run(["git", "apply", *options, str(_patch(name))], cwd=folder, check=True, env=environment)
 
 
-def _simulate(folder: str, first: int) -> tuple[int, str] | None:
-    command = ["simulate", "mixed", "--seed", str(first), "--schedules", str(_CHUNK), "--no-shrink"]
+def _patch(name: str) -> Path:
+    return ROOT / "tests" / "planted" / f"{name}.patch"
+
+
+def _scenario_of(name: str) -> str:
+    named = re.search(r"^Scenario: (\w+)$", _patch(name).read_text(), re.MULTILINE)
+    return named[1] if named else "mixed"
+
+
+def _simulate(folder: str, scenario: str, first: int) -> tuple[int, str] | None:
+    command = ["simulate", scenario, "--seed", str(first), "--schedules", str(_CHUNK), "--no-shrink"]
     done = subprocess.run(
         [sys.executable, "-m", "zmqinfer", *command],
         cwd=folder,

@@ -36,7 +36,8 @@ def test_without_victims_nothing_fires() -> None:
 
 def test_drawn_faults_are_in_order_and_repeatable() -> None:
     """As many as were asked for."""
-    faults = draw(Random(1), {"cut": 3, "flap": 1, "poison": 0}, 10.0)
+    faults = draw(Random(1), {"cut": 3, "flap": 1, "poison": 0}, {"cut": (3.0, 4.0)}, 10.0)
     assert sorted(fault.kind for fault in faults) == ["cut", "cut", "cut", "flap"]
+    assert all(3.0 <= fault.lasts_s <= 4.0 for fault in faults if fault.kind == "cut")
     assert faults == sorted(faults, key=lambda fault: fault.at)
-    assert faults == draw(Random(1), {"cut": 3, "flap": 1, "poison": 0}, 10.0)
+    assert faults == draw(Random(1), {"cut": 3, "flap": 1, "poison": 0}, {"cut": (3.0, 4.0)}, 10.0)

@@ -13,7 +13,12 @@ import pytest
 from zmqinfer.sim.scenario import Scenario
 from zmqinfer.sim.world import faults_of, run
 
-MIXED = Scenario.of(tomllib.loads((resources.files("zmqinfer.sim") / "scenarios" / "mixed.toml").read_text()))
+
+def shipped(name: str) -> Scenario:
+    return Scenario.of(tomllib.loads((resources.files("zmqinfer.sim") / "scenarios" / f"{name}.toml").read_text()))
+
+
+MIXED, LOSSES = shipped("mixed"), shipped("losses")
 
 
 def test_without_faults_everything_is_answered() -> None:
@@ -30,6 +35,14 @@ def test_seeds_of_mixed_faults_violate_nothing(first: int) -> None:
     results = [run(MIXED, seed) for seed in range(first, first + 25)]
     assert not [result for result in results if result.violation]
     assert sum(sum(result.fired.values()) for result in results) > 100
+
+
+def test_losses_of_nodes_fail_no_call() -> None:
+    """Of calls that have time to be moved."""
+    results = [run(LOSSES, seed) for seed in range(20)]
+    assert not [result for result in results if result.violation]
+    for kind in ("crash_worker", "freeze_worker", "crash_gateway", "freeze_gateway"):
+        assert sum(result.fired[kind] for result in results) > 3
 
 
 def test_one_seed_is_one_run() -> None:

@@ -56,8 +56,7 @@ def up(
     start_logging(log_level)
     level = ["--log-level", log_level]
     doors = [(shifted(clients, number), shifted(workers_at, number)) for number in range(gateways)]
-    for door in doors:
-        _check_free(*door)
+    _check_doors([address for door in doors for address in door])
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     # Before NumPy is loaded: three workers on two cores must not fight over them.
     environment = {
@@ -127,10 +126,22 @@ def _check_models(target: str | None, folders: tuple[Path, ...]) -> None:
         find_models(folders)
 
 
-def _check_free(*addresses: str) -> None:
-    """Raises `ConfigError` for a port that is taken, before anything is started."""
+def _check_doors(addresses: list[str]) -> None:
+    """Finds addresses that cannot be had before anything is started.
+
+    Raises:
+        ConfigError: one is written wrongly, there twice, taken, or left to chance.
+    """
     from zmqinfer.node import sockets
 
+    for address in addresses_of(addresses):
+        if address.endswith(":0"):
+            raise ConfigError(f"{address} has port 0, expected a number: the others have to know it")
+    if len(set(addresses)) < len(addresses):
+        raise ConfigError(
+            f"--clients and --workers-at make {', '.join(addresses)}, expected each once: gateway n, from 0, adds 2 n"
+            " to both ports; choose them further apart, or neighbours"
+        )
     context = sockets.new_context()
     try:
         for address in addresses:

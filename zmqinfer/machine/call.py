@@ -7,9 +7,9 @@ from typing import NamedTuple, TypeAlias
 
 from zmqinfer.policy.wheel import SLOTS_PER_S
 from zmqinfer.records import Kind, Record
-from zmqinfer.tensor import Buffer, Payload, SharedPayload
+from zmqinfer.tensor import Buffer, Payload, SharedPayload, payload_bytes
 
-__all__ = ["DEFAULT_PRIORITY", "Block", "Body", "CallOptions", "Question", "SharedBody"]
+__all__ = ["DEFAULT_PRIORITY", "Block", "Body", "CallOptions", "Question", "SharedBody", "body_bytes"]
 
 DEFAULT_PRIORITY = 4
 
@@ -29,7 +29,7 @@ class SharedBody:
 
     Attributes:
         place: where it lies.
-        parts: the same as frames, should nobody be able to read it there.
+        parts: what lies there, should nobody else be able to read it.
     """
 
     __slots__ = ("parts", "place")
@@ -37,6 +37,13 @@ class SharedBody:
     def __init__(self, place: SharedPayload, parts: list[Buffer]) -> None:
         self.place = place
         self.parts = parts
+
+
+def body_bytes(payload: Payload | SharedBody) -> int:
+    """Returns the size of a call's inputs, wherever they are."""
+    if type(payload) is bytes:
+        return len(payload)
+    return payload_bytes(payload.parts if isinstance(payload, SharedBody) else payload)
 
 
 # Layout and payload of a call.

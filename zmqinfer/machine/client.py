@@ -11,7 +11,7 @@ import itertools
 
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import EXECUTED, Executed, Status, TooLarge
-from zmqinfer.machine.call import Block, Body, CallOptions, Question, SharedBody
+from zmqinfer.machine.call import Block, Body, CallOptions, Question, SharedBody, body_bytes
 from zmqinfer.machine.codec import Codec
 from zmqinfer.machine.ledger import INLINE
 from zmqinfer.machine.link import NO_SESSION, Link, LinkState
@@ -19,7 +19,7 @@ from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.repeats import Repeats
 from zmqinfer.policy.wheel import SLOTS_PER_S, TimingWheel
 from zmqinfer.records import CALLS, MAX_CALLS, MAX_COUNT, OUTPUT, RAN, STATUS, TAG, Kind, Record
-from zmqinfer.tensor import INLINE_BYTES, Payload, SharedPayload, payload_bytes
+from zmqinfer.tensor import INLINE_BYTES, Payload, SharedPayload
 
 __all__ = ["ClientMachine"]
 
@@ -160,7 +160,7 @@ class ClientMachine:
         now: float,
     ) -> Block:
         model, _, options, _ = alike
-        size = _size(payload)
+        size = body_bytes(payload)
         if size > self._max_body_bytes:
             if isinstance(payload, SharedBody):
                 self.released.append(payload.place)
@@ -202,7 +202,7 @@ class ClientMachine:
         bodies = block.bodies[first : first + calls]
         # Only inline payloads have company.
         payload = bodies[0] if calls == 1 else b"".join(bodies)  # type: ignore[arg-type]
-        size = _size(payload)
+        size = body_bytes(payload)
         if isinstance(payload, SharedBody):
             payload, size = payload.place, 0
         tag = block.tag + first
@@ -348,7 +348,7 @@ class ClientMachine:
         if not isinstance(body, SharedBody):
             return False
         self.released.append(body.place)
-        block.bodies[0] = body.parts
+        block.bodies[0] = [bytes(part) for part in body.parts]
         block.sends = 0
         self._send(block)
         return True
@@ -502,9 +502,3 @@ class ClientMachine:
             assert block.tag == number * MAX_CALLS
             assert 0 < block.left == len(block.owners) - block.owners.count(None)
             assert len(block.owners) == len(block.bodies) <= block.most <= MAX_CALLS
-
-
-def _size(payload: Payload | SharedBody) -> int:
-    if type(payload) is bytes:
-        return len(payload)
-    return payload_bytes(payload.parts if isinstance(payload, SharedBody) else payload)

@@ -190,7 +190,7 @@ class Connection:
             return body
         card = self.machine.codec.card(model, version)
         place = self._memory.lay(payload) if card is not None and card[3] else None
-        return layout, payload if place is None else SharedBody(place, payload)
+        return layout, payload if place is None else SharedBody(place, self._memory.parts(place))
 
     def own(self, model: str, version: int | None, body: Body) -> Body:
         """Makes a large body independent of its caller's arrays: in shared memory, else by a copy."""

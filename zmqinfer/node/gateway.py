@@ -275,6 +275,8 @@ class GatewayNode:
             door.cut.clear()
 
     def _close(self) -> None:
+        for address in (self.clients_address, self.workers_address):
+            sockets.remove_path(address)
         for face in (self._workers, self._clients):
             face.socket.disable_monitor()
             face.monitor.close(0)

@@ -75,7 +75,7 @@ class SharedMemory:
         """
         self._session = session
         self._file = -1
-        self._memory: mmap.mmap | None = None
+        self._memory: memoryview | None = None
         self._arena = Arena(size)
 
     def lay(self, parts: Sequence[Buffer]) -> SharedPayload | None:
@@ -104,11 +104,22 @@ class SharedMemory:
         return ([os.getpid(), self._file], *spans)
 
     def _make(self) -> None:
-        self._file = os.memfd_create(_name_of(self._session), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.fchmod(self._file, 0o600)
-        os.ftruncate(self._file, self._arena.size)
-        fcntl.fcntl(self._file, _ADD_SEALS, _SEALS)
-        self._memory = mmap.mmap(self._file, self._arena.size)
+        file = os.memfd_create(_name_of(self._session), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.fchmod(file, 0o600)
+            os.ftruncate(file, self._arena.size)
+            fcntl.fcntl(file, _ADD_SEALS, _SEALS)
+            self._memory = memoryview(mmap.mmap(file, self._arena.size))
+        except BaseException:
+            os.close(file)
+            raise
+        self._file = file
+
+    def parts(self, payload: SharedPayload) -> list[Buffer]:
+        """Returns the parts of a payload where they lie."""
+        assert self._memory is not None
+        spans = payload[1:]
+        return [self._memory[at : at + size] for at, size in zip(spans[::2], spans[1::2], strict=True)]
 
     def free(self, payload: SharedPayload) -> None:
         """Gives back where a payload lay; nobody reads it any more, or what they read counts for nothing."""
@@ -117,7 +128,7 @@ class SharedMemory:
     def close(self) -> None:
         """Gives everything back."""
         if self._memory is not None:
-            self._memory.close()
+            # It is unmapped when nobody has a part of it any more.
             self._memory = None
             os.close(self._file)
         self._arena = Arena(0)

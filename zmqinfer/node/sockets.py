@@ -12,6 +12,7 @@ import os
 import socket as stdlib_socket
 import struct
 import sys
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import zmq
@@ -69,6 +70,7 @@ def router(context: zmq.Context[zmq.Socket[bytes]], address: str, max_frame_byte
     Raises:
         ConfigError: the address is taken or cannot be bound.
     """
+    _check_path(address)
     socket = context.socket(zmq.ROUTER)
     _common(socket, address)
     socket.set(zmq.MAXMSGSIZE, max_frame_bytes)
@@ -107,6 +109,30 @@ def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[
         socket.close(0)
         raise ConfigError(f"cannot dial {address} ({cause}), expected tcp://HOST:PORT or ipc://PATH") from cause
     return socket
+
+
+def remove_path(address: str) -> None:
+    """Removes what a listening socket leaves in the file system, while it is still ours; libzmq does not."""
+    if address.startswith("ipc://") and not address.startswith("ipc://@"):
+        Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
+
+
+def _check_path(address: str) -> None:
+    """Refuses the path of a file, or of a socket that somebody listens at: libzmq would remove either."""
+    path = Path(address.removeprefix("ipc://"))
+    if not address.startswith("ipc://") or address.startswith("ipc://@") or not path.exists():
+        return
+    if not path.is_socket():
+        raise ConfigError(f"cannot listen at {address}: there is a file, and no socket; choose another path")
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX) as one:
+        one.settimeout(1.0)
+        try:
+            one.connect(str(path))
+        except ConnectionRefusedError:
+            return  # somebody who has gone left it behind
+        except OSError as cause:
+            raise ConfigError(f"cannot listen at {address} ({cause}); choose another path") from cause
+    raise ConfigError(f"cannot listen at {address} (in use); stop whatever holds it, or choose another path")
 
 
 def _common(socket: zmq.Socket[bytes], address: str) -> None:

@@ -71,7 +71,10 @@ class WorkerNode:
         self._ended_at = time.monotonic()
         # How long what the sockets hold may have waited while this node was not looking.
         self._gap = 0.0
-        self._engines = [EngineThread(model.name, Engine(model.backend), self._waker) for model in models]
+        self._engines = [
+            EngineThread(model.name, Engine(model.backend, borrows_inputs=model.settings.borrows_inputs), self._waker)
+            for model in models
+        ]
         self._models = list(models)
         self._shared = SharedReader()
         self.machine = WorkerMachine(

@@ -101,10 +101,13 @@ class Ring:
         by_value = np.argsort(values, kind="stable")
         positions = np.empty_like(by_value)
         positions[by_value] = np.arange(len(values))
-        starts = np.arange(SLOTS, dtype=np.uint64) << np.uint64(_SHIFT)
-        first = np.searchsorted(values[by_value], starts) % len(values)
-        owners = np.searchsorted(bounds, by_value[first], side="right") - 1
-        self.homes = tuple(map(self.members.__getitem__, owners.tolist()))
+        # A point owns the slots that begin after the point before it and not after itself; the first also those
+        # behind the last.
+        ends = (values[by_value] >> np.uint64(_SHIFT)).astype(np.int64)
+        sizes = ends - np.append(-1, ends[:-1])
+        first = np.append(np.repeat(np.arange(len(values)), sizes), np.zeros(SLOTS - sizes.sum(), np.int64))
+        owners = np.repeat(np.array(self.members, dtype=object), list(map(len, points)))[by_value]
+        self.homes = tuple(owners[first].tolist())
         self._first = _packed(first)
         self._positions = [_packed(np.sort(positions[low:high])) for low, high in pairwise(bounds)]
 

@@ -39,10 +39,13 @@ class Fault:
         return f"{self.at:.3f} s {self.kind} for {self.lasts_s:.3f} s"
 
 
-def draw(random: Random, counts: Mapping[str, int], duration_s: float) -> list[Fault]:
+def draw(
+    random: Random, counts: Mapping[str, int], lasts_s: Mapping[str, tuple[float, float]], duration_s: float
+) -> list[Fault]:
     """Draws so many faults of each kind, in the order of their times."""
+    spans = {**_LASTS_S, **lasts_s}
     faults = [
-        Fault(random.uniform(0, duration_s), kind, random.random(), _SPANS[kind](random))
+        Fault(random.uniform(0, duration_s), kind, random.random(), random.uniform(*spans[kind]))
         for kind, count in counts.items()
         for _ in range(count)
     ]
@@ -220,10 +223,6 @@ def _clock_jump(world: World, fault: Fault) -> bool:
     return True
 
 
-def _seconds(low: float, high: float) -> Callable[[Random], float]:
-    return lambda random: random.uniform(low, high)
-
-
 # Those that keep messages on their way for as long as they last.
 BLOCKING = ("stall", "partition", "one_way_up", "one_way_down")
 KINDS: dict[str, Callable[[World, Fault], bool]] = {
@@ -248,13 +247,13 @@ KINDS: dict[str, Callable[[World, Fault], bool]] = {
 }
 
 # How long each kind lasts.
-_SPANS: dict[str, Callable[[Random], float]] = {
-    **dict.fromkeys(KINDS, _seconds(0.1, 2.0)),
-    "stall": _seconds(0.02, 0.5),
-    "freeze_worker": _seconds(0.1, 6.0),
-    "freeze_gateway": _seconds(0.1, 6.0),
-    "freeze_client": _seconds(0.1, 6.0),
-    "partition": _seconds(0.5, 5.0),
-    "one_way_up": _seconds(0.5, 5.0),
-    "one_way_down": _seconds(0.5, 5.0),
+_LASTS_S: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(KINDS, (0.1, 2.0)),
+    "stall": (0.02, 0.5),
+    "freeze_worker": (0.1, 6.0),
+    "freeze_gateway": (0.1, 6.0),
+    "freeze_client": (0.1, 6.0),
+    "partition": (0.5, 5.0),
+    "one_way_up": (0.5, 5.0),
+    "one_way_down": (0.5, 5.0),
 }

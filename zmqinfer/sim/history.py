@@ -89,7 +89,9 @@ class History:
         given_up: calls whose own client was killed, or took them back: nobody waits for an outcome.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, promised_s: float = 0.0) -> None:
+        """Notes nothing yet; with `promised_s` calls that have at least so long must be answered right."""
+        self._promised_s = promised_s or float("inf")
         self.calls: list[Call] = []
         self.healed_at = float("inf")
         self.hidden_s = POLL_S
@@ -147,6 +149,8 @@ class History:
             raise Violation(f"call {call.number} ended as {status.name}, said not to have run, and ran at {call.runs}")
         if call.executed is Executed.YES and not call.runs:
             raise Violation(f"call {call.number} ended as {status.name}, said to have run, and never ran")
+        if status is not Status.OK and call.deadline - call.sent_at >= self._promised_s:
+            raise Violation(f"call {call.number} ended as {status.name} after {now - call.sent_at:.3f} s")
         late_s = now - max(call.deadline, resumed_at)
         if late_s > GRACE_S:
             raise Violation(f"call {call.number} ended {late_s:.3f} s after its deadline")

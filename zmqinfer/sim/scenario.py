@@ -8,11 +8,20 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeAlias
 
+from zmqinfer.config import GatewaySettings, WorkerSettings
 from zmqinfer.errors import ConfigError
 from zmqinfer.sim.faults import KINDS
 from zmqinfer.sim.worker import SimulatedModel
 
-__all__ = ["Scenario"]
+__all__ = ["Scenario", "Span", "whole"]
+
+# What the tables of a scenario may name.
+_TABLES = {
+    "gateway": [one.name for one in GatewaySettings.describe()],
+    "worker": [one.name for one in WorkerSettings.describe()],
+    "faults": list(KINDS),
+    "lasts_s": list(KINDS),
+}
 
 # One number, or the least and the most of what each seed draws for itself.
 Span: TypeAlias = tuple[float, float]
@@ -35,9 +44,12 @@ class Scenario:
         keyed: the part of the calls that have a routing key.
         cancelled: the part of the calls that are taken back.
         deadline_s: time limits of the calls.
+        promised_s: calls with at least this time limit have to be answered right, whatever happens; 0: none has.
         patient: the part of the calls with a time limit that outlasts all faults.
-        max_queued: calls that a gateway lets wait for a model.
+        gateway: settings of all gateways that are not the usual ones.
+        worker: settings of all workers.
         faults: how many of each kind.
+        lasts_s: how long faults of a kind last, where that is not as usual.
     """
 
     name: str = "mixed"
@@ -50,10 +62,13 @@ class Scenario:
     keyed: float = 0.2
     cancelled: float = 0.03
     deadline_s: Span = (0.3, 6.0)
+    promised_s: float = 0.0
     patient: float = 0.3
-    max_queued: Span = (5, 300)
     models: tuple[SimulatedModel, ...] = _MODELS
+    gateway: Mapping[str, Span] = field(default_factory=dict)
+    worker: Mapping[str, Span] = field(default_factory=dict)
     faults: Mapping[str, Span] = field(default_factory=dict)
+    lasts_s: Mapping[str, Span] = field(default_factory=dict)
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Scenario:
@@ -69,11 +84,8 @@ class Scenario:
                 raise ConfigError(f"scenario: unknown key {key!r}, expected one of: {', '.join(known)}")
             if key == "models":
                 values[key] = tuple(_model(table) for table in value)
-            elif key == "faults":
-                values[key] = {kind: _span(f"faults.{kind}", span) for kind, span in value.items()}
-                for kind in value:
-                    if kind not in KINDS:
-                        raise ConfigError(f"scenario: unknown fault {kind!r}, expected one of: {', '.join(KINDS)}")
+            elif key in _TABLES:
+                values[key] = _spans(key, value)
             elif isinstance(known[key].default, tuple):
                 values[key] = _span(key, value)
             elif isinstance(value, str) != (key == "name") or isinstance(value, bool | list | dict):
@@ -81,6 +93,13 @@ class Scenario:
             else:
                 values[key] = value
         return cls(**values)
+
+
+def _spans(key: str, table: Mapping[str, Any]) -> dict[str, Span]:
+    for name in table:
+        if name not in _TABLES[key]:
+            raise ConfigError(f"scenario: unknown {key}.{name}, expected one of: {', '.join(_TABLES[key])}")
+    return {name: _span(f"{key}.{name}", span) for name, span in table.items()}
 
 
 def _span(key: str, value: object) -> Span:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from zmqinfer.config import ClientSettings, GatewaySettings, WorkerSettings
 from zmqinfer.errors import Status
@@ -17,7 +18,7 @@ from zmqinfer.sim.gateway import GatewayProcess
 from zmqinfer.sim.history import RECOVERY_S, Call, History, Violation
 from zmqinfer.sim.network import Network
 from zmqinfer.sim.process import Process
-from zmqinfer.sim.scenario import Scenario, whole
+from zmqinfer.sim.scenario import Scenario, Span, whole
 from zmqinfer.sim.timeline import Timeline
 from zmqinfer.sim.worker import SimulatedModel, WorkerProcess
 
@@ -71,14 +72,15 @@ class World:
         self.scenario = scenario
         self.timeline = Timeline()
         self.network = Network(self.timeline, Random(f"{seed} network"), self._trace)  # noqa: S311
-        self.history = History()
+        self.history = History(scenario.promised_s)
         self.wall_clock_s = 0.0
         self.fired = dict.fromkeys(scenario.faults, 0)
         self.gateways: dict[int, GatewayProcess] = {}
         self.workers: dict[int, WorkerProcess] = {}
         self.clients: dict[int, ClientProcess] = {}
         self._lives = 0
-        self._settings = GatewaySettings(max_queued=whole(self._load, scenario.max_queued))
+        self._gateway_settings = GatewaySettings(**_drawn(self._random, scenario.gateway))
+        self._worker_settings = WorkerSettings(**_drawn(self._random, scenario.worker))
         self._digest = hashlib.blake2b(digest_size=8)
         self._addresses = [(f"clients-{n}", f"workers-{n}") for n in range(whole(self._load, scenario.gateways))]
         for place in range(len(self._addresses)):
@@ -102,7 +104,7 @@ class World:
         if place not in self.gateways:
             name = self._name("gateway", place)
             self.gateways[place] = GatewayProcess(
-                name, self.timeline, self.network, self._random, self._addresses[place], self._settings
+                name, self.timeline, self.network, self._random, self._addresses[place], self._gateway_settings
             )
 
     def start_worker(self, place: int) -> None:
@@ -111,7 +113,8 @@ class World:
             dials = [workers for _, workers in self._addresses]
             self.workers[place] = WorkerProcess(
                 self._name("worker", place), f"worker-{place}", self.timeline, self.network, self._random, dials,
-                self.scenario.models, WorkerSettings(), self.history, lambda process: self._on_own_end(place, process),
+                self.scenario.models, self._worker_settings, self.history,
+                lambda process: self._on_own_end(place, process),
             )  # fmt: skip
 
     def start_client(self, place: int) -> None:
@@ -265,11 +268,16 @@ class World:
         return self._digest.hexdigest()
 
 
+def _drawn(random: Random, spans: Mapping[str, Span]) -> dict[str, Any]:
+    """Draws settings that are whole numbers."""
+    return {name: whole(random, span) for name, span in spans.items()}
+
+
 def faults_of(scenario: Scenario, seed: int) -> list[Fault]:
     """Returns the faults of a seed."""
     random = Random(f"{seed} faults")  # noqa: S311
     counts = {kind: whole(random, span) for kind, span in scenario.faults.items()}
-    return draw(random, counts, scenario.duration_s)
+    return draw(random, counts, scenario.lasts_s, scenario.duration_s)
 
 
 def run(scenario: Scenario, seed: int, faults: Sequence[Fault] | None = None) -> Result:
