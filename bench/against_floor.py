@@ -14,7 +14,6 @@ Three comparisons, each in turns and as the median of the pairs' ratios:
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import statistics
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.command import Command, whole, within
 from bench.floors import bundle_asyncio, message
 from zmqinfer import AsyncClient, Client
 from zmqinfer.launch.processes import ProcessCluster
@@ -116,9 +116,9 @@ def main() -> None:
         else:
             print(json.dumps(_one_at_a_time(address, float(seconds))))
         return
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser = Command("python -m bench.against_floor", __doc__.partition("\n")[0])
+    parser.add_argument("--repeats", type=whole, default=5)
+    parser.add_argument("--seconds", type=within, default=2.0)
     arguments = parser.parse_args()
     result = compare(arguments.repeats, arguments.seconds)
     print(f"throughput: median of the ratios {result['throughput_ratio']:.3f}")

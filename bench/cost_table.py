@@ -14,7 +14,6 @@ system calls for all sockets of a process.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import signal
@@ -27,6 +26,7 @@ from types import FrameType
 import numpy as np
 
 from bench.children import Child, Children, follow_the_parent, say
+from bench.command import Command, within
 from zmqinfer import AsyncClient
 from zmqinfer.node.gateway import GatewayNode
 from zmqinfer.node.models import find_models, load_model
@@ -211,8 +211,8 @@ def main() -> None:
         roles: dict[str, Callable[..., None]] = {"client": client, "gateway": gateway, "worker": worker}
         roles[sys.argv[2]](**json.loads(sys.argv[3]))
         return
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="at each number in flight (%(default)s)")
+    parser = Command("python -m bench.cost_table", __doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=within, default=10.0, help="at each number in flight (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON, not a table")
     arguments = parser.parse_args()
     rows = measure(arguments.seconds)

@@ -9,7 +9,6 @@ the same run. Writes results/scaling.json and scaling.png.
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import json
 import statistics
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.command import Command, whole, within
 from zmqinfer import Client
 from zmqinfer.launch.processes import ProcessCluster
 from zmqinfer.load.results import Machine
@@ -81,9 +81,9 @@ def draw(rates: dict[int, float], path: Path, caption: str) -> None:
 
 def main() -> None:
     """Measures, prints and draws."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--seconds", type=float, default=3.0, help="at each number of workers (%(default)s)")
-    options.add_argument("--repeats", type=int, default=3, help="of the whole row (%(default)s)")
+    options = Command("python -m bench.scaling", __doc__)
+    options.add_argument("--seconds", type=within, default=3.0, help="at each number of workers (%(default)s)")
+    options.add_argument("--repeats", type=whole, default=3, help="of the whole row (%(default)s)")
     options.add_argument("--out", type=Path, default=Path("results"), help="folder (%(default)s)")
     asked = options.parse_args()
     runs = [{count: rate(count, asked.seconds) for count in COUNTS} for _ in range(asked.repeats)]

@@ -8,7 +8,6 @@ turns, medians; the last column is their ratio.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.command import Command, whole, within
 from zmqinfer import AsyncClient
 from zmqinfer.launch.processes import ProcessCluster
 from zmqinfer.node import connection
@@ -49,9 +49,9 @@ async def rate(address: str, size: int, in_flight: int, seconds: float, *, is_sh
 
 def main() -> None:
     """Prints the table."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--seconds", type=float, default=0.7, help="of each window (%(default)s)")
-    options.add_argument("--repeats", type=int, default=3, help="(%(default)s)")
+    options = Command("python -m bench.shared", __doc__)
+    options.add_argument("--seconds", type=within, default=0.7, help="of each window (%(default)s)")
+    options.add_argument("--repeats", type=whole, default=3, help="(%(default)s)")
     asked = options.parse_args()
     connection.SHARED_ABOVE_BYTES = 1  # type: ignore[attr-defined]
     print(f"{'bytes':>10} {'in flight':>10} {'frames/s':>10} {'shared/s':>10} {'ratio':>6}")

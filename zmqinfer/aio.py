@@ -110,7 +110,8 @@ class AsyncClient:
         Args:
             model: its name.
             x: an array without a batch axis, or a dict of them by input name. Nothing is cast. Do not change it
-                before the call has ended: a large one may be sent from where it lies.
+                before the call has ended: a large one may be sent from where it lies. One that goes through shared
+                memory is copied there by this call, in the event loop: some 0.1 ms for 600 KB, 80 ms for 100 MiB.
             deadline_s: time limit of this call.
             key: calls with one key go to one worker while it can take them.
             priority: 1 is the most urgent, 8 the least.

@@ -8,7 +8,6 @@ Writes results/batching.json, batching_dense.png and batching_sorting.png.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import datetime as dt
 import json
@@ -17,6 +16,7 @@ from typing import Any
 
 from bench.batching import live, virtual
 from bench.batching.curves import MODELS, MeasuredCurve, measured
+from bench.command import Command, within
 from zmqinfer.load.results import Machine
 
 LOADS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.2)
@@ -119,9 +119,9 @@ def _lines(
 
 def main() -> None:
     """Measures, judges, prints and draws."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Command("python -m bench.batching", __doc__)
     options.add_argument("--virtual", action="store_true", help="only what runs in virtual time")
-    options.add_argument("--seconds", type=float, default=2.5, help="of each live load (%(default)s)")
+    options.add_argument("--seconds", type=within, default=2.5, help="of each live load (%(default)s)")
     options.add_argument("--out", type=Path, default=Path("results"), help="folder (%(default)s)")
     asked = options.parse_args()
     curves = {model: measured(model) for model in MODELS}

@@ -6,16 +6,17 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import json
 import platform
+import shlex
 import sys
 import time
 from collections import defaultdict
 from pathlib import Path
 
 from bench.bare_loop import run as bare_loop
+from bench.command import Command, whole, within
 from bench.compare import plots, table
 from bench.compare.environment import Missing
 from bench.compare.figures import Cell, Figures
@@ -30,11 +31,17 @@ TURNS, TURN_S = 5, 1.5
 
 def main() -> None:
     """Runs the comparison."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Command("./run.sh compare", __doc__)
     options.add_argument("--quick", action="store_true", help="one repeat of short windows")
-    options.add_argument("--repeats", type=int, help="how often everything is measured (3, quick 1)")
-    options.add_argument("--seconds", type=float, help="of each window (2, quick 0.7)")
-    options.add_argument("--only", action="append", help="a system's name; may be repeated")
+    options.add_argument("--repeats", type=whole, help="how often everything is measured (3, quick 1)")
+    options.add_argument("--seconds", type=within, help="of each window (2, quick 0.7)")
+    options.add_argument(
+        "--only",
+        action="append",
+        choices=[one.name for one in SYSTEMS],
+        metavar="NAME",
+        help="one of: " + ", ".join(one.name for one in SYSTEMS) + "; may be repeated",
+    )
     options.add_argument("--model", action="append", choices=MODELS, help="may be repeated")
     options.add_argument("--out", type=Path, default=Path("results/compare"), help="folder (%(default)s)")
     asked = options.parse_args()
@@ -58,12 +65,13 @@ def main() -> None:
         print(f"[{time.monotonic() - began_at:5.0f} s] in turns: {pair[0].name} and {pair[1].name}", flush=True)
         pairs[pair] += _in_turns(by_name, pair)
     took_s = time.monotonic() - began_at
-    command = f"./run.sh compare{' --quick' if asked.quick else ''}"
+    command = shlex.join(["./run.sh", "compare", *sys.argv[1:]])
+    windows = f"medians of {repeats} windows" if repeats > 1 else "one window"
     here = Machine.here()
     today = dt.datetime.now().astimezone().date()
     head = (
         f"{today}, {here.cores} shared cores of {here.cpu_model}: `{command}`,"
-        f" medians of {repeats} windows of {seconds:g} s, {took_s / 60:.0f} minutes."
+        f" {windows} of {seconds:g} s, {took_s / 60:.0f} minutes."
     )
     _write(asked.out, head, results, pairs, notes, bare_us)
 

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Iterator
 
 import numpy as np
 
+from bench.command import whole, within
 from bench.peers.bodies import rows
 from bench.peers.load import CHECK_EVERY, DISTINCT_BYTES, WARM_UP_S, is_right, measure, quantile, report
 from bench.peers.models import MODELS, Floats
@@ -129,8 +130,8 @@ def _main() -> None:
     options.add_argument("kind", choices=("async", "many", "sync"))
     options.add_argument("--address", required=True)
     options.add_argument("--model", choices=MODELS, default="echo")
-    options.add_argument("--in-flight", type=int, default=50)
-    options.add_argument("--seconds", type=float, default=3.0)
+    options.add_argument("--in-flight", type=whole, default=50)
+    options.add_argument("--seconds", type=within, default=3.0)
     options.add_argument("--frames", action="store_true", help="large inputs in messages, not in shared memory")
     asked = options.parse_args()
     how = (asked.address, asked.model, asked.in_flight, asked.seconds, 0 if asked.frames else 256)

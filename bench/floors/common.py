@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.children import START_S, Children, follow_the_parent
+from bench.command import whole, within
 
 __all__ = ["ANY_PORT", "VALUES", "WARM_UP_S", "Stopwatch", "main", "run_floor"]
 
@@ -103,9 +104,9 @@ def main(
         return
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=about, formatter_class=form)
-    parser.add_argument("--in-flight", type=int, default=in_flight, help="requests in flight (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="measured seconds (%(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes (%(default)s)")
+    parser.add_argument("--in-flight", type=whole, default=in_flight, help="requests in flight (%(default)s)")
+    parser.add_argument("--seconds", type=within, default=3.0, help="measured seconds (%(default)s)")
+    parser.add_argument("--workers", type=whole, default=2, help="worker processes (%(default)s)")
     parser.add_argument("--model", choices=models, default=models[0], help="what the workers run (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON, not a sentence")
     asked = parser.parse_args()

@@ -8,7 +8,6 @@ left out and named. Each commit is checked out into a folder of its own, which i
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import statistics
@@ -17,6 +16,8 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+
+from bench.command import Command, whole
 
 ROOT = Path(__file__).resolve().parents[2]
 Medians = dict[str, list[float]]
@@ -74,10 +75,10 @@ def compare(before: str, after: str, repeats: int) -> list[str]:
 
 def main() -> None:
     """Prints the ratios."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = Command("python -m bench.micro.commits", __doc__)
     options.add_argument("before")
     options.add_argument("after")
-    options.add_argument("--repeats", type=int, default=3, help="of each commit, in turns (%(default)s)")
+    options.add_argument("--repeats", type=whole, default=3, help="of each commit, in turns (%(default)s)")
     asked = options.parse_args()
     before, after = (_git("rev-parse", "--verify", f"{name}^{{commit}}") for name in (asked.before, asked.after))
     if before == after:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from bench.command import whole, within
 from bench.peers.bodies import rows
 from bench.peers.models import MODELS, Floats
 
@@ -173,8 +174,8 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=about, formatter_class=form)
     options.add_argument("--model", choices=MODELS, default="echo")
     options.add_argument("--port", type=int, required=True, help="of the peer on 127.0.0.1")
-    options.add_argument("--in-flight", type=int, default=50, help="tasks that call (%(default)s)")
-    options.add_argument("--seconds", type=float, default=3.0, help="measured seconds (%(default)s)")
+    options.add_argument("--in-flight", type=whole, default=50, help="tasks that call (%(default)s)")
+    options.add_argument("--seconds", type=within, default=3.0, help="measured seconds (%(default)s)")
     return options
 
 

@@ -314,6 +314,28 @@ def test_a_body_over_the_gateways_limit_is_told_at_the_call() -> None:
     assert play.calls(body=b"fit") % MAX_CALLS == 0
 
 
+def test_a_large_body_waits_until_the_gateway_has_said_how_much_it_takes() -> None:
+    """One that is far too much would cost the connection, again and again; others do not wait."""
+    large, larger = [b"l" * 2**20 + b"l"], [b"l" * 2**21]
+    play = Playbook(gateways=2)
+    small = play.calls("small")
+    first, second = play.calls("large", body=large), play.calls("other", body=large)
+    play.calls("larger", body=larger)
+    gone = play.calls("gone", body=large)
+    assert [*play.requests(0), *play.requests(1)] == [small]
+
+    assert play.cancels(gone)
+    play.says(1, Kind.WELCOME, welcome(card(), max_body_bytes=2**21 - 1))
+    told = play.ended()
+    play.waits(BEAT_S).up(0)
+
+    # Those of the gateway that said nothing went to the other one when it was greeted again.
+    assert sorted([*play.requests(1), *play.requests(0)]) == [first, second]
+    told |= play.ended()
+    assert [(owner, reply[STATUS]) for owner, reply in told.items()] == [("larger", Status.TOO_LARGE)]
+    assert play.machine.pending == 3
+
+
 def test_what_may_not_run_twice_is_not_sent_again() -> None:
     """Neither by its own word nor by the model's; it may have run in the session that was lost."""
     play = Playbook().serving(card(), card("once", idempotent=False)).up()

@@ -19,7 +19,8 @@ from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.repeats import Repeats
 from zmqinfer.policy.wheel import SLOTS_PER_S, TimingWheel
 from zmqinfer.records import CALLS, MAX_CALLS, MAX_COUNT, OUTPUT, RAN, STATUS, TAG, Kind, Record
-from zmqinfer.tensor import INLINE_BYTES, Payload, SharedPayload
+from zmqinfer.tensor import INLINE_BYTES, Payload, SharedPayload, payload_bytes
+from zmqinfer.wire import MAX_BUNDLE_BYTES
 
 __all__ = ["ClientMachine"]
 
@@ -72,6 +73,8 @@ class ClientMachine:
         # Of those the one that took the last call, if it takes more.
         self._last: Block | None = None
         self._unsent: list[Block] = []
+        # Large ones that wait for a WELCOME, by tag.
+        self._held: dict[int, Block] = {}
         self._repeats = Repeats(now)
         self._questions: dict[int, Question] = {}
         self._wheel: TimingWheel[Block | Question] = TimingWheel()
@@ -161,12 +164,10 @@ class ClientMachine:
     ) -> Block:
         model, _, options, _ = alike
         size = body_bytes(payload)
-        if size > self._max_body_bytes:
+        if detail := self._excess(size):
             if isinstance(payload, SharedBody):
                 self.released.append(payload.place)
-            raise TooLarge(
-                f"the request's body has {size:,} bytes, the gateway takes {self._max_body_bytes:,}; send fewer rows"
-            )
+            raise TooLarge(detail)
         self._tag += MAX_CALLS
         number = self._tag // MAX_CALLS
         link = self._choice[number % len(self._choice)]
@@ -193,9 +194,35 @@ class ClientMachine:
         self.full_blocks = 0
 
     def _send(self, block: Block) -> None:
+        if self.links[block.link].state is LinkState.GREETING and self._is_too_large_unasked(block):
+            self._held[block.tag] = block
+            return
+        if self._held:
+            self._held.pop(block.tag, None)
         block.sends += 1
         for first, calls in ((0, block.left),) if block.left == len(block.owners) else block.runs():
             self._send_calls(block, first, calls)
+
+    @staticmethod
+    def _is_too_large_unasked(block: Block) -> bool:
+        """Whether its gateway should say first how much it takes: what is far too much costs the connection."""
+        payload = block.bodies[0]
+        return isinstance(payload, list) and payload_bytes(payload) > MAX_BUNDLE_BYTES
+
+    def _send_held(self) -> None:
+        """Sends what waited for a WELCOME, unless it waits for another one, or is more than the gateway takes."""
+        held, self._held = self._held, {}
+        for block in held.values():
+            if detail := self._excess(body_bytes(block.bodies[0])):
+                self._fail(block, Status.TOO_LARGE, detail, None, _RAN_NO)
+            else:
+                self._send(block)
+
+    def _excess(self, size: int) -> str:
+        """Returns what is wrong with a body of so many bytes, or nothing."""
+        if size <= self._max_body_bytes:
+            return ""
+        return f"the request's body has {size:,} bytes, the gateway takes {self._max_body_bytes:,}; send fewer rows"
 
     def _send_calls(self, block: Block, first: int, calls: int) -> None:
         options = block.options
@@ -277,6 +304,8 @@ class ClientMachine:
                 del self._filling[block.alike]
             if self._last is block:
                 self._last = None
+            if self._held:
+                self._held.pop(block.tag, None)
         return owners
 
     def fail_all(self, detail: str) -> None:
@@ -332,6 +361,7 @@ class ClientMachine:
             self._max_body_bytes = records[-1][3]
             self._was_welcome = True
             self._review_choice()
+            self._send_held()
         elif kind in {Kind.STATS, Kind.ADMIN}:
             for record in records:
                 question = self._questions.get(record[TAG])
@@ -418,7 +448,7 @@ class ClientMachine:
                     continue
             elif is_silent or not link.welcomes:
                 entry.link = self._choice[entry.tag // MAX_CALLS % len(self._choice)]
-            if is_unsaid:
+            if is_unsaid and entry.sends:
                 entry.sends -= 1
             self._send(entry)
 
@@ -498,6 +528,7 @@ class ClientMachine:
         assert len(self._wheel) == len(self._blocks) + len(self._questions)
         assert self.pending == sum(block.left for block in self._blocks.values()) + len(self._questions)
         self._wheel.check()
+        assert all(block.left for block in self._held.values())
         for number, block in self._blocks.items():
             assert block.tag == number * MAX_CALLS
             assert 0 < block.left == len(block.owners) - block.owners.count(None)

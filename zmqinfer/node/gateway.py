@@ -26,7 +26,7 @@ from zmqinfer.node.poller import Poller
 from zmqinfer.node.report import Report
 from zmqinfer.node.waker import Waker, poll_ms
 from zmqinfer.tensor import Buffer
-from zmqinfer.wire import decode
+from zmqinfer.wire import MAX_HEAD_BYTES, decode
 
 __all__ = ["GatewayNode"]
 
@@ -104,7 +104,7 @@ class GatewayNode:
 
     def _bind(self, address: str, max_body_bytes: int) -> _Face:
         # A backstop: admission refuses larger bodies with a sentence, up to twice the limit.
-        socket = sockets.router(self._context, address, 2 * max_body_bytes)
+        socket = sockets.router(self._context, address, max(2 * max_body_bytes, MAX_HEAD_BYTES))
         return _Face(socket, socket.get_monitor_socket(_MONITORED))
 
     def stop(self) -> None:
