@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import cut_request
-from zmqinfer.records import CALLS, ROWS, TAG, Record
+from zmqinfer.records import CALLS, REQUEST_ID, ROWS, TAG, Record
 from zmqinfer.tensor import Layout, Payload
 
 __all__ = ["Batch", "Bound", "Outcome", "Task"]
@@ -36,10 +36,11 @@ class Task:
         record: the REQUEST.
         bound: its layout, fitted to the model.
         arrived_at: when this worker took it from the socket, monotonic seconds.
+        followers: calls with the same ids that came while it was here, and get what it gets.
     """
 
     __slots__ = (
-        "arrived_at", "bound", "calls", "deadline", "is_waiting", "link", "record", "rows", "size", "tag"
+        "arrived_at", "bound", "calls", "deadline", "followers", "is_waiting", "link", "record", "rows", "size", "tag"
     )  # fmt: skip
 
     def __init__(self, link: int, record: Record, bound: Bound, size: int, deadline: float, arrived_at: float) -> None:
@@ -53,6 +54,7 @@ class Task:
         self.calls: int = record[CALLS]
         self.rows: int = record[ROWS]
         self.is_waiting = False
+        self.followers: list[Task] | None = None
 
     def cut(self, calls: int) -> Task:
         """Takes the first `calls` calls off into a task of their own."""
@@ -60,6 +62,10 @@ class Task:
         record, self.record = cut_request(self.record, calls)
         head = Task(self.link, record, self.bound, size, self.deadline, self.arrived_at)
         head.is_waiting = self.is_waiting
+        if self.followers:
+            first = self.record[REQUEST_ID][-1]
+            head.followers = [one for one in self.followers if one.record[REQUEST_ID][-1] < first]
+            self.followers = [one for one in self.followers if one.record[REQUEST_ID][-1] >= first]
         self.tag += calls
         self.calls -= calls
         self.rows -= calls

@@ -14,6 +14,7 @@ from zmqinfer.machine.link import NO_SESSION, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.served import ModelCard, ServedModel
 from zmqinfer.machine.task import Batch, Bound, Outcome, Task
+from zmqinfer.machine.twins import Twins, is_alike, place_of
 from zmqinfer.machine.workers import CLOSING, DRAIN, DRAINING, REPLACED
 from zmqinfer.records import (
     ATTEMPT,
@@ -41,6 +42,8 @@ class WorkerMachine:
     """All that a worker decides. Its shell owns one DEALER for each gateway, a clock and the engines' threads.
 
     Attributes:
+        joined: calls that waited for a twin which was here already.
+        replayed: calls that were answered with what an earlier one of the same id got.
         dirty: outboxes with something to send; the shell empties them once a turn.
         ended_by: why this worker must exit though nobody here asked it to, or empty.
         events: rare happenings for the shell to report.
@@ -63,7 +66,7 @@ class WorkerMachine:
         self.events: list[tuple[str, dict[str, object]]] = []
         self.ended_by = ""
         self.is_draining = False
-        self.dropped = 0
+        self.dropped = self.joined = self.replayed = 0
         self._settings = settings
         self._models = [ServedModel(card) for card in cards]
         self._numbers = {(card.name, card.version): number for number, card in enumerate(cards)}
@@ -75,6 +78,7 @@ class WorkerMachine:
             Link(number, address, Kind.READY, ready, heartbeat_s, self.dirty) for number, address in enumerate(gateways)
         ]
         self._tasks: list[dict[int, Task]] = [{} for _ in gateways]
+        self._twins = Twins()
         for link in self.links:
             self._greet(link, now)
 
@@ -107,12 +111,13 @@ class WorkerMachine:
         return max(model.card.limits.max_rows, model.credits // len(self._tasks))
 
     def _drop_tasks(self, number: int) -> None:
-        tasks = self._tasks[number]
-        for task in tasks.values():
+        tasks = list(self._tasks[number].values())
+        self._tasks[number].clear()
+        self.dropped += sum(task.calls for task in tasks)
+        for task in tasks:
             if task.is_waiting:
                 self._model_of(task).batcher.remove(task, task.bound)
-        self.dropped += sum(task.calls for task in tasks.values())
-        tasks.clear()
+                self._let_go(task)
 
     def _model_of(self, task: Task) -> ServedModel:
         return self._models[self._numbers[task.record[MODEL], task.record[MODEL_VERSION]]]
@@ -187,8 +192,45 @@ class WorkerMachine:
                 continue
             task = Task(number, record, bound, size, arrived + record[BUDGET_US] * 1e-6, now)
             tasks[tag] = task
-            model.batcher.offer(task, bound)
             model.batcher.rate.count(task.rows, now)
+            if self._twins.begin(task):
+                model.batcher.offer(task, bound)
+            else:
+                self._meet(task)
+
+    def _meet(self, task: Task) -> None:
+        """Takes a request whose calls may be here, or have been, under the same ids."""
+        while task.calls > 1:
+            head = task.cut(1)
+            self._enter(head)
+            self._enter(task)
+            self._meet_one(head)
+        self._meet_one(task)
+
+    def _meet_one(self, task: Task) -> None:
+        if self._twins.begin(task):
+            self._model_of(task).batcher.offer(task, task.bound)
+            return
+        twin = self._twins.find(task)
+        assert twin is not None
+        if not is_alike(task, twin):
+            del self._tasks[task.link][task.tag]
+            detail = "its id was given to a call with another input, or to another model; give each call its own id"
+            self._say(task.link, task.record, Status.ID_CONFLICT, detail, None)
+        elif isinstance(twin, Task):
+            self.joined += 1
+            twin.followers = [*(twin.followers or ()), task]
+        else:
+            self.replayed += 1
+            del self._tasks[task.link][task.tag]
+            self._answer(task, task.tag, twin.of(place_of(task)), twin.rows, twin.queue_us, twin.compute_us)
+
+    def _let_go(self, task: Task) -> None:
+        """Forgets a request that will not run; who followed it has to."""
+        self._twins.forget(task)
+        for one in task.followers or ():
+            if self._tasks[one.link].get(one.tag) is one:
+                self._meet_one(one)
 
     def _say(self, number: int, record: Record, status: Status, detail: str, where: str | None) -> None:
         """Answers a request that did not run."""
@@ -207,6 +249,7 @@ class WorkerMachine:
                 task = self._divide(task, tag + calls - task.tag)
             self._model_of(task).batcher.remove(task, task.bound)
             del tasks[task.tag]
+            self._let_go(task)
             self._say(number, task.record, Status.CANCELLED, "cancelled by its caller before it ran", None)
 
     def _divide(self, task: Task, calls: int) -> Task:
@@ -214,6 +257,7 @@ class WorkerMachine:
         head = task.cut(calls)
         self._enter(head)
         self._enter(task)
+        self._twins.add(head)
         self._model_of(task).batcher.divide(task, head, task.bound)
         return head
 
@@ -229,10 +273,13 @@ class WorkerMachine:
             batcher = model.batcher
             if model.running or not batcher.rows:
                 continue
-            for task in batcher.expire(now):
-                del self._tasks[task.link][task.tag]
-                detail = "the time was up while it waited for its batch"
-                self._say(task.link, task.record, Status.DEADLINE_EXCEEDED, detail, "batch")
+            # Who followed one of them is next, and may be as late.
+            while late := batcher.expire(now):
+                for task in late:
+                    del self._tasks[task.link][task.tag]
+                    self._let_go(task)
+                    detail = "the time was up while it waited for its batch"
+                    self._say(task.link, task.record, Status.DEADLINE_EXCEEDED, detail, "batch")
             expected_s = 0.0
             while batcher.rows and expected_s < _HANDOVER_S and (taken := batcher.take(now)) is not None:
                 bound, tasks, rows = taken
@@ -241,6 +288,7 @@ class WorkerMachine:
                 if rest is not tasks[-1]:
                     self._enter(tasks[-1])
                     self._enter(rest)
+                    self._twins.add(tasks[-1])
                 batch = Batch(number, bound, tasks, rows, now)
                 model.running.append(batch)
                 begun.setdefault(number, []).append(batch)
@@ -261,26 +309,37 @@ class WorkerMachine:
         model = self._models[batch.engine]
         model.running.remove(batch)
         model.learn(batch.rows, compute_s)
-        ran = [_RAN_YES, None, batch.rows]
         compute_us = int(compute_s * 1e6)
         each = iter(outcomes)
         for task in batch.tasks:
             # Not so if it was dropped with its session.
             is_wanted = self._tasks[task.link].pop(task.tag, None) is task
-            outbox = self.links[task.link].outbox
             queue_us = int((batch.started_at - task.arrived_at) * 1e6)
             tag, end = task.tag, task.tag + task.calls
+            own: list[Outcome] = []
             while tag < end:
-                calls, first, second = next(each)
+                outcome = next(each)
+                own.append(outcome)
                 if is_wanted:
-                    is_result = type(first) is bytes
-                    result = [0, first, second] if is_result else [first, second, "model"]
-                    served = [self.name, model.card.version, task.record[ATTEMPT]]
-                    size = len(second) if type(second) is bytes else payload_bytes(second) if is_result else 0  # type: ignore[arg-type]
-                    outbox.put(Kind.REPLY, [tag, calls, *result, *served, *ran, queue_us, compute_us], size)
-                tag += calls
+                    self._answer(task, tag, outcome, batch.rows, queue_us, compute_us)
+                tag += outcome[0]
             assert tag == end, "an outcome for calls of two tasks"
+            self._twins.keep(task, own, batch.rows, queue_us, compute_us, batch.started_at + compute_s)
+            for one in task.followers or ():
+                if self._tasks[one.link].get(one.tag) is one:
+                    self._meet_one(one)
+        self._twins.trim(batch.started_at)
         self._review_credits(batch.engine)
+
+    def _answer(self, task: Task, tag: int, outcome: Outcome, rows: int, queue_us: int, compute_us: int) -> None:
+        """Tells a gateway what became of calls of a task, the first of which has this tag."""
+        calls, first, second = outcome
+        is_result = type(first) is bytes
+        result = [0, first, second] if is_result else [first, second, "model"]
+        served = [self.name, task.record[MODEL_VERSION], task.record[ATTEMPT]]
+        size = len(second) if type(second) is bytes else payload_bytes(second) if is_result else 0  # type: ignore[arg-type]
+        record = [tag, calls, *result, *served, _RAN_YES, None, rows, queue_us, compute_us]
+        self.links[task.link].outbox.put(Kind.REPLY, record, size)
 
     def _review_credits(self, number: int) -> None:
         """Tells the gateways when an engine has earned markedly more or fewer credits."""
@@ -315,6 +374,7 @@ class WorkerMachine:
                 self._beat_if_due(link, now)
         if self.is_draining:
             self._go_on_draining(now)
+        self._twins.trim(now)
 
     def _beat_if_due(self, link: Link, now: float, *, ahead: float = 0.0) -> None:
         if link.is_beat_due(now, ahead=ahead):
@@ -381,7 +441,10 @@ class WorkerMachine:
         assert all(tag == task.tag == task.record[TAG] for tasks in self._tasks for tag, task in tasks.items())
         assert waiting == sum(task.rows for task in held if task.is_waiting)
         running = {id(task) for model in self._models for batch in model.running for task in batch.tasks}
-        assert all(task.is_waiting or id(task) in running for task in held)
+        leading = running | {id(task) for task in held if task.is_waiting}
+        self._twins.check(leading)
+        following = {id(task) for task in held} - leading
+        assert following <= self._twins.followers(), "calls that wait for nobody"
 
 
 def _tags(task: Task) -> range:
