@@ -556,6 +556,22 @@ def test_third_worker_lost_with_a_request_is_the_last() -> None:
     assert play.said(order[3], Kind.REQUEST) == []
 
 
+def test_what_never_left_for_a_lost_worker_is_no_loss() -> None:
+    """A gateway that finds all of its connections gone in one turn loses nothing, even of what may not run twice."""
+    play = Playbook().with_clients("alice")
+    for number in range(5):
+        play.joins(f"w{number}", card(idempotent=False))
+    order = play.successors(b"k")
+    play.machine.clients.on_message(b"alice", Kind.REQUEST, [request(1, key=b"k")], play.now, 0.0)
+
+    for name in order[:4]:
+        play.machine.workers.on_unreachable(name.encode(), play.now)
+
+    play.hears("alice", Kind.HEARTBEAT).says(order[4], Kind.REQUEST)
+    play.loses(order[4])
+    assert outcome(play.says("alice", Kind.REPLY)) == (1, Status.WORKER_LOST)
+
+
 def test_outcome_after_a_loss_never_claims_that_the_model_did_not_run() -> None:
     """The lost worker may have run it: `executed: no` must not be contradicted."""
     play = Playbook().with_workers("w1", "w2", "w3", credits_rows=1).with_clients("alice")

@@ -7,6 +7,8 @@ one client's `flights` until its one outcome: `accepted == answered + pending` a
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import block_of, covering, singles
@@ -270,22 +272,27 @@ class GatewayMachine:
 
     # Failover and time ---------------------------------------------------------------------------
 
-    def move_all_of(self, worker: WorkerSession, now: float) -> int:
-        """Moves what a lost worker held to others; returns how many requests that were."""
+    def move_all_of(self, worker: WorkerSession, unsent: Set[int], now: float) -> int:
+        """Moves what a lost worker held to others; returns how many requests that were.
+
+        Args:
+            unsent: tags of calls that never left for it. It was not lost with those: they may run elsewhere whatever
+                they are, and a gateway that finds all its connections gone shall not count each as a loss.
+        """
         held = self.dispatches.withdraw(worker)
         for flight in held:
             if flight.client is not None:
-                self._move(flight, worker, now)
+                self._move(flight, worker, now, has_left=flight.tag not in unsent)
         return sum(flight.calls for flight in held)
 
-    def _move(self, flight: Flight, lost: WorkerSession, now: float) -> None:
-        flight.losses += 1
+    def _move(self, flight: Flight, lost: WorkerSession, now: float, *, has_left: bool) -> None:
+        flight.losses += has_left
         self.moved += flight.calls
         declared = flight.record[IDEMPOTENT]
-        if not (flight.route.idempotent if declared is None else declared):
+        if has_left and not (flight.route.idempotent if declared is None else declared):
             detail = f"worker {lost.name!r} was lost with the request, which may not be run twice"
             self._end(flight, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
-        elif flight.losses >= MAX_LOSSES:
+        elif has_left and flight.losses >= MAX_LOSSES:
             detail = f"{flight.losses} workers were lost with the request, the last was {lost.name!r}"
             self._end(flight, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
         else:

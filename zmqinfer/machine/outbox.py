@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from zmqinfer.records import BUDGET_US, MAX_BUDGET_US, PAYLOAD_AT, Kind, Record
+from zmqinfer.records import BUDGET_US, CALLS, MAX_BUDGET_US, PAYLOAD_AT, TAG, Kind, Record
 from zmqinfer.tensor import Buffer, payload_bytes
 from zmqinfer.wire import encode, encode_whole
 
@@ -42,7 +42,7 @@ class Outbox:
         is_owed: whether what a full socket does not take is kept.
     """
 
-    __slots__ = ("_deadlines", "_dirty", "_is_listed", "_records", "address", "is_owed", "size")
+    __slots__ = ("_deadlines", "_dirty", "_is_listed", "_passed", "_records", "address", "is_owed", "size")
 
     def __init__(self, address: bytes | int | None, dirty: list[Outbox], *, is_owed: bool = True) -> None:
         """Makes an empty outbox that enters itself in `dirty`, the machine's list, when it is filled."""
@@ -53,6 +53,8 @@ class Outbox:
         self._is_listed = False
         self._records: dict[Kind, list[Record]] = {}
         self._deadlines: list[float] = []
+        # Of the REQUESTs inside so many have left already, while messages of them are being sent.
+        self._passed = 0
 
     def __len__(self) -> int:
         return sum(len(records) for records in self._records.values())
@@ -60,6 +62,11 @@ class Outbox:
     def holds(self, kind: Kind) -> bool:
         """Whether records of this kind wait to leave."""
         return kind in self._records
+
+    def unsent_calls(self) -> set[int]:
+        """Returns the tags of all calls whose REQUEST has not left."""
+        requests = self._records.get(Kind.REQUEST, [])[self._passed :]
+        return {tag for record in requests for tag in range(record[TAG], record[TAG] + record[CALLS])}
 
     def put(self, kind: Kind, record: Record, size: int = 0) -> None:
         """Adds a record whose payload, answer or sentence has `size` bytes."""
@@ -156,7 +163,10 @@ class Outbox:
             for count, frames in encode(kind, records, self.size):
                 yield frames
                 sent += count
+                if kind is Kind.REQUEST:
+                    self._passed = sent
         finally:
+            self._passed = 0
             self._sent(kind, records, sent)
 
     def _sent(self, kind: Kind, records: list[Record], count: int) -> None:

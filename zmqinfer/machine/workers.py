@@ -222,9 +222,10 @@ class Workers:
             del self._by_name[worker.name]
         self._liveness.forget(address)
         worker.state = WorkerState.DEAD
+        unsent = worker.outbox.unsent_calls()
         worker.outbox.clear()
         self._retire(worker, now)
-        moved = self._gateway.move_all_of(worker, now)
+        moved = self._gateway.move_all_of(worker, unsent, now)
         self._report("worker gone", worker=worker.name, cause=cause, moved=moved)
 
     def on_offence(self, peer: Peer, detail: str, now: float) -> None:
