@@ -426,3 +426,17 @@ def test_error_says_which_request_it_was(cluster: LocalCluster) -> None:
         assert (caught.value.code, caught.value.attempts, len(caught.value.request_id)) == ("MODEL_ERROR", 1, 16)
 
     run(cluster, story)
+
+
+def test_the_end_of_an_asynchronous_source_is_no_reason_to_spin(cluster: LocalCluster) -> None:
+    """While its last answers are awaited the loop sleeps."""
+
+    async def story(client: AsyncClient) -> None:
+        async def source() -> AsyncIterator[np.ndarray[Any, Any]]:
+            yield sleepy(300)
+
+        began = time.thread_time()
+        assert [y async for y in client.infer_many("model", source())]
+        assert time.thread_time() - began < 0.1
+
+    run(cluster, story)

@@ -824,3 +824,15 @@ def test_idle_client_rests(cluster: LocalCluster) -> None:
         wait_until(lambda: client._turns._leader is None)
 
         assert client._machine.wake_at() is None
+
+
+@pytest.mark.parametrize("wrong", [["model"], {}, None])
+def test_a_senseless_argument_hurts_its_caller_alone(client: Client, wrong: Any) -> None:
+    """Another thread's call goes on."""
+    pending = client.submit("model", sleepy(200))
+    with pytest.raises(InvalidArgument, match="model"):
+        client.infer(wrong, X)
+    with pytest.raises(InvalidArgument, match="model"):
+        client.submit(wrong, X)
+
+    assert np.array_equal(pending.result(5), sleepy(200) * 2)

@@ -31,7 +31,7 @@ from zmqinfer.node.connection import (
 )
 from zmqinfer.node.stream import MANY_BYTES
 from zmqinfer.records import Kind, Record
-from zmqinfer.tensor import input_bytes
+from zmqinfer.tensor import INLINE_BYTES, input_bytes
 
 __all__ = ["AsyncClient"]
 
@@ -257,11 +257,13 @@ class AsyncClient:
                             x, asked = await asked, None
                     except (StopIteration, StopAsyncIteration):
                         is_over = True
+                        asked = None
                         break
                     self._connection.check_open()
                     try:
                         tag, future = self._begin(model, x, None, options)
-                        window.append((tag, future, input_bytes(x)))
+                        size = input_bytes(x)
+                        window.append((tag, future, size if size > INLINE_BYTES else 0))
                     except ZmqInferError as error:
                         # Refused here it never leaves, and its error waits for its turn.
                         refused: asyncio.Future[Output] = asyncio.get_running_loop().create_future()

@@ -75,7 +75,7 @@ class Client:
         """Returns the turns to call in; new ones if an interrupt broke them."""
         if self._turns.is_broken and not self._is_closed:
             with self._renewal:
-                if self._turns.is_broken:
+                if self._turns.is_broken and not self._is_closed:
                     # Once more: the interrupt may have been followed by another one.
                     self._turns.rouse()
                     self._begin(self._connect())
@@ -145,15 +145,16 @@ class Client:
         """
         options = self._connection.options(deadline_s, key, priority, version, idempotent)
         turns = self._ready()
-        promise, tag = turns.locked(lambda: self._promise(turns, model, x, options))
+        # Without the lock, for what its caller gave may raise anything.
+        body: Body = turns.machine.codec.encode(model, options.version, x, None)
+        promise, tag = turns.locked(lambda: self._promise(turns, model, body, options))
         turns.fulfil()
         promise.future.add_done_callback(lambda future: self._on_done(turns, promise, future, tag))
         return promise.future
 
     @staticmethod
-    def _promise(turns: Turns, model: str, x: Input, options: CallOptions) -> tuple[Promise, int]:
+    def _promise(turns: Turns, model: str, body: Body, options: CallOptions) -> tuple[Promise, int]:
         turns.connection.check_open()
-        body: Body = turns.machine.codec.encode(model, options.version, x, None)
         if type(body[1]) is not bytes:
             body = turns.connection.own(model, options.version, body)
         now = time.monotonic()
@@ -268,10 +269,8 @@ class Client:
                         # They never leave, and the source's error ends all this.
                         turns.drop_bodies(fresh)
                         raise
-                    is_first = not turns.machine.pending
                     self._refill(turns, stream, tags, model, fresh, options)
-                    if is_first:
-                        turns.watch()
+                    turns.watch()
                 if not tags:
                     return
                 tag = tags[0]
@@ -317,7 +316,12 @@ class Client:
         if type(body[1]) is bytes:
             return body
         stream.held += body_bytes(body[1])
-        return turns.locked(lambda: turns.connection.own(model, version, body))
+
+        def own() -> Body:
+            turns.connection.check_open()  # in a forked child the memory is the parent's
+            return turns.connection.own(model, version, body)
+
+        return turns.locked(own)
 
     @staticmethod
     def _refill(
@@ -358,17 +362,17 @@ class Client:
         turns = self._ready()
         connection, machine = turns.connection, turns.machine
         tags: list[int] = []
+        # Without the lock, for what its caller gave may raise anything.
+        bodies: list[Body] = [machine.codec.encode(model, options.version, x, rows) for _, x, rows in waits]
 
         def send() -> None:
             if not connection.is_usable:
                 connection.check_open()
             now = time.monotonic()
             try:
-                for waiter, x, rows in waits:
-                    body: Body = machine.codec.encode(model, options.version, x, rows)
-                    if type(body[1]) is not bytes:
-                        body = connection.share(model, options.version, body)
-                    tags.append(machine.submit(waiter, model, body, rows, options, now))
+                for (waiter, _, rows), body in zip(waits, bodies, strict=True):
+                    sent = body if type(body[1]) is bytes else connection.share(model, options.version, body)
+                    tags.append(machine.submit(waiter, model, sent, rows, options, now))
             except ZmqInferError:
                 for tag in tags:
                     machine.cancel(tag)

@@ -114,7 +114,7 @@ def ratios(results: Results, pairs: Pairs, bare_us: Sequence[float]) -> list[tup
         cells = promise.cells(results)
         runs = pairs.get(cells) or list(zip(results[cells[0]], results[cells[1]], strict=False)) if cells else ()
         rows.append((promise.what, promise.bound, _median(promise.measure(a) / promise.measure(b) for a, b in runs)))
-    used = [us for run in results.get(MANY, ()) if (us := run.cpu_us["gateway"]) is not None]
+    used = [us for run in results.get(MANY, ()) if (us := run.cpu_us.get("gateway")) is not None]
     what = "gateway CPU a request, `infer_many`, over a bare decode-route-encode loop"
     rows.append((what, "<= 1.5", _median(us / bare for us, bare in zip(used, bare_us, strict=False))))
     grown = [run.gateway_grew_bytes for run in results.get(FRAMES, ()) if run.gateway_grew_bytes is not None]

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.machine.test_client import NO_SESSION, SLOT_S, Playbook, card, reply, tags_of
+from tests.machine.client_playbook import NO_SESSION, SLOT_S, Playbook, card, reply, tags_of
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import singles
 from zmqinfer.machine.client import GRACE_S

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.machine.test_client import Playbook, did_not_run, reply
+from tests.machine.client_playbook import Playbook, did_not_run, reply
 from zmqinfer.errors import EXECUTED, Executed, Status
 from zmqinfer.policy.retry import MAX_ATTEMPTS
 from zmqinfer.records import ATTEMPT, RAN, REQUEST_ID, RETRY_AFTER_MS, STATUS, TAG, Kind, Record
@@ -116,3 +116,33 @@ def test_what_may_not_run_twice_is_repeated_only_if_it_was_sent_once() -> None:
     play.hears()
     play.says(0, Kind.REPLY, overloaded(tag))
     assert len(play.waits(0.06).asked()) == 1
+
+
+def test_calls_of_one_block_are_counted_one_by_one() -> None:
+    """However they were refused: what was asked for twice says 2."""
+    play = Playbook().up()
+    tags = [play.calls(number) for number in range(3)]
+    play.hears()
+    for _ in range(MAX_ATTEMPTS - 1):
+        for tag in tags:
+            play.says(0, Kind.REPLY, overloaded(tag))
+        asked = play.waits(0.2).asked()
+        assert sorted(record[TAG] for record in asked) == tags
+    assert {record[ATTEMPT] for record in asked} == {MAX_ATTEMPTS}
+    play.says(0, Kind.REPLY, *[reply(tag) for tag in tags])
+    assert len(play.ended()) == 3
+
+
+def test_a_greeting_sends_nothing_that_rests() -> None:
+    """It goes out once, when its pause is over; what may not run twice is not lost with a session that had it not."""
+    play = Playbook().up()
+    resting, pending = play.calls("resting", idempotent=False), play.calls("pending", key=b"k")
+    play.hears()
+    play.says(0, Kind.REPLY, overloaded(resting))
+
+    play.says(0, Kind.DISCONNECT, ["no session", "say HELLO"])
+
+    assert play.requests() == [pending]
+    play.up()
+    assert play.waits(0.2).requests() == [resting]
+    assert play.ended() == {}

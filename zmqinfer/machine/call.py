@@ -29,14 +29,16 @@ class SharedBody:
 
     Attributes:
         place: where it lies.
-        parts: what lies there, should nobody else be able to read it.
+        parts: what lies there.
+        goes_inline: whether a worker could not read it there, so that the parts travel as frames.
     """
 
-    __slots__ = ("parts", "place")
+    __slots__ = ("goes_inline", "parts", "place")
 
     def __init__(self, place: SharedPayload, parts: list[Buffer]) -> None:
         self.place = place
         self.parts = parts
+        self.goes_inline = False
 
 
 def body_bytes(payload: Payload | SharedBody) -> int:
@@ -65,13 +67,13 @@ class Block:
         left: how many calls have not ended.
         link: the number of the gateway that has it.
         most: how many calls it takes.
-        attempt: how often it was asked for, from 1; a call that was refused is asked for again.
+        attempts: how often calls were asked for, by place, where that was more than once.
         resting: the places of calls that were refused and wait to be asked for again.
         sends: how often it may have left, to one gateway or another.
         closes_at: it takes calls whose deadlines are before that.
     """
 
-    __slots__ = ("alike", "attempt", "bodies", "closes_at", "deadline", "layout", "left", "link", "model", "most",
+    __slots__ = ("alike", "attempts", "bodies", "closes_at", "deadline", "layout", "left", "link", "model", "most",
                  "options", "owners", "resting", "rows", "sends", "slot", "tag")  # fmt: skip
 
     def __init__(
@@ -89,19 +91,34 @@ class Block:
         self.left = 0
         self.most = 1
         self.sends = 0
-        self.attempt = 1
+        self.attempts: dict[int, int] | None = None
         self.resting: frozenset[int] = _NOBODY
 
     slot: int
 
+    def attempt_of(self, place: int) -> int:
+        """Returns how often a call was asked for, from 1."""
+        return self.attempts.get(place, 1) if self.attempts else 1
+
+    def asks_again(self, first: int, calls: int) -> None:
+        """Ends the rest of calls, whose next attempt this is."""
+        places = range(first, first + calls)
+        if self.attempts is None:
+            self.attempts = {}
+        for place in places:
+            self.attempts[place] = self.attempt_of(place) + 1
+        self.resting = self.resting.difference(places)
+
     def is_at_rest(self) -> bool:
         """Whether all calls that have not ended wait to be asked for again, so that no gateway has any of them."""
-        return all(owner is None or place in self.resting for place, owner in enumerate(self.owners))
+        return bool(self.resting) and all(
+            owner is None or place in self.resting for place, owner in enumerate(self.owners)
+        )
 
     def runs(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
-        """Yields the stretches, from `first` up to `end`, of calls that have not ended: a place, and how many."""
+        """Yields the stretches, from `first` up to `end`, that a gateway should have: a place, and how many calls."""
         for place, owner in enumerate([*self.owners[first:end], None], first):
-            if owner is None:
+            if owner is None or place in self.resting:
                 if place > first:
                     yield first, place - first
                 first = place + 1

@@ -85,7 +85,7 @@ class ClientMachine:
         ]
         self._was_welcome = False
         self._max_body_bytes = MAX_COUNT
-        # The gateways to choose from: those that are up, else all of them. Blocks take turns.
+        # The gateways to choose from: those that are up and answer, else those that are up, else all. Blocks take turns.
         self._choice: list[int] = list(range(len(gateways)))
         for link in self.links:
             link.greet(now)
@@ -186,8 +186,9 @@ class ClientMachine:
     def seal(self) -> None:
         """Puts the calls of this turn into the outboxes; later ones begin new blocks."""
         for block in self._unsent:
-            self._send(block)
-            self._repeats.earn(block.left)
+            if block.left:
+                self._send(block)
+                self._repeats.earn(block.left)
         self._unsent.clear()
         self._filling.clear()
         self._last = None
@@ -200,7 +201,8 @@ class ClientMachine:
         if self._held:
             self._held.pop(block.tag, None)
         block.sends += 1
-        for first, calls in ((0, block.left),) if block.left == len(block.owners) else block.runs():
+        is_whole = block.left == len(block.owners) and not block.resting
+        for first, calls in ((0, block.left),) if is_whole else block.runs():
             self._send_calls(block, first, calls)
 
     @staticmethod
@@ -231,7 +233,7 @@ class ClientMachine:
         payload = bodies[0] if calls == 1 else b"".join(bodies)  # type: ignore[arg-type]
         size = body_bytes(payload)
         if isinstance(payload, SharedBody):
-            payload, size = payload.place, 0
+            payload, size = (payload.parts, size) if payload.goes_inline else (payload.place, 0)
         tag = block.tag + first
         record = [
             tag,
@@ -242,7 +244,7 @@ class ClientMachine:
             options.key,
             0,
             options.priority,
-            block.attempt,
+            block.attempt_of(first),
             options.idempotent,
             calls if block.rows is None else block.rows,
             block.layout,
@@ -337,6 +339,9 @@ class ClientMachine:
         """Takes one decoded message from the gateway with this number."""
         link = self.links[number]
         link.heard(now)
+        if link.is_doubtful:
+            link.is_doubtful = False
+            self._review_choice()
         if kind is Kind.REPLY:
             for record in records:
                 tag, calls = record[TAG], record[CALLS]
@@ -373,14 +378,18 @@ class ClientMachine:
                 self._on_disconnect(link, number, record[0], record[1], now)
 
     def _goes_inline(self, block: Block) -> bool:
-        """Sends a payload again, as frames, that its worker could not read; False if it came as frames."""
+        """Sends a payload again, as frames, that its worker could not read; False if it came as frames.
+
+        Its place is kept until the call ends: it may have been sent twice, and another worker read it there.
+        """
         body = block.bodies[0]
         if not isinstance(body, SharedBody):
             return False
-        self.released.append(body.place)
-        block.bodies[0] = [bytes(part) for part in body.parts]
-        block.sends = 0
-        self._send(block)
+        if not body.goes_inline:
+            body.goes_inline = True
+            if block.sends == 1:
+                block.sends = 0  # the only time that it was sent it did not run
+            self._send(block)
         return True
 
     def _is_repeated(self, block: Block, record: Record, now: float) -> bool:
@@ -404,8 +413,7 @@ class ClientMachine:
             others = [number for number in self._choice if number != block.link]
             if others and block.is_at_rest():
                 block.link = others[block.tag // MAX_CALLS % len(others)]
-            block.attempt += 1
-            block.resting = block.resting.difference(range(first, first + calls))
+            block.asks_again(first, calls)
             for place, run in block.runs(first, first + calls):
                 self._send_calls(block, place, run)
 
@@ -441,6 +449,8 @@ class ClientMachine:
             if isinstance(entry, Question):
                 link.outbox.put(entry.kind, entry.record)
                 continue
+            if entry.is_at_rest():
+                continue  # nobody has it, and its pause goes on
             if entry.sends > is_unsaid and not self._may_run_twice(entry):
                 if link.welcomes:
                     detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
@@ -458,7 +468,9 @@ class ClientMachine:
 
     def _review_choice(self) -> None:
         up = [number for number, link in enumerate(self.links) if link.state is LinkState.UP]
-        self._choice = up or list(range(len(self.links)))
+        self._choice = (
+            [number for number in up if not self.links[number].is_doubtful] or up or [*range(len(self.links))]
+        )
 
     # Time ----------------------------------------------------------------------------------------
 
@@ -485,10 +497,14 @@ class ClientMachine:
         link = self.links[entry.link]
         if now < entry.deadline and self._was_welcome:
             return
+        if isinstance(entry, Block) and not link.has_spoken_since(entry.deadline - entry.options.deadline_s):
+            # To those who ask one thing after another no silence is long enough: each call has its own.
+            link.is_doubtful = True
+            self._review_choice()
         if not self._was_welcome:
             looked = ", ".join(link.address for link in self.links)
-            limit = f"connect_timeout_s is {self._settings.connect_timeout_s:g}"
-            detail = f"no gateway answered at {looked} in time ({limit}); start one with: zmqinfer up"
+            limit = "its deadline" if now >= entry.deadline else "connect_timeout_s"
+            detail = f"no gateway answered at {looked} in time, which is {limit}; start one with: zmqinfer up"
             may_have_left = isinstance(entry, Block) and entry.sends > link.is_unsaid
             self._fail(entry, Status.UNAVAILABLE, detail, None, _RAN_MAYBE if may_have_left else _RAN_NO)
         elif link.state is LinkState.UP:

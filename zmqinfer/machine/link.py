@@ -37,10 +37,11 @@ class Link:
         outbox: what must be sent to it.
         session: the gateway's own session id, empty until its first WELCOME.
         welcomes: how many sessions began; 0 means that this gateway was never reached.
+        is_doubtful: whether a call ended while the gateway said nothing in all its time; until it says anything.
     """
 
     __slots__ = ("_greeted_at", "_heard_at", "_heartbeat_s", "_kind", "_patience_s", "_speak_s", "_spoke_at",
-                 "address", "greeting", "outbox", "session", "state", "welcomes")  # fmt: skip
+                 "address", "greeting", "is_doubtful", "outbox", "session", "state", "welcomes")  # fmt: skip
 
     def __init__(
         self, number: int, address: str, kind: Kind, greeting: Record, heartbeat_s: float, dirty: list[Outbox]
@@ -51,6 +52,7 @@ class Link:
         self.session = b""
         self.state = LinkState.GREETING
         self.welcomes = 0
+        self.is_doubtful = False
         self._kind = kind
         # Both ends may have been given different heartbeats: speak at the shorter, judge by the longer.
         self._heartbeat_s = self._speak_s = self._patience_s = heartbeat_s
@@ -75,6 +77,10 @@ class Link:
         self.welcomes += 1
         self._heard_at = now
 
+    def has_spoken_since(self, then: float) -> bool:
+        """Whether there was a sign of life after an instant."""
+        return self._heard_at > then
+
     def heard(self, now: float) -> None:
         """Notes a sign of life."""
         self._heard_at = now
@@ -85,8 +91,9 @@ class Link:
         After a longer one it greets again: the connection may be another one by now, whose end does not know us,
         and what it turned down then could not be told from what was lost with the earlier one.
         """
-        if now - self._heard_at > self._speak_s:
+        if now - self._heard_at > self._speak_s or (self.is_doubtful and now - self._greeted_at > self._speak_s):
             self.outbox.put(self._kind, self.greeting)
+            self._greeted_at = now
         self._heard_at = self._spoke_at = now
 
     @property

@@ -18,14 +18,13 @@ __all__ = ["Repeats"]
 class Repeats:
     """Which refused calls are repeated, and when. Their blocks keep them meanwhile."""
 
-    __slots__ = ("_budget", "_resting", "_sequence", "repeated")
+    __slots__ = ("_budget", "_resting", "_sequence")
 
     def __init__(self, now: float) -> None:
         self._budget = RetryBudget(now)
-        # By when it ends: the block, and the tags of a pause.
+        # Pauses by when they end: of which block, from which place on, and of how many calls.
         self._resting: list[tuple[float, int, Block, int, int]] = []
         self._sequence = 0
-        self.repeated = 0
 
     def earn(self, calls: int) -> None:
         """Notes first attempts, which earn repeats."""
@@ -41,15 +40,16 @@ class Repeats:
         status = record[STATUS]
         if status != Status.OVERLOADED and (status != Status.UNAVAILABLE or not has_others):
             return False
-        if block.attempt >= MAX_ATTEMPTS:
+        place = record[TAG] - block.tag
+        attempt = block.attempt_of(place)
+        if attempt >= MAX_ATTEMPTS:
             return False
         calls = record[CALLS]
-        ends_at = now + pause_s(request_id, block.attempt, record[RETRY_AFTER_MS])
+        ends_at = now + pause_s(request_id, attempt, record[RETRY_AFTER_MS])
         if ends_at >= block.deadline or not self._budget.spend(calls, now):
             return False
         self._sequence += 1
-        self.repeated += calls
-        heapq.heappush(self._resting, (ends_at, self._sequence, block, record[TAG] - block.tag, calls))
+        heapq.heappush(self._resting, (ends_at, self._sequence, block, place, calls))
         return True
 
     def due(self, now: float) -> list[tuple[Block, int, int]]:

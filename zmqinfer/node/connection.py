@@ -39,6 +39,8 @@ __all__ = [
 MAX_DEADLINE_S = 300.0
 # A socket that is full, or not connected yet, does not say when it will take something: it is tried so often.
 _RETRY_S = 0.010
+# Turns in a row in which timers may wait for what is unread.
+_MOST_BEHIND = 100
 # `infer_many` asks its source for more inputs no longer than this before it sends those it has.
 GATHER_S = 0.005
 # Full blocks leave before the turn ends, so that gateway and workers have something to do meanwhile: at least so
@@ -88,6 +90,7 @@ class Connection:
             shared_memory_mb=shared_memory_mb,
         )
         self.is_open = self.is_usable = True
+        self._behind = 0
         self.is_forked = False
         self.heartbeat_s = settings.heartbeat_ms / 1000
         self.plain = CallOptions(settings.deadline_s)
@@ -218,7 +221,7 @@ class Connection:
         is_stuck = dialler.flush(machine.dirty, now) if machine.dirty else False
         is_readable = dialler.drain(machine.on_message, now)
         due = machine.wake_at()
-        if due is not None and due <= now:
+        if due is not None and due <= now and not self._is_behind(is_readable=is_readable):
             machine.on_timer(now)
             due = machine.wake_at()
         if machine.completed or machine.answered:
@@ -236,6 +239,11 @@ class Connection:
         if is_stuck and (due is None or due > now + _RETRY_S):
             return now + _RETRY_S
         return due
+
+    def _is_behind(self, *, is_readable: bool) -> bool:
+        """Whether what is still unread comes before the timers: after a pause the answers are there, and only late."""
+        self._behind = self._behind + 1 if is_readable else 0
+        return 0 < self._behind < _MOST_BEHIND
 
     def give_out(self) -> None:
         """Ends the waits for what the machine has completed."""

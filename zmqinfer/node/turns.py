@@ -112,13 +112,12 @@ class Turns:
     """A connection and its lock, and whose turn it is to wait for it.
 
     Attributes:
-        lock: for looking; whoever changes anything does it in `locked`.
         kept: how promised calls ended; whoever finds any there tells it by `fulfil`.
         is_broken: an exception out of a signal handler ended a turn in its middle.
     """
 
     def __init__(self, connection: Connection) -> None:
-        self.lock = threading.Lock()
+        self._lock = threading.Lock()
         self.connection = connection
         self.machine = connection.machine
         self._waker = Waker()
@@ -136,14 +135,17 @@ class Turns:
         self._promises: dict[Promise, None] = {}
         self._unwanted: deque[int] = deque()
         self.kept: deque[tuple[Promise, Any, BaseException | None]] = deque()
+        # One thread at a time tells; what hangs on a future may make it tell the next one.
+        self._telling = threading.RLock()
         self._duty = threading.Semaphore(0)
+        self._is_watching = False
         self._thread = threading.Thread(target=self._keep, name="zmqinfer-client", daemon=True)
         self._thread.start()
 
     def locked(self, work: Callable[[], T]) -> T:
         """Does `work` under the lock; what it raises, and is no error of ours, breaks these turns."""
         # No context manager of our own: an interrupt between its lines would keep the lock.
-        with self.lock:
+        with self._lock:
             try:
                 return work()
             except (ZmqInferError, UsageError):
@@ -212,7 +214,8 @@ class Turns:
 
     def watch(self) -> None:
         """Lets the keeper look now and then whether somebody leads, as long as anything is pending."""
-        self._duty.release()
+        if not self._is_watching:
+            self._duty.release()
 
     def wait(self, waiter: Waiter) -> None:
         """Returns when `waiter` is done. Must not have the lock."""
@@ -222,6 +225,9 @@ class Turns:
                 gate.acquire()
             if not waiter.done():
                 self._lead(waiter)
+            if not waiter.done():
+                # The turns broke in another thread, and whoever ends them has not come to this one yet.
+                raise Cancelled(_INTERRUPTED, executed=Executed.MAYBE)
         finally:
             self.leave(waiter)
 
@@ -307,8 +313,11 @@ class Turns:
             while not (self._is_closed or self.is_broken):
                 if self._leader is not self._keeper:
                     # Who takes results one by one may be long at each: then nobody leads though calls are pending.
-                    self._duty.acquire(timeout=self._heartbeat_s if self.machine.pending else None)
-                with self.lock:
+                    # Cleared before it looks: who submits after that finds it so, and wakes it.
+                    self._is_watching = False
+                    self._is_watching = self.machine.pending > 0
+                    self._duty.acquire(timeout=self._heartbeat_s if self._is_watching else None)
+                with self._lock:
                     if self._leader is None and not self.machine.is_at_rest():
                         self._leader = self._keeper
                     is_mine = self._leader is self._keeper and not self._is_closed
@@ -321,7 +330,7 @@ class Turns:
 
     def abandon(self) -> None:
         """Ends broken turns: every wait ends as CANCELLED. Twice is the same as once."""
-        with self.lock:
+        with self._lock:
             if self._is_closed:
                 return
             self._is_closed = True
@@ -341,17 +350,29 @@ class Turns:
 
     def fulfil(self) -> None:
         """Ends the futures whose calls ended. Must not have the lock."""
-        while self.kept:
+        # Whoever tells looks again after that, so who finds somebody telling may leave it to him.
+        while self.kept and self._telling.acquire(blocking=False):
             try:
-                promise, result, error = self.kept.popleft()
-            except IndexError:  # another thread took the last one
-                return
-            if not promise.future.set_running_or_notify_cancel():
-                continue
-            if error is None:
-                promise.future.set_result(result)
-            else:
-                promise.future.set_exception(error)
+                while self.kept:
+                    kept = self.kept[0]
+                    self._tell(*kept)
+                    # Not before: an interrupt would lose it. What hung on it may have made us tell it already.
+                    if self.kept and self.kept[0] is kept:
+                        self.kept.popleft()
+            finally:
+                self._telling.release()
+
+    @staticmethod
+    def _tell(promise: Promise, result: Any, error: BaseException | None) -> None:
+        future = promise.future
+        if future.done() and not future.cancelled():
+            return
+        if not (future.running() or future.set_running_or_notify_cancel()):
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
 
     def close(self, detail: str) -> None:
         """Ends all that is pending, says goodbye, and lets every thread go."""
