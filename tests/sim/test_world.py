@@ -11,14 +11,14 @@ from importlib import resources
 import pytest
 
 from zmqinfer.sim.scenario import Scenario
-from zmqinfer.sim.world import faults_of, run
+from zmqinfer.sim.world import World, faults_of, run
 
 
 def shipped(name: str) -> Scenario:
     return Scenario.of(tomllib.loads((resources.files("zmqinfer.sim") / "scenarios" / f"{name}.toml").read_text()))
 
 
-MIXED, LOSSES = shipped("mixed"), shipped("losses")
+MIXED, LOSSES, RECONNECTS = shipped("mixed"), shipped("losses"), shipped("reconnects")
 
 
 def test_without_faults_everything_is_answered() -> None:
@@ -43,6 +43,18 @@ def test_losses_of_nodes_fail_no_call() -> None:
     assert not [result for result in results if result.violation]
     for kind in ("crash_worker", "freeze_worker", "crash_gateway", "freeze_gateway"):
         assert sum(result.fired[kind] for result in results) > 3
+
+
+def test_requests_that_come_twice_violate_nothing() -> None:
+    """And enough of them do, while their twins run or after that."""
+    joined = replayed = 0
+    for seed in range(15):
+        world = World(RECONNECTS, seed)
+        world.run(faults_of(RECONNECTS, seed))
+        joined += sum(worker.machine.joined for worker in world.workers.values())
+        replayed += sum(worker.machine.replayed for worker in world.workers.values())
+    assert joined > 3
+    assert replayed > 30
 
 
 def test_one_seed_is_one_run() -> None:

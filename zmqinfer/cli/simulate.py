@@ -43,8 +43,9 @@ _NUMBERS = re.compile(r"[0-9][0-9.]*")
 def simulate(scenario: str, seed: int, schedules: int, jobs: int, faults: str | None, shrink: bool) -> None:
     """Run the machines of gateways, workers and clients in virtual time, with faults drawn from a seed.
 
-    SCENARIO is a TOML file, or the name of one that is shipped: mixed, losses, backlogs. One seed gives one run, always
-    the same. Exit code 1 if anything was violated that must always hold, or a kind of fault never fired.
+    SCENARIO is a TOML file, or the name of one that is shipped: mixed, losses, backlogs, reconnects.
+    One seed gives one run, always the same. Exit code 1 if anything was violated that must always hold,
+    or a kind of fault never fired.
     """
     from zmqinfer.sim.scenario import Scenario
 
@@ -95,7 +96,7 @@ def _read(scenario: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except OSError as cause:
         raise ConfigError(
-            f"no scenario {scenario!r} ({cause.strerror}); give a TOML file, or: mixed, losses, backlogs"
+            f"no scenario {scenario!r} ({cause.strerror}); give a TOML file, or: mixed, losses, backlogs, reconnects"
         ) from cause
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
         raise ConfigError(f"{scenario} is no TOML: {cause}") from cause

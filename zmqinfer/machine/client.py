@@ -85,7 +85,8 @@ class ClientMachine:
         ]
         self._was_welcome = False
         self._max_body_bytes = MAX_COUNT
-        # The gateways to choose from: those that are up and answer, else those that are up, else all. Blocks take turns.
+        # The gateways to choose from: those that are up and answer, else those that are up, else all of them.
+        # Blocks take turns.
         self._choice: list[int] = list(range(len(gateways)))
         for link in self.links:
             link.greet(now)
