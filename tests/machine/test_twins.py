@@ -10,7 +10,7 @@ from zmqinfer.errors import Status
 from zmqinfer.machine import twins
 from zmqinfer.machine.served import ModelCard
 from zmqinfer.machine.task import Bound, Task
-from zmqinfer.machine.twins import Answer, Twins, is_alike
+from zmqinfer.machine.twins import Twins, is_alike, outcome_of
 from zmqinfer.policy.batching import BatchLimits
 from zmqinfer.records import (
     CALLS,
@@ -54,12 +54,12 @@ def test_answers_are_told_apart_within_a_block() -> None:
     twins = Twins()
     one = task(0, b"aaaabbbbcccc", 3)
     twins.begin(one)
-    twins.keep(one, [(1, RAW, b"AAAA"), (2, RAW, b"BBBBCCCC")], 3, 0, 0, NOW)
+    twins.keep(one, [(1, RAW, b"AAAA"), (2, RAW, b"BBBBCCCC")], (3, 0, 0), NOW)
     twins.check(set())
     again = task(2, b"cccc")
     found = twins.find(again)
-    assert isinstance(found, Answer)
-    assert found.of(2) == (1, RAW, b"CCCC")
+    assert isinstance(found, tuple)
+    assert outcome_of(found, again) == (1, RAW, b"CCCC")
     assert is_alike(again, found)
     assert not is_alike(task(2, b"bbbb"), found)
     twins.trim(NOW + 61)
@@ -72,9 +72,9 @@ def test_large_inputs_are_compared_by_their_ends() -> None:
     twins = Twins()
     one = task(0, [whole])
     twins.begin(one)
-    twins.keep(one, [(1, RAW, b"AAAA")], 1, 0, 0, NOW)
+    twins.keep(one, [(1, RAW, b"AAAA")], (1, 0, 0), NOW)
     found = twins.find(one)
-    assert isinstance(found, Answer)
+    assert isinstance(found, tuple)
     assert twins.bytes < 1_000
     assert is_alike(task(0, [bytes(100_000)]), found)
     assert not is_alike(task(0, [bytes(99_999)]), found)

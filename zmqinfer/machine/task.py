@@ -36,11 +36,13 @@ class Task:
         record: the REQUEST.
         bound: its layout, fitted to the model.
         arrived_at: when this worker took it from the socket, monotonic seconds.
+        block: the id of its block, set by `Twins`.
         followers: calls with the same ids that came while it was here, and get what it gets.
     """
 
     __slots__ = (
-        "arrived_at", "bound", "calls", "deadline", "followers", "is_waiting", "link", "record", "rows", "size", "tag"
+        "arrived_at", "block", "bound", "calls", "deadline", "followers", "is_waiting", "link", "record", "rows",
+        "size", "tag",
     )  # fmt: skip
 
     def __init__(self, link: int, record: Record, bound: Bound, size: int, deadline: float, arrived_at: float) -> None:
@@ -55,6 +57,8 @@ class Task:
         self.rows: int = record[ROWS]
         self.is_waiting = False
         self.followers: list[Task] | None = None
+
+    block: bytes
 
     def cut(self, calls: int) -> Task:
         """Takes the first `calls` calls off into a task of their own."""

@@ -14,7 +14,7 @@ from zmqinfer.machine.link import NO_SESSION, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.served import ModelCard, ServedModel
 from zmqinfer.machine.task import Batch, Bound, Outcome, Task
-from zmqinfer.machine.twins import Twins, is_alike, place_of
+from zmqinfer.machine.twins import TIMES, Twins, is_alike, outcome_of
 from zmqinfer.machine.workers import CLOSING, DRAIN, DRAINING, REPLACED
 from zmqinfer.records import (
     ATTEMPT,
@@ -223,7 +223,7 @@ class WorkerMachine:
         else:
             self.replayed += 1
             del self._tasks[task.link][task.tag]
-            self._answer(task, task.tag, twin.of(place_of(task)), twin.rows, twin.queue_us, twin.compute_us)
+            self._answer(task, task.tag, outcome_of(twin, task), twin[TIMES])
 
     def _let_go(self, task: Task) -> None:
         """Forgets a request that will not run; who followed it has to."""
@@ -314,31 +314,31 @@ class WorkerMachine:
         for task in batch.tasks:
             # Not so if it was dropped with its session.
             is_wanted = self._tasks[task.link].pop(task.tag, None) is task
-            queue_us = int((batch.started_at - task.arrived_at) * 1e6)
+            times = batch.rows, int((batch.started_at - task.arrived_at) * 1e6), compute_us
             tag, end = task.tag, task.tag + task.calls
             own: list[Outcome] = []
             while tag < end:
                 outcome = next(each)
                 own.append(outcome)
                 if is_wanted:
-                    self._answer(task, tag, outcome, batch.rows, queue_us, compute_us)
+                    self._answer(task, tag, outcome, times)
                 tag += outcome[0]
             assert tag == end, "an outcome for calls of two tasks"
-            self._twins.keep(task, own, batch.rows, queue_us, compute_us, batch.started_at + compute_s)
+            self._twins.keep(task, own, times, batch.started_at + compute_s)
             for one in task.followers or ():
                 if self._tasks[one.link].get(one.tag) is one:
                     self._meet_one(one)
         self._twins.trim(batch.started_at)
         self._review_credits(batch.engine)
 
-    def _answer(self, task: Task, tag: int, outcome: Outcome, rows: int, queue_us: int, compute_us: int) -> None:
+    def _answer(self, task: Task, tag: int, outcome: Outcome, times: tuple[int, int, int]) -> None:
         """Tells a gateway what became of calls of a task, the first of which has this tag."""
         calls, first, second = outcome
         is_result = type(first) is bytes
         result = [0, first, second] if is_result else [first, second, "model"]
         served = [self.name, task.record[MODEL_VERSION], task.record[ATTEMPT]]
         size = len(second) if type(second) is bytes else payload_bytes(second) if is_result else 0  # type: ignore[arg-type]
-        record = [tag, calls, *result, *served, _RAN_YES, None, rows, queue_us, compute_us]
+        record = [tag, calls, *result, *served, _RAN_YES, None, *times]
         self.links[task.link].outbox.put(Kind.REPLY, record, size)
 
     def _review_credits(self, number: int) -> None:
