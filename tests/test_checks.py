@@ -155,7 +155,7 @@ BORDERS: dict[tuple[Kind, int], tuple[str, list[Any], list[Any]]] = {
             [["m", "1", SIGNATURE, 32, 64, True]],
             [["m", 1, "x", 32, 64, True]],
             [["m", 1, SIGNATURE, MAX_ROWS + 1, 64, True]],
-            [["m", 1, SIGNATURE, 32, 0, True]],
+            [["m", 1, SIGNATURE, 32, -1, True]],
             [["m", 1, SIGNATURE, 32, MAX_ROWS * 16 + 1, True]],
             [["m", 1, SIGNATURE, 32, 64, 1]],
         ],
@@ -163,7 +163,7 @@ BORDERS: dict[tuple[Kind, int], tuple[str, list[Any], list[Any]]] = {
     (Kind.CANCEL, TAG): OLD_TAG,
     (Kind.CANCEL, CALLS): SOME_CALLS,
     (Kind.HEARTBEAT, 0): integer(0, MAX_MODELS - 1, "model"),
-    (Kind.HEARTBEAT, 1): integer(1, MAX_ROWS * 16, "credits"),
+    (Kind.HEARTBEAT, 1): integer(0, MAX_ROWS * 16, "credits"),
     (Kind.HEARTBEAT, 2): integer(0, MAX_COUNT, "load"),
     (Kind.HEARTBEAT, 3): optional(integer(0, MAX_COUNT, "running time")),
     (Kind.HEARTBEAT, 4): (

@@ -99,7 +99,7 @@ def test_fields_of_other_kinds_are_those_that_are_checked(kind: Kind) -> None:
 
 def test_reasons_are_listed() -> None:
     reasons = {row[0] for row in table("reason | sent by | meaning, and what to do")}
-    assert reasons >= {link.NO_SESSION, workers.DRAIN, workers.DRAINING, workers.CLOSING, workers.REPLACED}
+    assert reasons >= {link.NO_SESSION, workers.DRAIN, link.DRAINING, link.CLOSING, workers.REPLACED}
 
 
 @pytest.mark.parametrize(("text", "digest"), table("bytes | XXH3-64"))

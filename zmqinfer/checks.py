@@ -326,7 +326,7 @@ _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
                     ("version", _integer(1, MAX_COUNT)),
                     ("signature", _is_list),
                     ("max batch", _integer(1, MAX_ROWS)),
-                    ("credits", _integer(1, MAX_ROWS * 16)),
+                    ("credits", _integer(0, MAX_ROWS * 16)),
                     ("idempotent", _is_bool),
                 ),
             ),
@@ -336,7 +336,7 @@ _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
     # Clients and gateways send HEARTBEAT without records, workers one for each of their models.
     Kind.HEARTBEAT: (
         ("model, expected the index of one of READY's models", _integer(0, MAX_MODELS - 1)),
-        ("credits, expected rows", _integer(1, MAX_ROWS * 16)),
+        ("credits, expected rows", _integer(0, MAX_ROWS * 16)),
         ("load over all gateways, expected rows", _integer(0, MAX_COUNT)),
         (
             "running time of the present batch, expected nil or microseconds",

@@ -133,6 +133,9 @@ class GatewaySettings(Settings):
         low=0,
         high=60_000,
     )
+    drain_grace_s: float = setting(
+        30.0, "how long a draining gateway may take to finish what it holds", unit="s", low=0, high=3_600
+    )
 
 
 @dataclass(frozen=True)
@@ -197,3 +200,13 @@ class ModelSettings(Settings):
         "promises that the model neither writes to its inputs nor keeps them after it has answered:"
         " large ones in shared memory are then not copied for it",
     )
+    isolation: str = setting(
+        "thread",
+        "where the model runs: thread is the worker's own process, process is another one, which may crash, hang or"
+        " grow without the worker",
+        choices=("thread", "process"),
+    )
+    memory_mb: int = setting(
+        0, "isolation process: with more memory the model's process is killed; 0: no limit", unit="MiB", low=0,
+        high=2**24,
+    )  # fmt: skip

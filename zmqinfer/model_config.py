@@ -25,7 +25,7 @@ FILE_NAME = "model.toml"
 _TABLES = ("inputs", "outputs", "parameters")
 _TENSOR_KEYS = ("dtype", "shape", "batch_axis")
 # Known to the documentation, but their rooms are not built yet.
-_LATER_KEYS = ("isolation", "hedge")
+_LATER_KEYS = ("hedge",)
 _LATER_BACKENDS = ("onnx", "torch", "pipeline", "parallel")
 _LATER_BATCH_AXES = (1, "none")
 
@@ -99,6 +99,8 @@ def _settings(table: Mapping[str, object], where: str) -> ModelSettings:
     for key, value in given.items():
         declared[key].check(value, where)
     settings = ModelSettings(**given)  # type: ignore[arg-type]  # check() has just seen to the types
+    if settings.memory_mb and settings.isolation == "thread":
+        raise ConfigError(f'{where}memory_mb is {settings.memory_mb}, which needs isolation = "process"; add it')
     if "backend" not in given and "target" not in given:
         raise ConfigError(f"{where}backend is missing, expected one of: {', '.join(declared['backend'].choices)}")
     if settings.backend == "python" and not settings.target:

@@ -68,6 +68,8 @@ LAYOUT = 11
 # it lies in shared memory. That of several calls is their payloads behind one another, all of one size.
 PAYLOAD = 12
 REQUEST_FIELDS = 13
+# True from a gateway to a worker, else most often missing: this is to be a batch of its own.
+ALONE = 13
 
 # The other positions in a REPLY record.
 STATUS = 2

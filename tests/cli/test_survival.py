@@ -6,12 +6,13 @@ import asyncio
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.processes import Processes, free_addresses, parsed, run, wait_until
+from tests.processes import Processes, children_of, free_addresses, parsed, run, wait_until
 from zmqinfer.aio import AsyncClient
 from zmqinfer.client import Client
 from zmqinfer.errors import ZmqInferError
@@ -167,3 +168,29 @@ def test_a_killed_gateway_costs_no_request(processes: Processes, comes_back: boo
     assert load.failures == []
     assert load.right == REQUESTS
     assert gateways[0].ends() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gateways", [1, 2])
+def test_a_rolling_restart_costs_no_request(processes: Processes, tmp_path: Path, gateways: int) -> None:
+    """SIGHUP to `up` under load: every gateway and worker is another process then, and nobody noticed."""
+    clients, workers = f"ipc://{tmp_path}/c", f"ipc://{tmp_path}/w"
+    doors = [clients, f"{clients}-1"][:gateways]
+    process = processes.start(
+        "up", "--gateways", str(gateways), "--workers", "2", "--clients", clients, "--workers-at", workers
+    )
+    process.says("\nready: ")
+    before = set(children_of(process.pid))
+    load = Load()
+
+    asyncio.run(load.run(",".join(doors), REQUESTS, {REQUESTS // 4: lambda: process.sends(signal.SIGHUP)}))
+    process.says("restarted all")
+    after = set(children_of(process.pid))
+
+    assert load.failures == []
+    assert load.right == REQUESTS
+    assert len(after) == len(before) == gateways + 2
+    assert not before & after
+    assert "died" not in process.log
+    process.sends(signal.SIGINT)
+    assert process.ends() == 0, process.log

@@ -28,6 +28,15 @@ def double(x):
     return x * 2
 """
 # Passes the check of `up` itself, where it is found but not imported, and kills each worker that loads it.
+# Backtracks for ages without letting go of the interpreter's lock, if it is asked for a negative number.
+HANGING = """
+import re
+
+def double(x):
+    if (x < 0).any():
+        re.match(r"(a+)+$", "a" * 60 + "b")
+    return x * 2
+"""
 KILLER = "import os\nos._exit(1)\n"
 TOML = """
 target = "model:predict"
@@ -233,3 +242,39 @@ def test_up_stops_before_it_is_ready(processes: Processes) -> None:
 
     assert process.ends() == 0, process.log
     wait_until(lambda: not [pid for pid in everyone if is_running(pid)], 5)
+
+
+@pytest.mark.slow
+def test_up_that_is_killed_leaves_nothing_behind(processes: Processes, tmp_path: Path) -> None:
+    """Its gateways and workers find out that they are alone, finish and end."""
+    (tmp_path / "scorer.py").write_text(FUNCTIONS)
+    process, _ = up(processes, "scorer:double", "--workers", "2", cwd=tmp_path)
+    process.says("\nready: ")
+    children = children_of(process.pid)
+    assert len(children) == 3
+
+    process.sends(signal.SIGKILL)
+
+    wait_until(lambda: not [pid for pid in children if is_running(pid)], what="nobody left")
+
+
+@pytest.mark.slow
+def test_a_worker_that_hangs_is_killed_and_started_again(processes: Processes, tmp_path: Path) -> None:
+    """A model that holds the interpreter's lock: the caller gets its error, the next ones their answers."""
+    (tmp_path / "scorer.py").write_text(HANGING)
+    process, clients = up(processes, "scorer:double", "--workers", "2", "--hang-s", "2", cwd=tmp_path)
+    process.says("\nready: ")
+    bad, good = saved(tmp_path / "bad.npy", [-1.0]), saved(tmp_path / "good.npy", [1.5])
+
+    answer = run("infer", "double", bad, "-g", clients, "--deadline-s", "3")
+    process.says("hangs, killed child=worker_")
+    process.says("restarted child=worker_")
+    back = run("status", "-g", clients, "--wait-workers", "2", "--timeout-s", "20")
+    again = run("infer", "double", good, "-g", clients)
+    process.sends(signal.SIGINT)
+
+    # Its last worker hung too: nobody is left to ask.
+    assert answer.returncode in {1, 3}, answer.stderr
+    assert back.returncode == 0
+    assert parsed(again) == [3.0]
+    assert process.ends() == 0, process.log

@@ -5,25 +5,26 @@ Real children, but a clock of the test's own: `tend` takes the time as an argume
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
 from tests.processes import is_running, wait_until
+from zmqinfer.launch.pulse import Ear, Pulse
 from zmqinfer.launch.supervisor import BACKOFF_S, DEATHS_WITHIN_S, MAX_BACKOFF_S, MAX_DEATHS, Child, Supervisor
 
 
 class Script(Child):
-    """A child that runs a line of Python in the place of `zmqinfer`."""
+    """A child that runs a line of Python in the place of `zmqinfer`, with `beat` to give a sign of life."""
 
-    def start(self) -> None:
-        import subprocess
-
-        self.process = subprocess.Popen([sys.executable, "-S", "-c", self.command[0]], process_group=0)
-        self.restart_at = None
+    def arguments(self, pulse: int) -> list[str]:
+        prelude = f"import os, signal, time\nbeat = lambda: os.write({pulse}, b'.')\n"
+        return [sys.executable, "-S", "-c", prelude + self.command[0]]
 
 
 @pytest.fixture
@@ -50,7 +51,9 @@ def ended(child: Child) -> None:
     child.process.wait(20)
 
 
-FOREVER = "import signal; signal.pause()"
+FOREVER = "signal.pause()"
+# Ends politely at SIGTERM, as a node that drains does.
+POLITE = "signal.signal(signal.SIGTERM, lambda *_: os._exit(0)); beat(); signal.pause()"
 
 
 def test_dead_child_comes_back_after_its_back_off(started: list[Child]) -> None:
@@ -161,3 +164,125 @@ def test_stop_asks_and_then_insists(started: list[Child]) -> None:
     assert stubborn.process.returncode == -signal.SIGKILL
     assert supervisor.children[0].process is not None
     assert supervisor.children[0].process.returncode == -signal.SIGTERM
+
+
+def heard(supervisor: Supervisor, child: Child, now: float) -> None:
+    """Looks, at one instant, until a child's sign of life has come."""
+
+    def look() -> bool:
+        supervisor.tend(now)
+        return child.is_ready
+
+    wait_until(look, what=f"a sign of life of {child.name}")
+
+
+def test_a_child_that_falls_silent_is_killed_and_comes_back(started: list[Child]) -> None:
+    """After its first sign of life; one that has given none may be loading a model."""
+    supervisor = supervise(started, "beat(); signal.pause()", FOREVER)
+    hanging, loading = supervisor.children
+    heard(supervisor, hanging, 100.0)
+    first = hanging.pid
+
+    for second in range(1, 11):
+        supervisor.tend(100.0 + second)
+    assert hanging.pid == first
+    supervisor.tend(110.5)
+    ended(hanging)
+    supervisor.tend(110.6)
+    supervisor.tend(110.6 + BACKOFF_S)
+
+    assert hanging.pid not in {0, first}
+    assert loading.pid
+
+
+def test_a_supervisor_that_was_stopped_itself_kills_nobody(started: list[Child]) -> None:
+    """It was not there to hear them."""
+    supervisor = supervise(started, "beat(); signal.pause()")
+    (child,) = supervisor.children
+    heard(supervisor, child, 100.0)
+
+    for instant in (160.0, 160.5, 161.0, 169.9):
+        supervisor.tend(instant)
+
+    assert child.pid
+    assert child.process is not None
+    assert child.process.poll() is None
+
+
+def test_silence_may_be_allowed(started: list[Child]) -> None:
+    """With a limit of 0, as for who looks into a process with a debugger."""
+    supervisor = supervise(started, "beat(); signal.pause()")
+    patient = Supervisor(supervisor.children, hang_s=0)
+    (child,) = patient.children
+    heard(patient, child, 100.0)
+
+    for instant in range(100, 5_000):
+        patient.tend(float(instant))
+
+    assert child.pid
+
+
+def test_children_are_renewed_one_after_another(started: list[Child]) -> None:
+    """Each when the one before gives its sign of life; that they end is no death."""
+    supervisor = supervise(started, POLITE, POLITE)
+    one, other = supervisor.children
+    for child in (one, other):
+        heard(supervisor, child, 100.0)
+    first = [one.pid, other.pid]
+    now = 100.0
+
+    supervisor.renew(supervisor.children)
+    pids: list[tuple[int, int]] = []
+
+    def look() -> bool:
+        nonlocal now
+        now += 0.05
+        supervisor.tend(now)
+        pids.append((one.pid, other.pid))
+        return one.pid not in {0, first[0]} and other.pid not in {0, first[1]} and other.is_ready
+
+    wait_until(look, what="two new processes")
+    # Never both down, and the second one not before the first is there again.
+    assert all(one_pid or other_pid == first[1] for one_pid, other_pid in pids)
+    assert not one.deaths
+    assert not other.deaths
+    assert not supervisor.gave_up
+
+
+def test_a_child_learns_that_it_is_alone() -> None:
+    """However its parent ended; and the pipe is not passed on to what the child starts."""
+    ear = Ear()
+    alone = threading.Event()
+    pulse = Pulse(os.dup(ear.descriptor), alone.set)
+    assert not os.get_inheritable(pulse._descriptor)
+    pulse.start()
+    pulse.begin()
+
+    def look() -> bool:
+        ear.listen(5.0)
+        return ear.is_ready
+
+    wait_until(look, what="a sign of life")
+    ear.began()
+    ear.close()
+
+    assert alone.wait(10)
+    pulse.join(10)
+
+
+def test_no_sign_of_life_before_it_is_ready() -> None:
+    """To load a model may take long; and then at once, for what comes first may hang it."""
+    ear = Ear()
+    pulse = Pulse(os.dup(ear.descriptor), lambda: None)
+    pulse.start()
+    ear.listen(5.0)
+    assert not ear.is_ready
+    assert ear.silent_for(1_000.0) == 0.0
+
+    pulse.begin()
+    ear.listen(6.0)
+
+    assert ear.silent_for(7.0) == 1.0
+    ear.began()
+    ear.close()
+    pulse.join(10)

@@ -173,16 +173,26 @@ class Playbook:
         side.on_unreachable(peer.encode(), self.now)
         return self._stepped()
 
+    def falls_silent(self, worker: str) -> Playbook:
+        """A worker says nothing until it is lost, as one that is stopped."""
+        self.silent.add(worker)
+        return self.waits(2.0)
+
     def answers(self, worker: str, **how: Any) -> Playbook:
         """A worker replies to all that it was sent and has not been looked at."""
         asked = self.said(worker, Kind.REQUEST)
         return self.hears(worker, Kind.REPLY, *[reply(record, worker, **how) for record in asked])
 
+    def drains(self) -> Playbook:
+        """The gateway is told to end."""
+        self.machine.drain(self.now)
+        return self._stepped()
+
     def waits(self, seconds: float) -> Playbook:
-        """Time passes, with a call of `on_timer` at every instant that the machine names."""
+        """Time passes, with a call of `on_timer` at every instant that the machine names, until it has drained."""
         until = self.now + seconds
         stuck = 0
-        while (due := self.machine.wake_at()) is not None and due <= until:
+        while not self.machine.is_drained(self.now) and (due := self.machine.wake_at()) is not None and due <= until:
             stuck = stuck + 1 if due <= self.now else 0
             assert stuck < 10, f"the machine wants to be woken at {due} again and again"
             self.now = max(self.now, due)

@@ -266,7 +266,7 @@ def test_blocks_of_a_lost_worker_move_whole() -> None:
     play.hears("alice", Kind.REQUEST, block(32, 5), block(64, 6))
     one, two = play.said("w1", Kind.REQUEST)
     play.hears("w1", Kind.REPLY, echo(two, 0, 2)).said("alice", Kind.REPLY)
-    play.joins("w2").loses("w1")
+    play.joins("w2").falls_silent("w1")
 
     moved = play.said("w2", Kind.REQUEST)
 
@@ -302,7 +302,7 @@ def test_parts_of_a_block_that_moved_remember_the_loss() -> None:
     """A part that the next worker refuses may have run on the one that was lost."""
     play = Playbook().with_workers("w1").with_clients("alice")
     play.hears("alice", Kind.REQUEST, block(32, 4))
-    play.joins("w2").loses("w1")
+    play.joins("w2").falls_silent("w1")
     asked = play.says("w2", Kind.REQUEST)
 
     refused = [echo(asked, place, calls, "w2", status=Status.OVERLOADED, ran=NO) for place, calls in ((1, 2), (3, 1))]

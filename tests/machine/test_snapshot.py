@@ -21,6 +21,7 @@ def test_status_of_an_empty_gateway_has_all_its_fields() -> None:
         "workers_address": "tcp://back:5556",
         "version": "1.2.3",
         "pid": 4711,
+        "state": "ready",
         "uptime_s": 2.5,
         "ring_version": status["ring_version"],
         "clients": 0,
@@ -89,7 +90,7 @@ def test_status_of_a_worker_tells_its_load_and_its_batches() -> None:
         "answered": len(replies),
         "batches": 1,
         "mean_batch_size": float(len(replies)),
-        "models": [{"name": "m", "version": 1}, {"name": "n", "version": 2}],
+        "models": [{"name": "m", "version": 1, "standing": "in"}, {"name": "n", "version": 2, "standing": "in"}],
     }
     assert (second["share"], second["answered"], second["mean_batch_size"]) == (0.25, 0, 0.0)
 

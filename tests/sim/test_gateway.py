@@ -22,6 +22,6 @@ def test_a_worker_whose_connection_closes_is_noticed_at_once() -> None:
     calls = ask(world, 40)
     go(world, 0.005)
     world.kill(world.workers[0])
-    go(world, 0.2)
+    go(world, 0.6)
     assert [call.status for call in calls] == [Status.OK] * 40
     assert world.gateways[0].machine.moved

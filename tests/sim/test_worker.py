@@ -48,8 +48,8 @@ def test_poison_ends_it() -> None:
     before = [worker.name for worker in world.workers.values()]
     (call,) = ask(world, is_poison=True)
     go(world, 5.5)
-    assert call.status is Status.WORKER_LOST
-    assert len(call.runs) == 3
+    assert call.status is Status.POISONED
+    assert len(call.runs) == call.kills == 2
     assert len(world.workers) == 2
     assert not {*before} & {worker.name for worker in world.workers.values()}
 

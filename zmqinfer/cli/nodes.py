@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,7 +26,13 @@ from zmqinfer.errors import ConfigError
 from zmqinfer.node.addresses import addresses_of
 from zmqinfer.tensor import NAME
 
+if TYPE_CHECKING:
+    from zmqinfer.launch.pulse import Pulse
+
 __all__ = ["gateway", "worker"]
+
+# For those that `up` starts.
+_pulse_option = click.option("--pulse-fd", type=int, default=None, hidden=True)
 
 
 @click.command()
@@ -34,8 +40,9 @@ __all__ = ["gateway", "worker"]
 @click.option("--workers", default=DEFAULT_WORKERS, show_default=True, help="Where workers dial.")
 @setting_options(GatewaySettings)
 @log_option
-def gateway(clients: str, workers: str, log_level: str, **values: Any) -> None:
-    """Run one gateway in the foreground until SIGTERM or Ctrl-C."""
+@_pulse_option
+def gateway(clients: str, workers: str, log_level: str, pulse_fd: int | None, **values: Any) -> None:
+    """Run one gateway in the foreground until it is drained by SIGTERM or Ctrl-C."""
     from zmqinfer.node.gateway import GatewayNode
     from zmqinfer.node.memory import keep_freed_memory
 
@@ -45,8 +52,15 @@ def gateway(clients: str, workers: str, log_level: str, **values: Any) -> None:
     settings = bound(GatewaySettings, values)
     start_logging(log_level)
     node = GatewayNode(clients, workers, settings)
-    _on_signals(node.stop)
+    _on_signals(node.drain, node.stop)
+    pulse = _pulse(pulse_fd, node.drain)
+    if pulse is not None:
+        pulse.begin()
     node.run()
+    if node.machine.ledger.pending:
+        text = f"the time of grace is over, {node.machine.ledger.pending} requests go back to their clients"
+        click.echo(f"zmqinfer: {text}", err=True)
+        raise click.exceptions.Exit(EXIT_FAILED)
 
 
 @click.command()
@@ -62,12 +76,14 @@ def gateway(clients: str, workers: str, log_level: str, **values: Any) -> None:
 @click.option("--function", default=None, metavar="MODULE:CALLABLE", help="A function to serve instead of models.")
 @setting_options(WorkerSettings)
 @log_option
+@_pulse_option
 def worker(
     name: str | None,
     gateway: list[str],
     repositories: tuple[Path, ...],
     function: str | None,
     log_level: str,
+    pulse_fd: int | None,
     **values: Any,
 ) -> None:
     """Run one worker in the foreground until it is drained by SIGTERM, Ctrl-C or `zmqinfer drain`."""
@@ -87,6 +103,9 @@ def worker(
         models = [load_model(config) for config in find_models(repositories or [ZOO])]
     node = WorkerNode(name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}", models, gateway, settings)
     _on_signals(node.drain, node.stop)
+    pulse = _pulse(pulse_fd, node.drain)
+    if pulse is not None:
+        node.on_welcome = pulse.begin
     if log_level in {"debug", "info"}:
         click.echo(
             f"worker {node.machine.name}: serving {', '.join(m.name for m in models)}; dialling {', '.join(gateway)}"
@@ -100,6 +119,17 @@ def worker(
     if machine.held:
         click.echo(f"zmqinfer: the time of grace is over, {machine.held} requests go back to the gateway", err=True)
         raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def _pulse(descriptor: int | None, drain: Callable[[], None]) -> Pulse | None:
+    """Returns what tells the process that started this one that it lives, and drains when that one is gone."""
+    if descriptor is None:
+        return None
+    from zmqinfer.launch.pulse import Pulse
+
+    pulse = Pulse(descriptor, drain)
+    pulse.start()
+    return pulse
 
 
 def _on_signals(first: Callable[[], None], second: Callable[[], None] | None = None) -> None:

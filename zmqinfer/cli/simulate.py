@@ -43,7 +43,8 @@ _NUMBERS = re.compile(r"[0-9][0-9.]*")
 def simulate(scenario: str, seed: int, schedules: int, jobs: int, faults: str | None, shrink: bool) -> None:
     """Run the machines of gateways, workers and clients in virtual time, with faults drawn from a seed.
 
-    SCENARIO is a TOML file, or the name of one that is shipped: mixed, losses, backlogs, reconnects.
+    SCENARIO is a TOML file, or the name of one that is shipped: backlogs, hangs, losses, mixed, poisons, reconnects,
+    rolls.
     One seed gives one run, always the same. Exit code 1 if anything was violated that must always hold,
     or a kind of fault never fired.
     """
@@ -90,14 +91,13 @@ def simulate(scenario: str, seed: int, schedules: int, jobs: int, faults: str | 
 
 def _read(scenario: str) -> dict[str, Any]:
     path = Path(scenario)
-    shipped = resources.files("zmqinfer.sim") / "scenarios" / f"{scenario}.toml"
+    shipped = resources.files("zmqinfer.sim") / "scenarios"
     try:
-        text = path.read_text() if path.suffix or path.exists() else shipped.read_text()
+        text = (path if path.suffix or path.exists() else shipped / f"{scenario}.toml").read_text()
         return tomllib.loads(text)
     except OSError as cause:
-        raise ConfigError(
-            f"no scenario {scenario!r} ({cause.strerror}); give a TOML file, or: mixed, losses, backlogs, reconnects"
-        ) from cause
+        names = ", ".join(sorted(one.name.removesuffix(".toml") for one in shipped.iterdir()))
+        raise ConfigError(f"no scenario {scenario!r} ({cause.strerror}); give a TOML file, or: {names}") from cause
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
         raise ConfigError(f"{scenario} is no TOML: {cause}") from cause
 

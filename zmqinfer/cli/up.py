@@ -20,7 +20,8 @@ from zmqinfer.node.addresses import addresses_of, shifted
 __all__ = ["up"]
 
 _START_S = 30.0
-_GATEWAY_GRACE_S = 3.0
+# Beyond its grace, for a process to end.
+_EXTRA_S = 1.0
 _LOOK_S = 0.1
 
 
@@ -32,6 +33,13 @@ _LOOK_S = 0.1
 @click.option("--workers-at", default=DEFAULT_WORKERS, show_default=True, help="Where workers dial.")
 @click.option("--models", multiple=True, type=click.Path(path_type=Path), help="Folders of model folders.")
 @setting_options(WorkerSettings, "max_batch_size", "drain_grace_s")
+@click.option(
+    "--hang-s",
+    type=click.FloatRange(0, 3_600),
+    default=10.0,
+    show_default=True,
+    help="A process that gives no sign of life for so long is killed and started again; 0: never.",
+)
 @log_option
 def up(
     target: str | None,
@@ -40,12 +48,14 @@ def up(
     clients: str,
     workers_at: str,
     models: tuple[Path, ...],
+    hang_s: float,
     log_level: str,
     **values: Any,
 ) -> None:
     """Serve models, or a function, on this machine until Ctrl-C, which drains.
 
     Without MODULE:CALLABLE and --models the shipped models are served: digits, echo and sleep.
+    SIGHUP starts the gateways and workers again, one after another, each when it has finished what it holds.
     """
     from zmqinfer.launch.supervisor import Child, Supervisor
 
@@ -64,7 +74,19 @@ def up(
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
     }
     gateway_children = [
-        Child(f"gateway_{number}", ["gateway", "--clients", door[0], "--workers", door[1], *level])
+        Child(
+            f"gateway_{number}",
+            [
+                "gateway",
+                "--clients",
+                door[0],
+                "--workers",
+                door[1],
+                "--drain-grace-s",
+                str(settings.drain_grace_s),
+                *level,
+            ],
+        )
         for number, door in enumerate(doors)
     ]
     what = ["--function", target] if target else [part for folder in models for part in ("--models", str(folder))]
@@ -81,7 +103,7 @@ def up(
         )
         for number in range(1, workers + 1)
     ]  # fmt: skip
-    supervisor = Supervisor([*gateway_children, *worker_children])
+    supervisor = Supervisor([*gateway_children, *worker_children], hang_s)
     stopping = threading.Event()
     hurry = threading.Event()
 
@@ -90,6 +112,7 @@ def up(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+    signal.signal(signal.SIGHUP, lambda *_: supervisor.renew(supervisor.children))
     for child in supervisor.children:
         child.start()
     announcer = threading.Thread(
@@ -103,10 +126,10 @@ def up(
         stopping.set()
         if not supervisor.gave_up:
             grace = f"{settings.drain_grace_s:g} s"
-            click.echo(f"draining the workers, up to {grace}; a second Ctrl-C ends them at once", err=True)
-        # Workers first: the gateways must be there to hear their last replies.
-        supervisor.stop(worker_children, settings.drain_grace_s + 1.0, hurry)
-        supervisor.stop(gateway_children, _GATEWAY_GRACE_S)
+            click.echo(f"draining, up to {grace}; a second Ctrl-C ends all at once", err=True)
+        # Gateways first: what they have let in is still to run.
+        supervisor.stop(gateway_children, settings.drain_grace_s + _EXTRA_S, hurry)
+        supervisor.stop(worker_children, settings.drain_grace_s + _EXTRA_S, hurry)
     if supervisor.gave_up:
         click.echo(f"zmqinfer: up gave up: {supervisor.gave_up}", err=True)
         code = 2 if "exit code 2" in supervisor.gave_up else EXIT_GAVE_UP

@@ -3,6 +3,8 @@
 For `zmqinfer up`. Restarting is owned by exactly one party: here it is this one. A child that exits
 with 0 was drained and stays down; one that dies comes back after a back-off of 0.5 to 30 s; five
 deaths within a minute are a crash loop, and the supervisor gives up on all rather than hide it.
+A child that gives no sign of life for a while hangs, and is killed. Children that are to be renewed are
+drained and started again one after another, each when the one before is ready.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from zmqinfer.launch.pulse import Ear
 from zmqinfer.node.report import Report
 
 __all__ = ["Child", "Supervisor"]
@@ -26,7 +29,10 @@ MAX_DEATHS = 5
 DEATHS_WITHIN_S = 60.0
 BACKOFF_S = 0.5
 MAX_BACKOFF_S = 30.0
+HANG_S = 10.0
 _LOOK_S = 0.05
+# A supervisor that did not look for so long was stopped itself.
+_AWAY_S = 1.0
 _USAGE = 2
 
 
@@ -38,27 +44,48 @@ class Child:
         name: for people.
         command: arguments after `python -m zmqinfer`.
         environment: what is added to ours.
+        ear: for the signs of life of the present process.
     """
 
     name: str
     command: Sequence[str]
     environment: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    ear: Ear | None = None
     deaths: deque[float] = field(default_factory=deque)
     restart_at: float | None = None
     is_done: bool = False
 
     def start(self) -> None:
         """Starts the process. Ctrl-C at our terminal is for us to pass on, in our order."""
+        self.forget()
+        ear = self.ear = Ear()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "zmqinfer", *self.command],
+            self.arguments(ear.descriptor),
+            pass_fds=[ear.descriptor],
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             # What a model prints is for whoever looks for a mistake; standard output is for what `up` says itself.
             stdout=sys.stderr.fileno() if _has_descriptor(sys.stderr) else subprocess.DEVNULL,
             process_group=0,
         )
+        ear.began()
         self.restart_at = None
+
+    def arguments(self, pulse: int) -> list[str]:
+        """Returns the whole command line of a process that has this descriptor for its pulse."""
+        return [sys.executable, "-m", "zmqinfer", *self.command, "--pulse-fd", str(pulse)]
+
+    def forget(self) -> None:
+        """Lets go of what is left of a process that has ended."""
+        if self.ear is not None:
+            self.ear.close()
+            self.ear = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the present process does what it is for."""
+        return self.pid != 0 and self.ear is not None and self.ear.is_ready
 
     @property
     def pid(self) -> int:
@@ -67,15 +94,41 @@ class Child:
 
 
 class Supervisor:
-    """Keeps children running until it is told to stop, or gives up."""
+    """Keeps children running until it is told to stop, or gives up.
 
-    def __init__(self, children: Sequence[Child]) -> None:
+    Args:
+        hang_s: a child that was silent for so long is killed, in seconds; 0: none is.
+
+    Attributes:
+        gave_up: why, or empty.
+    """
+
+    def __init__(self, children: Sequence[Child], hang_s: float = HANG_S) -> None:
         self.children = list(children)
         self.gave_up = ""
+        self._hang_s = hang_s or float("inf")
+        self._looked_at = 0.0
+        self._to_renew: deque[Child] = deque()
+        # The first of those while it is drained or started, and the process that it had.
+        self._renewed: Child | None = None
+        self._earlier: subprocess.Popen[bytes] | None = None
         self._report = Report("up")
 
+    def renew(self, children: Iterable[Child]) -> None:
+        """Drains children and starts them again, one after another, in the course of the next looks."""
+        self._to_renew = deque(child for child in children if not child.is_done)
+        self._report.info("restarting one after another", children=len(self._to_renew))
+
     def tend(self, now: float) -> None:
-        """Looks after every child once: notices deaths, restarts what is due."""
+        """Looks after every child once: notices deaths and silence, restarts what is due."""
+        was_away = now - self._looked_at > _AWAY_S
+        self._looked_at = now
+        for child in self.children:
+            if child.ear is not None:
+                child.ear.listen(now)
+                if was_away:
+                    child.ear.forgive(now)
+        self._go_on_renewing()
         for child in self.children:
             if child.is_done:
                 continue
@@ -88,8 +141,28 @@ class Supervisor:
             code = child.process.poll()
             if code is not None:
                 self._on_exit(child, code, now)
+            elif child.ear is not None and child.ear.silent_for(now) > self._hang_s:
+                self._report.warning("hangs, killed", child=child.name, silent_s=round(child.ear.silent_for(now), 1))
+                child.process.kill()
+                child.ear.forgive(now)
+
+    def _go_on_renewing(self) -> None:
+        child = self._renewed
+        if child is not None and (child.is_done or (child.process is not self._earlier and child.is_ready)):
+            child = self._renewed = None
+            if not self._to_renew:
+                self._report.info("restarted all")
+        if child is None and self._to_renew:
+            child = self._renewed = self._to_renew.popleft()
+            self._earlier = child.process
+            if child.process is not None and child.pid:
+                child.process.send_signal(signal.SIGTERM)
 
     def _on_exit(self, child: Child, code: int, now: float) -> None:
+        if child is self._renewed and code == 0:
+            child.start()
+            self._report.info("restarted", child=child.name, pid=child.pid)
+            return
         if code == 0:
             child.is_done = True
             self._report.info("drained, not restarted", child=child.name)
@@ -126,6 +199,7 @@ class Supervisor:
                 process.wait()
         for child in children:
             child.is_done = True
+            child.forget()
 
 
 def _has_descriptor(stream: TextIO) -> bool:

@@ -14,7 +14,7 @@ from zmqinfer.errors import EXECUTED, Executed, Status, TooLarge
 from zmqinfer.machine.call import Block, Body, CallOptions, Question, SharedBody, body_bytes
 from zmqinfer.machine.codec import Codec
 from zmqinfer.machine.ledger import INLINE
-from zmqinfer.machine.link import NO_SESSION, Link, LinkState
+from zmqinfer.machine.link import CLOSING, DRAINING, NO_SESSION, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.repeats import Repeats
 from zmqinfer.policy.wheel import SLOTS_PER_S, TimingWheel
@@ -27,6 +27,7 @@ __all__ = ["ClientMachine"]
 # The gateway knows better than we do where the time went; so much longer than the deadline its word is waited for.
 GRACE_S = 0.05
 
+_PARTING = (LinkState.LEAVING, LinkState.LEFT)
 _RAN_NO, _RAN_MAYBE = EXECUTED.index(Executed.NO), EXECUTED.index(Executed.MAYBE)
 
 
@@ -73,7 +74,7 @@ class ClientMachine:
         # Of those the one that took the last call, if it takes more.
         self._last: Block | None = None
         self._unsent: list[Block] = []
-        # Large ones that wait for a WELCOME, by tag.
+        # Blocks that wait for a WELCOME, by tag: large ones, and those for which there is only a gateway that drains.
         self._held: dict[int, Block] = {}
         self._repeats = Repeats(now)
         self._questions: dict[int, Question] = {}
@@ -171,8 +172,8 @@ class ClientMachine:
             raise TooLarge(detail)
         self._tag += MAX_CALLS
         number = self._tag // MAX_CALLS
-        link = self._choice[number % len(self._choice)]
-        block = Block(self._tag, link, alike, rows, deadline)
+        block = Block(self._tag, 0, alike, rows, deadline)
+        block.link = self._choose(block)
         card = self.codec.card(model, options.version)
         if rows is None and type(payload) is bytes and card is not None:
             block.most = max(1, min(MAX_CALLS, card[1], INLINE_BYTES // max(1, size)))
@@ -183,6 +184,10 @@ class ClientMachine:
         self._blocks[number] = block
         self._watch(block, now)
         return block
+
+    def _choose(self, block: Block) -> int:
+        """Returns which gateway should have a block: they take turns."""
+        return self._choice[block.tag // MAX_CALLS % len(self._choice)]
 
     def seal(self) -> None:
         """Puts the calls of this turn into the outboxes; later ones begin new blocks."""
@@ -196,7 +201,11 @@ class ClientMachine:
         self.full_blocks = 0
 
     def _send(self, block: Block) -> None:
-        if self.links[block.link].state is LinkState.GREETING and self._is_too_large_unasked(block):
+        state = self.links[block.link].state
+        if state in _PARTING:
+            block.link = self._choose(block)
+            state = self.links[block.link].state
+        if state in _PARTING or (state is LinkState.GREETING and self._is_too_large_unasked(block)):
             self._held[block.tag] = block
             return
         if self._held:
@@ -216,6 +225,8 @@ class ClientMachine:
         """Sends what waited for a WELCOME, unless it waits for another one, or is more than the gateway takes."""
         held, self._held = self._held, {}
         for block in held.values():
+            if self.links[block.link].state is not LinkState.UP:
+                block.link = self._choose(block)
             if detail := self._excess(body_bytes(block.bodies[0])):
                 self._fail(block, Status.TOO_LARGE, detail, None, _RAN_NO)
             else:
@@ -316,8 +327,8 @@ class ClientMachine:
         for entry in self._everything():
             self._fail(entry, Status.CANCELLED, detail, None, _RAN_MAYBE)
         for link in self.links:
-            if link.state is LinkState.UP:
-                link.outbox.put(Kind.DISCONNECT, ["closing", ""])
+            if link.state in (LinkState.UP, LinkState.LEAVING):
+                link.outbox.put(Kind.DISCONNECT, [CLOSING, ""])
             link.state = LinkState.CLOSED
 
     def _fail(self, entry: Block | Question, status: Status, detail: str, where: str | None, ran: int) -> None:
@@ -362,12 +373,14 @@ class ClientMachine:
                 self.unmatched += owners.count(None)
                 self.completed.append((owners, record, block.rows))
         elif kind is Kind.WELCOME:
-            link.welcome(records[-1], now)
             self.codec.learn(records[-1][4])
             self._max_body_bytes = records[-1][3]
-            self._was_welcome = True
-            self._review_choice()
-            self._send_held()
+            # One that drains may still have news; a new life of it has another session.
+            if link.state not in _PARTING or records[-1][0] != link.session:
+                link.welcome(records[-1], now)
+                self._was_welcome = True
+                self._review_choice()
+                self._send_held()
         elif kind in {Kind.STATS, Kind.ADMIN}:
             for record in records:
                 question = self._questions.get(record[TAG])
@@ -377,6 +390,8 @@ class ClientMachine:
         elif kind is Kind.DISCONNECT:
             for record in records:
                 self._on_disconnect(link, number, record[0], record[1], now)
+        if link.state is LinkState.LEAVING and not self.pending:
+            link.part(now)
 
     def _goes_inline(self, block: Block) -> bool:
         """Sends a payload again, as frames, that its worker could not read; False if it came as frames.
@@ -412,9 +427,13 @@ class ClientMachine:
             if self._blocks.get(block.tag // MAX_CALLS) is not block:
                 continue  # all of its calls have ended
             others = [number for number in self._choice if number != block.link]
-            if others and block.is_at_rest():
+            has_nothing = block.is_at_rest()
+            if others and has_nothing:
                 block.link = others[block.tag // MAX_CALLS % len(others)]
             block.asks_again(first, calls)
+            if has_nothing and self.links[block.link].state in _PARTING:
+                self._held[block.tag] = block
+                continue
             for place, run in block.runs(first, first + calls):
                 self._send_calls(block, place, run)
 
@@ -429,11 +448,31 @@ class ClientMachine:
             if link.is_unwelcome(reason):
                 self._greet(number, now)
             return
+        if reason == DRAINING:
+            self._on_draining(link, number, now)
+            return
         # A wrong door, too many clients, a broken protocol: repeating it would be answered the same.
         status = Status.OVERLOADED if reason == "too many clients" else Status.PROTOCOL
         ran = _RAN_MAYBE if link.welcomes else _RAN_NO
         for entry in self._pending_at(number):
             self._fail(entry, status, f"gateway {link.address} refused this client: {detail}", None, ran)
+
+    def _on_draining(self, link: Link, number: int, now: float) -> None:
+        """Sends nothing new to a gateway that is about to end; what it has it will answer."""
+        if link.state is not LinkState.UP:
+            return
+        link.state = LinkState.LEAVING
+        self._review_choice()
+        if link.is_unsaid:
+            # It is gone already, and this is the last that it said: what waits for a connection is for others.
+            self._greet(number, now, is_silent=True)
+
+    def _owes_us(self, number: int) -> bool:
+        """Whether a gateway has anything of ours."""
+        return any(
+            isinstance(entry, Question) or (entry.sends and entry.tag not in self._held and not entry.is_at_rest())
+            for entry in self._pending_at(number)
+        )
 
     def _greet(self, number: int, now: float, *, is_silent: bool = False) -> None:
         """Greets a gateway anew, with everything that is pending there behind the greeting.
@@ -458,7 +497,7 @@ class ClientMachine:
                     self._fail(entry, Status.WORKER_LOST, detail, None, _RAN_MAYBE)
                     continue
             elif is_silent or not link.welcomes:
-                entry.link = self._choice[entry.tag // MAX_CALLS % len(self._choice)]
+                entry.link = self._choose(entry)
             if is_unsaid and entry.sends:
                 entry.sends -= 1
             self._send(entry)
@@ -490,6 +529,8 @@ class ClientMachine:
                 continue
             if link.is_overdue(now):
                 self._greet(number, now, is_silent=True)
+            elif link.state is LinkState.LEAVING and not self._owes_us(number):
+                link.part(now)
             elif link.is_beat_due(now):
                 link.outbox.beat()
 
@@ -513,13 +554,14 @@ class ClientMachine:
             self._fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", _RAN_MAYBE)
         else:
             detail = f"the time was up while the connection to gateway {link.address} was lost"
-            self._fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", _RAN_MAYBE)
+            was_sent = isinstance(entry, Question) or entry.sends
+            self._fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", _RAN_MAYBE if was_sent else _RAN_NO)
 
     def is_greeting(self) -> bool:
-        """Whether a gateway has still to welcome this client."""
+        """Whether a gateway has still to welcome this client, or to let it go."""
         # Without a generator: this is asked at the end of each call.
         for link in self.links:  # noqa: SIM110
-            if link.state is LinkState.GREETING:
+            if link.state is not LinkState.UP and link.state is not LinkState.CLOSED:
                 return True
         return False
 
@@ -534,8 +576,10 @@ class ClientMachine:
         if due is not None and (earliest is None or due < earliest):
             earliest = due
         for link in self.links:
-            if self.pending or link.state is LinkState.GREETING:
+            if self.pending or link.state is not LinkState.UP:
                 due = link.wake_at()
+                if due == float("inf"):
+                    continue
                 if earliest is None or due < earliest:
                     earliest = due
         return earliest

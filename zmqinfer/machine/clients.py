@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from zmqinfer.machine.link import DRAINING
 from zmqinfer.machine.members import MAX_BACKLOG_BYTES, REBIND_S, ClientSession, Door, Peer
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.snapshot import answer
@@ -41,7 +42,9 @@ class Clients:
         client = self._by_peer.get(peer)
         if client is None:
             if kind is Kind.HELLO and records:
-                self._on_hello(peer, records[0])
+                if not self._gateway.is_draining or records[0][0] in self._by_session:
+                    # Else it is not answered: it says this again until there is another gateway here.
+                    self._on_hello(peer, records[0])
             elif kind in {Kind.READY, Kind.REPLY}:
                 self.door.say(peer, "wrong door", f"workers dial {self._gateway.addresses[1]}, this is for clients")
             elif kind is not Kind.DISCONNECT:
@@ -89,6 +92,8 @@ class Clients:
             self._lost_at.pop(session, None)
         self._by_peer[peer] = client
         self._welcome(client)
+        if self._gateway.is_draining:
+            self._dismiss(client)
 
     def _welcome(self, client: ClientSession) -> None:
         gateway = self._gateway
@@ -103,6 +108,15 @@ class Clients:
                 gateway.routes.cards(client.host),
             ],
         )
+
+    def drain(self) -> None:
+        """Tells every client to send no more, and to say goodbye when it has all its answers."""
+        for client in self._by_peer.values():
+            self._dismiss(client)
+
+    @staticmethod
+    def _dismiss(client: ClientSession) -> None:
+        client.outbox.put(Kind.DISCONNECT, [DRAINING, "this gateway finishes what it has, and ends"])
 
     def announce(self) -> None:
         """Tells every client that the list of models is another one."""

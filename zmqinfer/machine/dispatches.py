@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from zmqinfer.errors import Status
 from zmqinfer.machine.block import covering, cut_reply
 from zmqinfer.machine.flight import Flight
 from zmqinfer.machine.members import WorkerSession
 from zmqinfer.machine.routes import Engine
-from zmqinfer.records import BATCH_ROWS, CALLS, MAX_CALLS, MODEL_VERSION, TAG, Record
+from zmqinfer.records import ALONE, BATCH_ROWS, CALLS, COMPUTE_US, MAX_CALLS, MODEL_VERSION, STATUS, TAG, Record
 
 __all__ = ["Dispatches"]
 
@@ -39,6 +40,8 @@ class Dispatches:
         record = flight.record
         record[TAG] = tag
         record[MODEL_VERSION] = flight.route.version
+        if flight.is_suspect:
+            record[ALONE:] = [True]
         engine.placement.take(engine, flight.rows)
         engine.worker.outbox.put_request(record, flight.deadline, flight.size)
 
@@ -84,16 +87,29 @@ class Dispatches:
         engine.placement.give_back(engine, rows)
         engine.answered += flight.calls
         engine.route.answered += flight.calls
-        if record[BATCH_ROWS]:
+        if record[STATUS]:
+            # How long it took says nothing: what fails may fail at once.
+            engine.failed += flight.calls if record[STATUS] == Status.MODEL_ERROR else 0
+        elif record[BATCH_ROWS]:
             engine.answered_rows += rows
-            engine.batches += rows / record[BATCH_ROWS]
+            part = rows / record[BATCH_ROWS]
+            engine.batches += part
+            engine.busy_us += part * record[COMPUTE_US]
+
+    def awaited_from(self, engine: Engine) -> list[Flight]:
+        """Returns what an engine has that somebody waits for."""
+        return [flight for flight in self._open.values() if flight.engine is engine and flight.client is not None]
 
     def withdraw(self, worker: WorkerSession) -> list[Flight]:
-        """Takes out and returns all that a lost worker held, tombstones too; its replies are late from now on."""
+        """Takes out and returns all that a lost worker held, tombstones too, in the order in which it was sent.
+
+        Its replies are late from now on.
+        """
         held = [flight for flight in self._open.values() if flight.engine and flight.engine.worker is worker]
         for flight in held:
             del self._open[flight.tag]
-            flight.engine = None
+        # A part that was divided off is behind others in the table.
+        held.sort(key=lambda flight: flight.tag)
         return held
 
     def check(self) -> tuple[int, dict[Engine, int]]:

@@ -35,11 +35,12 @@ class Flight:
         slot: its slot in the timing wheel.
         patience: until when it waits for a first worker of its model, or None.
         losses: how many workers were lost with it.
+        is_suspect: whether it may have ended the process of one; it is for one call then, and runs alone.
         version: the one that the client asked for, or None; the record's is rewritten to the one served.
     """
 
-    __slots__ = ("calls", "client", "client_tag", "deadline", "engine", "home", "is_waiting", "key_hash", "losses",
-                 "patience", "priority", "rank", "record", "route", "rows", "size", "slot", "tag",
+    __slots__ = ("calls", "client", "client_tag", "deadline", "engine", "home", "is_suspect", "is_waiting", "key_hash",
+                 "losses", "patience", "priority", "rank", "record", "route", "rows", "size", "slot", "tag",
                  "version")  # fmt: skip
 
     def __init__(
@@ -66,6 +67,7 @@ class Flight:
         self.engine: Engine | None = None
         self.is_waiting = False
         self.losses = 0
+        self.is_suspect = False
         self.patience: float | None = None
 
     # Set when they begin to mean something, to keep the constructor, which runs for each request, short:

@@ -15,9 +15,10 @@ from zmqinfer.machine.block import block_of, covering, singles
 from zmqinfer.machine.clients import Clients
 from zmqinfer.machine.dispatches import Dispatches
 from zmqinfer.machine.flight import Flight
-from zmqinfer.machine.ledger import INLINE, RAN_MAYBE, RAN_NO, Ledger
+from zmqinfer.machine.ledger import INLINE, RAN_MAYBE, RAN_NO, RAN_YES, Ledger
 from zmqinfer.machine.members import ClientSession, Peer, WorkerSession
 from zmqinfer.machine.routes import Engine, Route, Routes
+from zmqinfer.machine.suspects import Suspects, oldest
 from zmqinfer.machine.workers import Workers
 from zmqinfer.policy.ring import key_hash
 from zmqinfer.records import (
@@ -32,6 +33,7 @@ from zmqinfer.records import (
     PAYLOAD,
     PRIORITY,
     REQUEST_ID,
+    STATUS,
     TAG,
     Kind,
     Record,
@@ -44,6 +46,8 @@ __all__ = ["GatewayMachine"]
 MAX_LOSSES = 3
 # A gateway that has just started does not know its workers yet: it says NOT_FOUND only after this.
 NOT_FOUND_AFTER_S = 3.0
+# Clients that are owed nothing and do not hear that this gateway drains are left after so long.
+_GOODBYE_S = 1.0
 # Nobody is asked to stay away for longer.
 _LONGEST_RETRY_MS = 5_000
 
@@ -52,7 +56,8 @@ class GatewayMachine:
     """All that a gateway decides. Its shell owns two ROUTER sockets, a clock and nothing else.
 
     Attributes:
-        moved: calls that were given to another worker because theirs was lost.
+        is_draining: whether this gateway finishes what it has, and ends.
+        moved: calls that were given to another worker because theirs was lost, or gave them back.
     """
 
     def __init__(
@@ -86,6 +91,10 @@ class GatewayMachine:
         self.clients = Clients(self, session=session, agent=agent)
         self.workers = Workers(self, session=session, agent=agent)
         self.moved = 0
+        self.suspects = Suspects()
+        self.is_draining = False
+        # Until when, if draining: for all that is pending, and for the goodbyes of those who are owed nothing.
+        self._drain_by = self._goodbye_by = float("inf")
         self.dispatches = Dispatches(first_tag, self._divide)
         # Routes in which requests wait for their own worker; they have a time limit of their own.
         self._keyed: dict[Route, None] = {}
@@ -103,6 +112,10 @@ class GatewayMachine:
         arrived = now - gap
         for record in records:
             tag: int = record[TAG]
+            if self.suspects.is_wary and self._holds_poison(record, now):
+                for call in singles(record):
+                    self._on_doubtful(client, call, now, arrived)
+                continue
             if flights.keys().isdisjoint(range(tag - tag % MAX_CALLS, tag + record[CALLS])):
                 self._on_request(client, record, now, arrived)
                 continue
@@ -112,6 +125,20 @@ class GatewayMachine:
                 else:
                     # Resent behind a new greeting: the first is on its way and one answer is all there is.
                     self.ledger.duplicates += 1
+
+    def _holds_poison(self, record: Record, now: float) -> bool:
+        return any(self.suspects.refuses(call, now) for call in singles(record))
+
+    def _on_doubtful(self, client: ClientSession, call: Record, now: float, arrived: float) -> None:
+        """Takes a call of a request of which one at least is in quarantine."""
+        if covering(client.flights, call[TAG]) is not None:
+            self.ledger.duplicates += 1
+        elif self.suspects.refuses(call, now):
+            self.ledger.received += 1
+            detail = "this input has ended a worker's process while it ran alone, and is not run again for ten minutes"
+            self.ledger.refuse(client, call, Status.POISONED, detail)
+        else:
+            self._on_request(client, call, now, arrived)
 
     def _on_request(self, client: ClientSession, record: Record, now: float, arrived: float) -> None:
         ledger, calls, payload = self.ledger, record[CALLS], record[PAYLOAD]
@@ -155,6 +182,8 @@ class GatewayMachine:
 
     def _place(self, flight: Flight, now: float) -> None:
         """Dispatches a request at once, or lets it, or what is left of it, wait behind those who wait already."""
+        while flight.is_suspect and flight.calls > 1:
+            self._place(self._divide(flight, 1), now)
         route = flight.route
         if flight.deadline <= now:
             self._end(flight, Status.DEADLINE_EXCEEDED, "the time was up before it reached a worker", where="network")
@@ -171,7 +200,7 @@ class GatewayMachine:
         if not route.engines:
             self.ledger.set_patience(flight, now + self.settings.queue_wait_ms / 1000)
             route.queue(flight, now)
-        elif flight.record[KEY] is None:
+        elif flight.record[KEY] is None or not route.placement.ring:
             route.queue(flight, now)
         else:
             home = route.placement.preferred(flight.key_hash).name
@@ -201,7 +230,7 @@ class GatewayMachine:
     def serve(self, route: Route) -> None:
         """Gives the free credits of a route's engines to those who wait."""
         waiting, placement = route.waiting, route.placement
-        for engine in route.engines.values():
+        for engine in placement.holders:
             while waiting:
                 flight = waiting.best(engine.name)
                 if flight is None:
@@ -229,17 +258,37 @@ class GatewayMachine:
 
     # Replies -------------------------------------------------------------------------------------
 
-    def on_replies(self, worker: WorkerSession, records: list[Record]) -> None:
+    def on_replies(self, worker: WorkerSession, records: list[Record], now: float) -> None:
         """Takes REPLY records of a worker; each gives its credit back."""
         freed: dict[Route, None] = {}
         for record in records:
             for flight, part in self.dispatches.take(worker, record):
                 if flight.route.waiting.count:
                     freed[flight.route] = None
-                if flight.client is not None:
-                    self.ledger.answer(flight, part)
+                if flight.client is None:
+                    continue
+                if part[STATUS]:
+                    if part[STATUS] == Status.CANCELLED:
+                        # Its caller still wants it: the worker gave it back, unrun, because we asked.
+                        self._place_again(flight, now)
+                        continue
+                    if part[STATUS] == Status.POISONED:
+                        self.suspects.convict(flight, now)
+                self.ledger.answer(flight, part)
         for route in freed:
             self.serve(route)
+
+    def recall(self, engine: Engine) -> None:
+        """Asks an engine that should get no work to give back what it has not begun."""
+        for flight in self.dispatches.awaited_from(engine):
+            engine.worker.outbox.put(Kind.CANCEL, [flight.tag, flight.calls])
+
+    def _place_again(self, flight: Flight, now: float) -> None:
+        flight.engine = None
+        self.moved += flight.calls
+        if not flight.route.engines:
+            flight.route = self.routes.find(flight.record[MODEL], flight.version)
+        self._place(flight, now)
 
     def _end(self, flight: Flight, status: Status, detail: str, *, where: str | None = None, ran: int = RAN_NO) -> None:
         """Gives a request an outcome of the gateway's own; if a worker has it, its tombstone stays open."""
@@ -270,24 +319,56 @@ class GatewayMachine:
         self._leave(flight)
         self.ledger.cancel(flight)
 
+    # Draining ------------------------------------------------------------------------------------
+
+    def drain(self, now: float) -> None:
+        """Begins to leave: clients are told to go elsewhere, and everything that is or comes in is answered."""
+        if not self.is_draining:
+            self.is_draining = True
+            self._drain_by = now + self.settings.drain_grace_s
+            self._goodbye_by = min(now + _GOODBYE_S, self._drain_by)
+            self.clients.drain()
+
+    def is_drained(self, now: float) -> bool:
+        """Whether all clients have gone, or the time of grace is over."""
+        if not self.is_draining:
+            return False
+        return not len(self.clients) or now >= (self._drain_by if self.ledger.pending else self._goodbye_by)
+
     # Failover and time ---------------------------------------------------------------------------
 
-    def move_all_of(self, worker: WorkerSession, unsent: Set[int], now: float) -> int:
+    def move_all_of(self, worker: WorkerSession, unsent: Set[int], now: float, *, is_abrupt: bool) -> int:
         """Moves what a lost worker held to others; returns how many requests that were.
 
         Args:
+            is_abrupt: whether it may be that one of them has ended its process.
             unsent: tags of calls that never left for it. It was not lost with those: they may run elsewhere whatever
                 they are, and a gateway that finds all its connections gone shall not count each as a loss.
         """
         held = self.dispatches.withdraw(worker)
+        suspects = oldest(held) if is_abrupt else set()
+        running = {tag for engine in worker.engines for tag in engine.told} if is_abrupt else set()
         for flight in held:
-            if flight.client is not None:
-                self._move(flight, worker, now, has_left=flight.tag not in unsent)
+            if flight.client is None:
+                continue
+            if flight.is_suspect and flight.tag in running:
+                flight.losses += 1
+                flight.engine = None
+                self.suspects.accuse(flight, worker.session, now)
+            else:
+                has_left = flight.tag not in unsent
+                flight.is_suspect |= has_left and flight in suspects
+                self._move(flight, worker, now, has_left=has_left)
         return sum(flight.calls for flight in held)
+
+    def acquit(self, session: bytes, now: float) -> None:
+        """Places again what was thought to have ended a worker that is there."""
+        for flight in self.suspects.acquit(session):
+            flight.is_suspect = False
+            self._place_again(flight, now)
 
     def _move(self, flight: Flight, lost: WorkerSession, now: float, *, has_left: bool) -> None:
         flight.losses += has_left
-        self.moved += flight.calls
         declared = flight.record[IDEMPOTENT]
         if has_left and not (flight.route.idempotent if declared is None else declared):
             detail = f"worker {lost.name!r} was lost with the request, which may not be run twice"
@@ -296,9 +377,7 @@ class GatewayMachine:
             detail = f"{flight.losses} workers were lost with the request, the last was {lost.name!r}"
             self._end(flight, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
         else:
-            if not flight.route.engines:
-                flight.route = self.routes.find(flight.record[MODEL], flight.version)
-            self._place(flight, now)
+            self._place_again(flight, now)
 
     def on_timer(self, now: float) -> None:
         """Does what is due: expires requests, ends waits, beats, and gives up silent peers."""
@@ -309,6 +388,9 @@ class GatewayMachine:
                 self.serve(route)
             if route.waiting.wake_at() is None:
                 del self._keyed[route]
+        for flight in self.suspects.condemn(now):
+            detail = "the process of its worker ended while it ran alone"
+            self._end(flight, Status.POISONED, detail, where="model", ran=RAN_YES)
         self.workers.on_timer(now)
         self.clients.on_timer(now)
 
@@ -316,6 +398,9 @@ class GatewayMachine:
         if flight.engine is not None:
             detail = f"the time was up while worker {flight.engine.name!r} had the request"
             self._end(flight, Status.DEADLINE_EXCEEDED, detail, where="worker", ran=RAN_MAYBE)
+        elif not flight.is_waiting:
+            detail = "the time was up while it was waited whether its worker comes back"
+            self._end(flight, Status.DEADLINE_EXCEEDED, detail, where="worker")
         elif not flight.route.engines:
             self._end(flight, Status.UNAVAILABLE, self._unavailable(flight.route))
         elif now < flight.deadline:
@@ -329,7 +414,13 @@ class GatewayMachine:
         """Returns when `on_timer` is worth calling, or None when nothing waits for time to pass."""
         # Asked twice a turn, so without lists: 0.2 us, where a min over a list took 0.7.
         earliest = self.ledger.wake_at()
+        if self.is_draining:
+            limit = self._drain_by if self.ledger.pending else self._goodbye_by
+            earliest = limit if earliest is None else min(earliest, limit)
         due = self.workers.wake_at()
+        if due is not None and (earliest is None or due < earliest):
+            earliest = due
+        due = self.suspects.wake_at()
         if due is not None and (earliest is None or due < earliest):
             earliest = due
         due = self.clients.wake_at()
@@ -374,7 +465,8 @@ class GatewayMachine:
             route.waiting.check()
             queued += route.waiting.count
         awaited, held = self.dispatches.check()
-        assert queued + awaited == self.ledger.pending, (queued, awaited, self.ledger.pending)
+        accused = self.suspects.awaited()
+        assert queued + awaited + accused == self.ledger.pending, (queued, awaited, accused, self.ledger.pending)
         for worker in self.workers.everyone():
             for engine in worker.engines:
                 assert engine.held == held.get(engine, 0), (engine.name, engine.held, held.get(engine, 0))

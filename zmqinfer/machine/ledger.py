@@ -19,12 +19,12 @@ from zmqinfer.policy.wheel import TimingWheel
 from zmqinfer.records import ATTEMPT, CALLS, OUTPUT, RAN, RETRY_AFTER_MS, STATUS, TAG, Kind, Record
 from zmqinfer.tensor import payload_bytes
 
-__all__ = ["INLINE", "RAN_MAYBE", "RAN_NO", "Ledger"]
+__all__ = ["INLINE", "RAN_MAYBE", "RAN_NO", "RAN_YES", "Ledger"]
 
 # Where a request ended whose payload lies in memory that its worker cannot read: it must come in the message.
 INLINE = "inline"
 
-RAN_NO, RAN_MAYBE = EXECUTED.index(Executed.NO), EXECUTED.index(Executed.MAYBE)
+RAN_NO, RAN_YES, RAN_MAYBE = map(EXECUTED.index, (Executed.NO, Executed.YES, Executed.MAYBE))
 
 
 class Ledger:
@@ -99,7 +99,8 @@ class Ledger:
 
     def end(self, flight: Flight, status: Status, detail: str, where: str | None, ran: int) -> None:
         """Ends a request with an outcome that the gateway decides."""
-        reply = _reply(flight.client_tag, flight.record, status, detail, where, RAN_MAYBE if flight.losses else ran)
+        ran = RAN_MAYBE if flight.losses and ran == RAN_NO else ran
+        reply = _reply(flight.client_tag, flight.record, status, detail, where, ran)
         self._close(flight, status).put(Kind.REPLY, reply, len(detail))
 
     def cancel(self, flight: Flight) -> None:

@@ -14,10 +14,13 @@ from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.liveness import MISSES
 from zmqinfer.records import Kind, Record
 
-__all__ = ["NO_SESSION", "Link", "LinkState"]
+__all__ = ["CLOSING", "DRAINING", "NO_SESSION", "Link", "LinkState"]
 
-# The reason in a DISCONNECT that asks for a greeting.
+# Reasons of DISCONNECT. The first asks for a greeting, the second says that a node finishes what it holds and takes
+# nothing more, the third is a goodbye: behind it nothing comes.
 NO_SESSION = "no session"
+DRAINING = "draining"
+CLOSING = "closing"
 
 
 class LinkState(enum.Enum):
@@ -25,6 +28,10 @@ class LinkState(enum.Enum):
 
     GREETING = "greeting"
     UP = "up"
+    # The gateway drains: what it has it will answer, and nothing new is sent to it.
+    LEAVING = "leaving"
+    # It has answered all, and we have said goodbye: each heartbeat it is greeted anew, and there is nothing behind it.
+    LEFT = "left"
     # Told to go, or leaving: this link says and takes nothing more.
     CLOSED = "closed"
 
@@ -61,8 +68,13 @@ class Link:
         self._spoke_at = 0.0
 
     def greet(self, now: float) -> None:
-        """Says who we are. What is pending belongs behind it and is put there by the caller."""
-        self.state = LinkState.GREETING
+        """Says who we are. What is pending belongs behind it and is put there by the caller.
+
+        Unless it has said goodbye: it may still be the gateway that drains whom this reaches, and nobody can tell what
+        became of requests there. It stays LEFT until there is a WELCOME.
+        """
+        if self.state is not LinkState.LEFT:
+            self.state = LinkState.GREETING
         self._greeted_at = self._spoke_at = self._heard_at = now
         self.outbox.clear()
         self.outbox.put(self._kind, self.greeting)
@@ -76,6 +88,12 @@ class Link:
         self.state = LinkState.UP
         self.welcomes += 1
         self._heard_at = now
+
+    def part(self, now: float) -> None:
+        """Says goodbye to a gateway that drains."""
+        self.outbox.put(Kind.DISCONNECT, [CLOSING, ""])
+        self.state = LinkState.LEFT
+        self._greeted_at = now
 
     def has_spoken_since(self, then: float) -> bool:
         """Whether there was a sign of life after an instant."""
@@ -106,14 +124,14 @@ class Link:
 
         Everything sent before a greeting may earn its own "no session"; one greeting answers all.
         """
-        return reason == NO_SESSION and self.state is LinkState.UP
+        return reason == NO_SESSION and self.state in _HEARD
 
     def is_overdue(self, now: float) -> bool:
         """Whether the gateway must be greeted again: no WELCOME within a heartbeat, or silence for three.
 
         An unanswered greeting is repeated, for it may have gone into a connection that was just breaking.
         """
-        if self.state is LinkState.GREETING:
+        if self.state in _UNHEARD:
             return now >= self._greeted_at + self._speak_s
         if self.state is LinkState.CLOSED or now - self._heard_at <= MISSES * self._patience_s:
             return False
@@ -129,7 +147,7 @@ class Link:
         Args:
             ahead: the part of a heartbeat that it may be too early.
         """
-        if self.state is not LinkState.UP or now < self._spoke_at + self._speak_s * (1 - ahead):
+        if self.state not in _HEARD or now < self._spoke_at + self._speak_s * (1 - ahead):
             return False
         self._spoke_at = now
         return True
@@ -138,4 +156,9 @@ class Link:
         """Returns when `is_overdue` and `is_beat_due` are worth asking."""
         if self.state is LinkState.CLOSED:
             return float("inf")
-        return (self._greeted_at if self.state is LinkState.GREETING else self._spoke_at) + self._speak_s
+        return (self._greeted_at if self.state in _UNHEARD else self._spoke_at) + self._speak_s
+
+
+# Whether the gateway owes us signs of life.
+_HEARD = (LinkState.UP, LinkState.LEAVING)
+_UNHEARD = (LinkState.GREETING, LinkState.LEFT)

@@ -10,6 +10,7 @@ import msgpack
 from zmqinfer.machine.flight import Flight
 from zmqinfer.policy.drain import DrainRate
 from zmqinfer.policy.placement import Holder, Placement
+from zmqinfer.policy.rotation import Rotation, Work
 from zmqinfer.policy.waiting import WaitingRoom
 from zmqinfer.records import MAX_RECORDS, Record
 
@@ -32,29 +33,43 @@ class Engine(Holder):
 
     Attributes:
         answered: requests that came back, with whatever status.
-        answered_rows: the rows of those that ran in a batch.
-        batches: batches that ran, reckoned from the replies: each brings its part of one.
-        load: rows that the worker says it holds for this model over all gateways.
+        answered_rows: the rows of those that got a result.
+        batches: batches that gave results, reckoned from the replies: each brings its part of one.
+        failed: requests that came back with an error of the model.
+        busy_us: how long those batches took, reckoned likewise.
+        granted: rows that the worker says may be under way; none while it is stuck in a batch.
+        leash: of those so many, as this gateway thinks of it; None: all.
+        told: tags of which the worker said last that they run.
     """
 
-    __slots__ = ("answered", "answered_rows", "batches", "load", "placement", "route", "worker")
+    __slots__ = (
+        "answered", "answered_rows", "batches", "busy_us", "failed", "granted", "leash", "placement", "route", "told",
+        "worker",
+    )  # fmt: skip
 
     def __init__(self, worker: WorkerSession, route: Route, credits_rows: int) -> None:
         super().__init__(worker.name, worker.weight, credits_rows)
         self.worker = worker
         self.route = route
-        self.allow(credits_rows)
+        self.granted = credits_rows
+        self.leash: int | None = None
+        self.allow()
         # Where its held rows count. A dropped engine keeps the last one, which then counts for nobody.
         self.placement = route.placement
         self.answered = 0
         self.answered_rows = 0
-        self.batches = 0.0
-        self.load = 0
+        self.batches = self.busy_us = 0.0
+        self.failed = 0
+        self.told: list[int] = []
 
-    def allow(self, credits_rows: int) -> None:
-        """Takes the worker's word of how many rows may be under way: more than two batches if these are short."""
-        self.credits = credits_rows
-        self.grain = credits_rows // _GRAINS_IN_CREDITS if credits_rows > 2 * self.route.max_rows else 1
+    def allow(self) -> None:
+        """Reckons anew how many rows may be under way; an engine of short batches grants more than two of them."""
+        rows = self.credits = self.granted if self.leash is None else min(self.granted, self.leash)
+        self.grain = rows // _GRAINS_IN_CREDITS if rows > 2 * self.route.max_rows else 1
+
+    def work(self) -> Work:
+        """Returns what it did so far."""
+        return Work(self.answered, self.failed, self.batches, self.answered_rows, self.busy_us * 1e-6)
 
 
 class Route:
@@ -62,11 +77,14 @@ class Route:
 
     Attributes:
         answered: calls that its workers answered.
+        engines: all that are ready, by their workers' names.
+        placement: of those that have any credit.
+        rotation: how the engines do in comparison.
     """
 
     __slots__ = (
-        "_drain", "answered", "engines", "idempotent", "max_rows", "model", "placement", "signature", "version",
-        "waiting",
+        "_drain", "answered", "engines", "idempotent", "max_rows", "model", "placement", "rotation", "signature",
+        "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, model: str, version: int | None) -> None:
@@ -77,6 +95,7 @@ class Route:
         self.idempotent = True
         self.engines: dict[str, Engine] = {}
         self.placement: Placement[Engine] = Placement([])
+        self.rotation = Rotation()
         self.waiting: WaitingRoom[Flight] = WaitingRoom()
         self.answered = 0
         self._drain = DrainRate()
@@ -99,9 +118,26 @@ class Route:
         self._resettle()
 
     def _resettle(self) -> None:
-        self.placement = Placement(list(self.engines.values()))
-        for engine in self.engines.values():
+        engines = [engine for engine in self.engines.values() if engine.credits]
+        self.placement = Placement(engines)
+        for engine in engines:
             engine.placement = self.placement
+
+    def allow(self, engine: Engine, granted: int | None = None, *, leash: int | None = None) -> None:
+        """Takes the worker's word of its credits, or with `granted` None this gateway's own mind of them.
+
+        An engine without any leaves the ring until it has some: its part of the load would else be nobody's.
+        """
+        had_any = engine.credits > 0
+        if granted is None:
+            engine.leash = leash
+        else:
+            engine.granted = granted
+        engine.allow()
+        if (engine.credits > 0) != had_any and self.engines.get(engine.name) is engine:
+            self._resettle()
+            if had_any:
+                self.waiting.release(engine.name)
 
     def is_on(self, host: bytes | None) -> bool:
         """Whether it has engines, and all of them are on this host."""

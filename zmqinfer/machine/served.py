@@ -23,6 +23,11 @@ _MAX_CREDITS = 1_024
 _IN_LOOP_S = 0.000_5
 _TRIALS = 50
 _FORGET = 0.9
+# A batch that takes so many times as long as expected, and a second at least, is stuck: this engine gets no more.
+_STUCK = 4.0
+_STUCK_S = 1.0
+# The first one may have a model to warm up, and nobody knows how long that takes.
+_STUCK_FIRST_S = 30.0
 # Layouts remembered for each model; a caller who varies the shape more than that pays for parsing.
 _MAX_BOUND = 1_024
 
@@ -44,15 +49,17 @@ class ServedModel:
     Attributes:
         running: batches that were handed to the engine, the one that runs first.
         credits: rows that the gateways may have under way here.
+        is_stuck: whether the first of `running` takes much longer than it should.
     """
 
-    __slots__ = ("_bound", "_longest_s", "_shapes", "batcher", "card", "credits", "running")
+    __slots__ = ("_bound", "_longest_s", "_shapes", "batcher", "card", "credits", "is_stuck", "running")
 
     def __init__(self, card: ModelCard) -> None:
         self.card = card
         self.batcher: Batcher[Task] = Batcher(card.limits)
         self.running: list[Batch] = []
         self.credits = 2 * card.limits.max_rows
+        self.is_stuck = False
         # The longest recent batch; a long one is remembered for some dozens that are shorter: it may
         # be the system that was long, which on busy cores is often so.
         self._longest_s = 0.0
@@ -102,6 +109,13 @@ class ServedModel:
         """Notes how long a batch of so many rows took."""
         self.batcher.curve.learn(rows, compute_s)
         self._longest_s = max(compute_s, self._longest_s * _FORGET)
+
+    def patience_s(self, rows: int) -> float:
+        """Returns after how long a batch of so many rows is stuck."""
+        curve = self.batcher.curve
+        if not curve.batches:
+            return _STUCK_FIRST_S
+        return max(_STUCK_S, _STUCK * max(curve.predict(rows), self._longest_s))
 
     def is_short(self) -> bool:
         """Whether its batches are so short that handing them to a thread costs more than it gains."""

@@ -14,6 +14,7 @@ from zmqinfer.records import MAX_TEXT, Kind, Record
 if TYPE_CHECKING:
     from zmqinfer.machine.gateway import GatewayMachine
     from zmqinfer.machine.members import WorkerSession
+    from zmqinfer.machine.routes import Engine
 
 __all__ = ["answer", "models", "status"]
 
@@ -53,6 +54,7 @@ def status(gateway: GatewayMachine, now: float) -> dict[str, Any]:
         "workers_address": gateway.addresses[1],
         "version": gateway.version,
         "pid": gateway.pid,
+        "state": "draining" if gateway.is_draining else "ready",
         "uptime_s": round(now - gateway.started_at, 3),
         "ring_version": gateway.workers.ring_version(),
         "clients": len(gateway.clients),
@@ -93,8 +95,14 @@ def _worker(worker: WorkerSession) -> dict[str, Any]:
         "answered": answered,
         "batches": round(batches),
         "mean_batch_size": round(rows / batches, 3) if batches else 0.0,
-        "models": [{"name": engine.route.model, "version": engine.route.version} for engine in engines],
+        "models": [_engine(engine) for engine in engines],
     }
+
+
+def _engine(engine: Engine) -> dict[str, Any]:
+    route = engine.route
+    standing = "stuck" if not engine.granted else route.rotation.standing(engine.name).value
+    return {"name": route.model, "version": route.version, "standing": standing}
 
 
 def models(gateway: GatewayMachine, _now: float) -> list[dict[str, Any]]:

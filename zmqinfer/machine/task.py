@@ -21,10 +21,18 @@ class Bound:
     """A layout that fits a model: what came, and where each declared input lies in it.
 
     Requests batch together when they share one of these, so equal shapes must share one object.
+
+    Attributes:
+        is_alone: whether it is for one request only, of which the gateway is told before it runs.
     """
 
     layout: Layout
     order: tuple[int, ...]
+    is_alone: bool = False
+
+    def alone(self) -> Bound:
+        """Returns one like this for a single request."""
+        return Bound(self.layout, self.order, is_alone=True)
 
 
 class Task:
@@ -85,6 +93,7 @@ class Batch:
         engine: the number of the model, as READY lists them.
         bound: what all their inputs look like.
         started_at: when it was handed to the engine.
+        stuck_at: when it will have taken much longer than it should.
     """
 
     engine: int
@@ -92,3 +101,4 @@ class Batch:
     tasks: list[Task]
     rows: int
     started_at: float
+    stuck_at: float = float("inf")

@@ -10,13 +10,14 @@ from zmqinfer.config import WorkerSettings
 from zmqinfer.errors import EXECUTED, Executed, InvalidArgument, ProtocolError, Status, TooLarge
 from zmqinfer.machine.block import covering
 from zmqinfer.machine.ledger import INLINE
-from zmqinfer.machine.link import NO_SESSION, Link, LinkState
+from zmqinfer.machine.link import CLOSING, DRAINING, NO_SESSION, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.served import ModelCard, ServedModel
 from zmqinfer.machine.task import Batch, Bound, Outcome, Task
 from zmqinfer.machine.twins import TIMES, Twins, is_alike, outcome_of
-from zmqinfer.machine.workers import CLOSING, DRAIN, DRAINING, REPLACED
+from zmqinfer.machine.workers import DRAIN, REPLACED
 from zmqinfer.records import (
+    ALONE,
     ATTEMPT,
     BUDGET_US,
     CALLS,
@@ -35,7 +36,9 @@ __all__ = ["WorkerMachine"]
 # Batches handed to an idle engine at once, in expected seconds: a hand-over between threads costs as much as a
 # short batch, so an engine of these gets several; none of them could have been stopped meanwhile anyway.
 _HANDOVER_S = 0.001
-_RAN_NO, _RAN_YES = EXECUTED.index(Executed.NO), EXECUTED.index(Executed.YES)
+_RAN_NO, _RAN_YES, _RAN_MAYBE = map(EXECUTED.index, (Executed.NO, Executed.YES, Executed.MAYBE))
+# Of a model in a process of its own that was lost.
+_UNSURE = (Status.WORKER_LOST, Status.DEADLINE_EXCEEDED)
 
 
 class WorkerMachine:
@@ -46,6 +49,8 @@ class WorkerMachine:
         replayed: calls that were answered with what an earlier one of the same id got.
         dirty: outboxes with something to send; the shell empties them once a turn.
         ended_by: why this worker must exit though nobody here asked it to, or empty.
+        is_in_danger: whether something must have left before the batches that were taken last may begin: they may end
+            this process. The shell clears it.
         events: rare happenings for the shell to report.
     """
 
@@ -65,7 +70,7 @@ class WorkerMachine:
         self.dirty: list[Outbox] = []
         self.events: list[tuple[str, dict[str, object]]] = []
         self.ended_by = ""
-        self.is_draining = False
+        self.is_draining = self.is_in_danger = False
         self.dropped = self.joined = self.replayed = 0
         self._settings = settings
         self._models = [ServedModel(card) for card in cards]
@@ -107,8 +112,8 @@ class WorkerMachine:
         link.greet(now)
 
     def _share(self, model: ServedModel) -> int:
-        """Returns one gateway's part of an engine's credits: at least one batch."""
-        return max(model.card.limits.max_rows, model.credits // len(self._tasks))
+        """Returns one gateway's part of an engine's credits: at least one batch, or nothing if it is stuck in one."""
+        return 0 if model.is_stuck else max(model.card.limits.max_rows, model.credits // len(self._tasks))
 
     def _drop_tasks(self, number: int) -> None:
         tasks = list(self._tasks[number].values())
@@ -190,6 +195,8 @@ class WorkerMachine:
                 status = Status.TOO_LARGE if isinstance(error, TooLarge) else Status.INVALID_ARGUMENT
                 self._say(number, record, status, str(error), None)
                 continue
+            if len(record) > ALONE and record[ALONE] is True:
+                bound = bound.alone()
             task = Task(number, record, bound, size, arrived + record[BUDGET_US] * 1e-6, now)
             tasks[tag] = task
             model.batcher.rate.count(task.rows, now)
@@ -289,11 +296,21 @@ class WorkerMachine:
                     self._enter(tasks[-1])
                     self._enter(rest)
                     self._twins.add(tasks[-1])
-                batch = Batch(number, bound, tasks, rows, now)
+                batch = Batch(number, bound, tasks, rows, now, now + model.patience_s(rows))
                 model.running.append(batch)
                 begun.setdefault(number, []).append(batch)
                 expected_s += batcher.curve.predict(rows) or _HANDOVER_S
+                if bound.is_alone:
+                    self._confess(model, batch)
+                    break
         return begun
+
+    def _confess(self, model: ServedModel, batch: Batch) -> None:
+        """Tells the gateway of a request that it is about to run, alone, and may end this process."""
+        (task,) = batch.tasks
+        record = [batch.engine, self._share(model), model.batcher.rows + batch.rows, 0, list(_tags(task))]
+        self.links[task.link].outbox.put(Kind.HEARTBEAT, record)
+        self.is_in_danger = True
 
     def is_short(self, number: int) -> bool:
         """Whether an engine's batches are so short that handing them to a thread costs more than it gains."""
@@ -309,6 +326,9 @@ class WorkerMachine:
         model = self._models[batch.engine]
         model.running.remove(batch)
         model.learn(batch.rows, compute_s)
+        if model.running:
+            # It begins only now.
+            model.running[0].stuck_at += compute_s
         compute_us = int(compute_s * 1e6)
         each = iter(outcomes)
         for task in batch.tasks:
@@ -338,18 +358,23 @@ class WorkerMachine:
         result = [0, first, second] if is_result else [first, second, "model"]
         served = [self.name, task.record[MODEL_VERSION], task.record[ATTEMPT]]
         size = len(second) if type(second) is bytes else payload_bytes(second) if is_result else 0  # type: ignore[arg-type]
-        record = [tag, calls, *result, *served, _RAN_YES, None, *times]
+        ran = _RAN_YES if is_result or first not in _UNSURE else _RAN_MAYBE
+        record = [tag, calls, *result, *served, ran, None, *times]
         self.links[task.link].outbox.put(Kind.REPLY, record, size)
 
     def _review_credits(self, number: int) -> None:
-        """Tells the gateways when an engine has earned markedly more or fewer credits."""
+        """Tells the gateways when an engine has earned markedly more or fewer credits, or is stuck no longer."""
         model = self._models[number]
         earned = model.earned_credits()
-        if not 0.75 * model.credits <= earned <= 1.25 * model.credits:
+        if model.is_stuck or not 0.75 * model.credits <= earned <= 1.25 * model.credits:
             model.credits = earned
-            for link in self.links:
-                if link.state is LinkState.UP:
-                    link.outbox.put(Kind.HEARTBEAT, self._beat(number, link, None))
+            model.is_stuck = False
+            self._tell(number, None)
+
+    def _tell(self, number: int, now: float | None) -> None:
+        for link in self.links:
+            if link.state is LinkState.UP:
+                link.outbox.put(Kind.HEARTBEAT, self._beat(number, link, now))
 
     def _beat(self, number: int, link: Link, now: float | None) -> Record:
         """What HEARTBEAT tells one gateway of one model: credits, load over all gateways, and the running batch."""
@@ -372,6 +397,13 @@ class WorkerMachine:
                 self._greet(link, now)
             else:
                 self._beat_if_due(link, now)
+        for number, model in enumerate(self._models):
+            if model.running and not model.is_stuck and model.running[0].stuck_at <= now:
+                # What waits behind it shall not: without credits here the gateways take it back.
+                model.is_stuck = True
+                self._tell(number, now)
+                took_s = round(now - model.running[0].started_at, 3)
+                self.events.append(("stuck in a batch", {"model": model.card.name, "for_s": took_s}))
         if self.is_draining:
             self._go_on_draining(now)
         self._twins.trim(now)
@@ -425,7 +457,10 @@ class WorkerMachine:
             if due < earliest:
                 earliest = due
         for model in self._models:
-            if model.batcher.rows and not model.running:
+            if model.running:
+                if not model.is_stuck and model.running[0].stuck_at < earliest:
+                    earliest = model.running[0].stuck_at
+            elif model.batcher.rows:
                 idle = model.batcher.wake_at()
                 if idle is not None and idle < earliest:
                     earliest = idle

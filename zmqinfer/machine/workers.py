@@ -6,28 +6,30 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from zmqinfer.errors import ProtocolError
+from zmqinfer.machine.link import DRAINING
 from zmqinfer.machine.members import Door, Peer, WorkerSession, WorkerState
 from zmqinfer.machine.outbox import Outbox
-from zmqinfer.machine.routes import Engine
+from zmqinfer.machine.routes import Engine, Route
 from zmqinfer.policy.liveness import Liveness
 from zmqinfer.policy.ring import version_of
+from zmqinfer.policy.rotation import Standing
 from zmqinfer.records import CALLS, Kind, Record
 from zmqinfer.signature import Signature
 
 if TYPE_CHECKING:
     from zmqinfer.machine.gateway import GatewayMachine
 
-__all__ = ["CLOSING", "DRAIN", "DRAINING", "REPLACED", "Workers"]
+__all__ = ["DRAIN", "REPLACED", "Workers"]
 
-# Reasons of DISCONNECT between a gateway and a worker. The gateway echoes "draining" and "closing":
+# More reasons of DISCONNECT, between a gateway and a worker. The gateway echoes "draining" and "closing":
 # after the first no more requests come, after the second everything that the worker sent has arrived.
 DRAIN = "drain"
-DRAINING = "draining"
-CLOSING = "closing"
 REPLACED = "replaced"
 
 # Replies to requests it was not given, after which a worker is not believed any more.
 _MAX_STRAYS = 3
+# Heartbeats without a sign of life, below which a closed connection is the end of a process.
+_ABRUPT = 2
 
 
 class Workers:
@@ -72,7 +74,7 @@ class Workers:
         self._liveness.heard(peer, now)
         match kind:
             case Kind.REPLY:
-                self._gateway.on_replies(worker, records)
+                self._gateway.on_replies(worker, records, now)
                 if worker.strays >= _MAX_STRAYS:
                     self._lose(worker, now, "it answered requests that it was not given")
             case Kind.HEARTBEAT:
@@ -124,6 +126,7 @@ class Workers:
         worker = WorkerSession(name, session, weight / 1000, host, Outbox(peer, self.door.dirty))
         self._by_peer[peer] = worker
         self._by_name[name] = worker
+        self._gateway.acquit(session, now)
         self._liveness.watch(peer, now)
         worker.outbox.put(
             Kind.WELCOME,
@@ -168,15 +171,33 @@ class Workers:
         worker.outbox.put(Kind.DISCONNECT, [reason, detail])
 
     def _on_heartbeat(self, worker: WorkerSession, records: list[Record]) -> None:
-        for record in records:
-            model, credits_rows, load = record[:3]
+        for model, credits_rows, _, running_us, tags, *_ in records:
             if model < len(worker.engines):
                 engine = worker.engines[model]
-                grew = credits_rows > engine.credits
-                engine.allow(credits_rows)
-                engine.load = load
-                if grew and engine.route.waiting:
-                    self._gateway.serve(engine.route)
+                if running_us is not None:
+                    engine.told = tags
+                if bool(engine.granted) != bool(credits_rows):
+                    word = "goes on" if credits_rows else "is stuck in a batch"
+                    self._report(f"worker {word}", worker=worker.name, model=engine.route.model)
+                self._allow(engine, credits_rows)
+
+    def _allow(self, engine: Engine, granted: int | None = None, *, leash: int | None = None) -> None:
+        """Changes what an engine may have under way; without any it gives back what it has not begun."""
+        before = engine.credits
+        engine.route.allow(engine, granted, leash=leash)
+        if engine.credits > before and engine.route.waiting:
+            self._gateway.serve(engine.route)
+        elif before and not engine.credits:
+            self._gateway.recall(engine)
+
+    def _compare(self, route: Route, now: float) -> None:
+        """Puts engines out that are much worse than the others of their model, and lets them in again."""
+        works = {name: engine.work() for name, engine in route.engines.items()}
+        stuck = [name for name, engine in route.engines.items() if not engine.granted]
+        for name, standing, why in route.rotation.look(works, stuck, now):
+            leash = {Standing.IN: None, Standing.OUT: 0, Standing.TRIAL: 1}[standing]
+            self._allow(route.engines[name], leash=leash)
+            self._report(f"worker {standing.value}", worker=name, model=route.model, why=why)
 
     def _on_disconnect(self, worker: WorkerSession, reason: str, now: float) -> None:
         if reason == DRAINING:
@@ -198,6 +219,11 @@ class Workers:
         self._say(worker, DRAIN, "an operator asked for it")
         return True
 
+    def part(self) -> None:
+        """Ends all sessions, as the last thing that a gateway does: workers then need not find out by its silence."""
+        for peer in self._by_peer:
+            self.door.no_session(peer)
+
     def _retire(self, worker: WorkerSession, now: float) -> None:
         """Takes a worker off the ring; what it holds stays with it."""
         gone = False
@@ -213,10 +239,14 @@ class Workers:
         if gone:
             self._gateway.clients.announce()
 
-    def _lose(self, worker: WorkerSession, now: float, cause: str) -> None:
+    def _lose(self, worker: WorkerSession, now: float, cause: str, *, is_closed: bool = False) -> None:
         """Ends a worker's session and moves all that it held to others."""
         address = worker.outbox.address
         assert isinstance(address, bytes)
+        # A process that ends closes its connections at once. Of one that is stopped, or cut off, there is no sign
+        # before they are found dead.
+        heartbeat_s = self._gateway.settings.heartbeat_ms / 1000
+        is_abrupt = is_closed and self._liveness.silent_for(address, now) < _ABRUPT * heartbeat_s
         self._by_peer.pop(address, None)
         if self._by_name.get(worker.name) is worker:
             del self._by_name[worker.name]
@@ -225,7 +255,7 @@ class Workers:
         unsent = worker.outbox.unsent_calls()
         worker.outbox.clear()
         self._retire(worker, now)
-        moved = self._gateway.move_all_of(worker, unsent, now)
+        moved = self._gateway.move_all_of(worker, unsent, now, is_abrupt=is_abrupt)
         self._report("worker gone", worker=worker.name, cause=cause, moved=moved)
 
     def on_offence(self, peer: Peer, detail: str, now: float) -> None:
@@ -240,7 +270,7 @@ class Workers:
         self.door.forget(peer)
         worker = self._by_peer.get(peer)
         if worker is not None:
-            self._lose(worker, now, "its connection closed")
+            self._lose(worker, now, "its connection closed", is_closed=True)
 
     def probe_all(self) -> None:
         """Sends something to every worker: where the connection is gone, the attempt will tell."""
@@ -254,6 +284,8 @@ class Workers:
             self._lose(self._by_peer[peer], now, f"silent for {silent_s:.1f} s")
         if self._liveness.is_beat_due(now):
             self.probe_all()
+            for route in self._gateway.routes:
+                self._compare(route, now)
 
     def wake_at(self) -> float | None:
         """Returns when to beat or to look for the silent ones."""

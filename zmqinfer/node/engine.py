@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from zmqinfer.records import MAX_CALLS, PAYLOAD
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import DTYPES, INLINE_BYTES, Array, Arrays, Layout, Payload, layout_of, pack, unpack
 
-__all__ = ["Engine", "EngineThread"]
+__all__ = ["Engine", "EngineThread", "Part", "Runs", "bodies"]
 
 _MAX_DETAIL = 1_000
 # Rows up to this size are all copied at once and then cut; of larger ones each is copied alone.
@@ -35,7 +35,14 @@ _TELL_S = 0.001
 
 
 # Of a task: how many calls and rows it has, and its payload.
-_Part: TypeAlias = tuple[int, int, Payload]
+Part: TypeAlias = tuple[int, int, Payload]
+
+
+class Runs(Protocol):
+    """What runs the batches of one model."""
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        """Returns one outcome or more for each task, in the order of the calls; raises nothing."""
 
 
 class Engine:
@@ -57,9 +64,10 @@ class Engine:
     def run(self, batch: Batch) -> list[Outcome]:
         """Returns one outcome or more for each task, in the order of the calls. Raises nothing that a model may."""
         parts = [(task.calls, task.rows, task.record[PAYLOAD]) for task in batch.tasks]
-        return self._run(parts, batch.rows, batch.bound.layout, batch.bound.order)
+        return self.run_parts(parts, batch.rows, batch.bound.layout, batch.bound.order)
 
-    def _run(self, parts: list[_Part], rows: int, layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
+    def run_parts(self, parts: list[Part], rows: int, layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
+        """Does the same for the bare parts of a batch."""
         try:
             return self._attempt(parts, rows, layout, order)
         except BadAnswer as error:
@@ -70,10 +78,10 @@ class Engine:
                 return [(1, Status.MODEL_ERROR, _told(error))]
         outcomes: list[Outcome] = []
         for half in _halves(parts):
-            outcomes += self._run(half, sum(part_rows for _, part_rows, _ in half), layout, order)
+            outcomes += self.run_parts(half, sum(part_rows for _, part_rows, _ in half), layout, order)
         return outcomes
 
-    def _attempt(self, parts: list[_Part], rows: int, layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
+    def _attempt(self, parts: list[Part], rows: int, layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
         inputs = self._stack(parts, layout, order, rows)
         before, after = self._before, self._after
         if before is not None:
@@ -107,7 +115,7 @@ class Engine:
             self._known = [(name, array.dtype, array.shape[1:]) for name, array in checked.items()], layout
         return list(checked.values()), layout
 
-    def _stack(self, parts: list[_Part], layout: Layout, order: tuple[int, ...], rows: int) -> Arrays:
+    def _stack(self, parts: list[Part], layout: Layout, order: tuple[int, ...], rows: int) -> Arrays:
         """Joins the inputs along the batch axis, under the declared names. Copies once at most."""
         specs = self._signature.inputs
         fields = layout.fields
@@ -120,7 +128,7 @@ class Engine:
         unpacked = [
             unpack(layout, part_rows // calls, body, writable=True)
             for calls, part_rows, payload in parts
-            for body in _bodies(calls, payload)
+            for body in bodies(calls, payload)
         ]
         if len(unpacked) == 1:
             # Frames of a request that fills a batch are nobody else's: the model gets them as they came, 602 KB in
@@ -197,7 +205,7 @@ def _restacked(items: list[Mapping[str, Array]]) -> Arrays:
     return {name: np.stack([item[name] for item in items]) for name in items[0]}
 
 
-def _bodies(calls: int, payload: Payload) -> list[Payload]:
+def bodies(calls: int, payload: Payload) -> list[Payload]:
     """Cuts the payload of a block into those of its calls."""
     if calls == 1 or type(payload) is not bytes:
         return [payload]
@@ -205,7 +213,7 @@ def _bodies(calls: int, payload: Payload) -> list[Payload]:
     return [payload[at * size : (at + 1) * size] for at in range(calls)]
 
 
-def _halves(parts: list[_Part]) -> tuple[list[_Part], list[_Part]]:
+def _halves(parts: list[Part]) -> tuple[list[Part], list[Part]]:
     if len(parts) > 1:
         half = len(parts) // 2
         return parts[:half], parts[half:]
@@ -216,7 +224,7 @@ def _halves(parts: list[_Part]) -> tuple[list[_Part], list[_Part]]:
     return [(half, half, payload[:cut])], [(calls - half, calls - half, payload[cut:])]
 
 
-def _split(parts: list[_Part], arrays: list[Array], layout: Layout) -> list[Outcome]:
+def _split(parts: list[Part], arrays: list[Array], layout: Layout) -> list[Outcome]:
     """Cuts the outputs into each call's own rows."""
     raw, size = layout.raw, layout.row_bytes
     # So many calls are answered as one: their payload is to travel inside the head.
@@ -256,7 +264,7 @@ def _packed(arrays: list[Array], at: int, until: int) -> Payload:
 class EngineThread(threading.Thread):
     """Runs the batches of one model apart from the worker's loop, so that a long one is not silence."""
 
-    def __init__(self, name: str, engine: Engine, waker: Waker) -> None:
+    def __init__(self, name: str, engine: Runs, waker: Waker) -> None:
         super().__init__(name=f"engine-{name}", daemon=True)
         self.engine = engine
         self.done: deque[tuple[Batch, list[Outcome], float]] = deque()

@@ -89,7 +89,7 @@ class GatewayNode:
         self._report = Report("gateway")
         self._waker = Waker()
         self._woken = self._waker.fileno()
-        self._is_stopping = False
+        self._is_stopping = self._is_drain_wanted = False
         # How long what the clients' socket holds may have waited while we were not there to take it.
         self._gap = 0.0
         self.machine = GatewayMachine(
@@ -107,13 +107,18 @@ class GatewayNode:
         socket = sockets.router(self._context, address, max(2 * max_body_bytes, MAX_HEAD_BYTES))
         return _Face(socket, socket.get_monitor_socket(_MONITORED))
 
+    def drain(self) -> None:
+        """Begins to leave: clients go elsewhere, then `run` returns; from any thread or signal handler."""
+        self._is_drain_wanted = True
+        self._waker.wake()
+
     def stop(self) -> None:
         """Ends `run` after its present turn; from any thread or signal handler."""
         self._is_stopping = True
         self._waker.wake()
 
     def run(self) -> None:
-        """Serves until `stop`, then closes everything."""
+        """Serves until drained or stopped, then closes everything."""
         faces = (self._workers, self._clients)
         poller = Poller((face.socket for face in faces), [*(face.monitor for face in faces), self._woken])
         machine, clock = self.machine, time.monotonic
@@ -121,7 +126,7 @@ class GatewayNode:
         due = machine.wake_at()
         ended_at = clock()
         try:
-            while not self._is_stopping:
+            while not (self._is_stopping or machine.is_drained(ended_at)):
                 wait_ms = poll_ms(due, ended_at)
                 ready = poller.poll(wait_ms)
                 now = clock()
@@ -132,6 +137,8 @@ class GatewayNode:
                 if is_stuck and (due is None or due > now + _RETRY_S):
                     due = now + _RETRY_S
                 ended_at = clock()
+            machine.workers.part()
+            self._flush(clock())
         finally:
             self._close()
 
@@ -149,6 +156,9 @@ class GatewayNode:
                 machine.clients.probe(peer)
         if self._woken in ready:
             self._waker.clear()
+        if self._is_drain_wanted and not machine.is_draining:
+            machine.drain(now)
+            self._report.info("draining", clients=len(machine.clients), pending=machine.ledger.pending)
         if due is not None and due <= now:
             machine.on_timer(now)
         is_stuck = self._flush(now)

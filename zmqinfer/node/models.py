@@ -20,9 +20,10 @@ from zmqinfer.backends.python_callable import BareFunction, Function, find_targe
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
 from zmqinfer.model_config import FILE_NAME, ModelConfig, parse_model_toml
+from zmqinfer.node.isolation import IsolatedModel
 from zmqinfer.signature import Signature
 
-__all__ = ["LoadedModel", "find_models", "function_model", "load_model", "load_target"]
+__all__ = ["LoadedModel", "find_models", "function_model", "load_here", "load_model", "load_target"]
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -76,11 +77,20 @@ def find_models(folders: Sequence[Path]) -> list[ModelConfig]:
 
 
 def load_model(config: ModelConfig) -> LoadedModel:
-    """Makes and loads the backend of one model. May take long.
+    """Makes and loads the backend of one model, in a process of its own if it says so. May take long.
 
     Raises:
         ConfigError: the model's files are wrong, or its own code raised.
     """
+    if config.settings.isolation == "thread":
+        return load_here(config)
+    isolated = IsolatedModel(config)
+    isolated.load()
+    return LoadedModel(config, isolated)
+
+
+def load_here(config: ModelConfig) -> LoadedModel:
+    """Does the same in this process, whatever the model says."""
     backend = make_backend(config)
     backend.load()
     return LoadedModel(config, backend)

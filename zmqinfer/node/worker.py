@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from zmqinfer import __version__
 from zmqinfer.config import WorkerSettings
@@ -21,7 +21,8 @@ from zmqinfer.machine.worker import WorkerMachine
 from zmqinfer.node import sockets
 from zmqinfer.node.crew import Crew, RelievedError
 from zmqinfer.node.dialler import Dialler
-from zmqinfer.node.engine import Engine, EngineThread
+from zmqinfer.node.engine import Engine, EngineThread, Runs
+from zmqinfer.node.isolation import IsolatedModel
 from zmqinfer.node.models import LoadedModel
 from zmqinfer.node.poller import Poller
 from zmqinfer.node.report import Report
@@ -35,10 +36,16 @@ __all__ = ["WorkerNode"]
 
 # A socket that is not connected yet does not say when it will be: what waits to leave is tried so often.
 _RETRY_S = 0.010
+# So long before a batch begins that may end the process, what is said of it leaves.
+_LAST_WORDS_S = 0.002
 
 
 class WorkerNode:
-    """One worker process's or thread's worth of worker."""
+    """One worker process's or thread's worth of worker.
+
+    Attributes:
+        on_welcome: called once, when the first gateway has taken this worker in and before it runs anything.
+    """
 
     def __init__(
         self,
@@ -55,6 +62,7 @@ class WorkerNode:
         except BaseException:
             self._context.destroy(linger=0)
             raise
+        self.on_welcome: Callable[[], None] | None = None
         self._report = Report("worker")
         self._waker = Waker()
         self._is_drain_wanted = self._is_stop_wanted = False
@@ -71,10 +79,7 @@ class WorkerNode:
         self._ended_at = time.monotonic()
         # How long what the sockets hold may have waited while this node was not looking.
         self._gap = 0.0
-        self._engines = [
-            EngineThread(model.name, Engine(model.backend, borrows_inputs=model.settings.borrows_inputs), self._waker)
-            for model in models
-        ]
+        self._engines = [EngineThread(model.name, _engine_of(model), self._waker) for model in models]
         self._models = list(models)
         self._shared = SharedReader()
         self.machine = WorkerMachine(
@@ -136,7 +141,16 @@ class WorkerNode:
         if machine.is_draining or (self._due is not None and self._due <= now):
             machine.on_timer(now)
             self._shared.tidy(now)
-        self._begin(machine.take_batches(now))
+        if self.on_welcome is not None and machine.was_welcome:
+            self.on_welcome()
+            self.on_welcome = None
+        begun = machine.take_batches(now)
+        if machine.is_in_danger:
+            machine.is_in_danger = False
+            self._dialler.flush(machine.dirty, time.monotonic())
+            # For the thread that sends: it would end with this process.
+            time.sleep(_LAST_WORDS_S)
+        self._begin(begun)
         self._is_stuck = self._dialler.flush(machine.dirty, time.monotonic())
         if machine.events:
             for event, values in machine.events:
@@ -200,6 +214,12 @@ class WorkerNode:
         self._dialler.close()
         self._context.destroy(linger=sockets.LINGER_MS)
         self._waker.close()
+
+
+def _engine_of(model: LoadedModel) -> Runs:
+    if isinstance(model.backend, IsolatedModel):
+        return model.backend
+    return Engine(model.backend, borrows_inputs=model.settings.borrows_inputs)
 
 
 def _card(model: LoadedModel, settings: WorkerSettings) -> ModelCard:

@@ -77,11 +77,12 @@ class Placement(Generic[H]):
     must not be used any more, except to give back what a holder that left had taken.
 
     Attributes:
+        holders: all, in the order in which they were given.
         ring: of the holders' names and weights, shared with other placements of the same ones.
         total: rows that all holders hold.
     """
 
-    __slots__ = ("_holders", "_homes", "ring", "total")
+    __slots__ = ("_holders", "_homes", "holders", "ring", "total")
 
     def __init__(self, holders: Iterable[H]) -> None:
         holders = tuple(holders)
@@ -89,6 +90,7 @@ class Placement(Generic[H]):
         assert len(self._holders) == len(holders), "two holders have one name"
         self.ring = ring_of({holder.name: holder.weight for holder in holders})
         self._homes = self.ring.homes
+        self.holders = holders
         self.total = sum(holder.held for holder in holders)
         # `fsum` rounds once, whatever the order: two gateways must not differ in the last digit.
         weights = math.fsum(holder.weight for holder in holders)

@@ -58,6 +58,13 @@ def _one(victims: Iterable[T], fault: Fault) -> T | None:
     return there[int(fault.pick * len(there))] if there else None
 
 
+def _from(victims: Iterable[T], fault: Fault) -> list[T]:
+    """Returns those who are there, beginning with the one that is picked."""
+    there = list(victims)
+    first = int(fault.pick * len(there))
+    return there[first:] + there[:first]
+
+
 def _crash_worker(world: World, fault: Fault) -> bool:
     place = _one(world.workers, fault)
     if place is None:
@@ -120,6 +127,23 @@ def _slow_worker(world: World, fault: Fault) -> bool:
 
     def heal() -> None:
         worker.slowness /= 10
+
+    world.timeline.after(fault.lasts_s, heal)
+    return True
+
+
+def _hang_worker(world: World, fault: Fault) -> bool:
+    return any(worker.hang(fault.lasts_s) for worker in _from(world.workers.values(), fault))
+
+
+def _faulty_worker(world: World, fault: Fault) -> bool:
+    worker = _one(world.workers.values(), fault)
+    if worker is None:
+        return False
+    worker.is_faulty = True
+
+    def heal() -> None:
+        worker.is_faulty = False
 
     world.timeline.after(fault.lasts_s, heal)
     return True
@@ -195,6 +219,23 @@ def _drain_worker(world: World, fault: Fault) -> bool:
     return True
 
 
+def _drain_gateway(world: World, fault: Fault) -> bool:
+    place = _one(world.gateways, fault)
+    if place is None:
+        return False
+    gateway = world.gateways[place]
+    gateway.drain()
+
+    def restart() -> None:
+        if gateway.is_alive:
+            world.timeline.after(0.1, restart)
+        else:
+            world.start_gateway(place)
+
+    world.timeline.after(fault.lasts_s, restart)
+    return True
+
+
 def _join_worker(world: World, _fault: Fault) -> bool:
     world.start_worker(max(world.workers, default=-1) + 100)
     return True
@@ -233,6 +274,8 @@ KINDS: dict[str, Callable[[World, Fault], bool]] = {
     "freeze_gateway": _freeze_gateway,
     "freeze_client": _freeze_client,
     "slow_worker": _slow_worker,
+    "hang_worker": _hang_worker,
+    "faulty_worker": _faulty_worker,
     "stall": _partition,
     "partition": _partition,
     "one_way_up": _one_way_up,
@@ -240,6 +283,7 @@ KINDS: dict[str, Callable[[World, Fault], bool]] = {
     "cut": _cut,
     "flap": _flap,
     "drain_worker": _drain_worker,
+    "drain_gateway": _drain_gateway,
     "join_worker": _join_worker,
     "overload": _overload,
     "poison": _poison,
@@ -253,6 +297,9 @@ _LASTS_S: dict[str, tuple[float, float]] = {
     "freeze_worker": (0.1, 6.0),
     "freeze_gateway": (0.1, 6.0),
     "freeze_client": (0.1, 6.0),
+    "slow_worker": (0.1, 6.0),
+    "hang_worker": (1.5, 8.0),
+    "faulty_worker": (0.5, 6.0),
     "partition": (0.5, 5.0),
     "one_way_up": (0.5, 5.0),
     "one_way_down": (0.5, 5.0),

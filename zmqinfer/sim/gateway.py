@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from zmqinfer.config import GatewaySettings
@@ -30,7 +31,7 @@ class GatewayProcess(Process):
 
     def __init__(
         self, name: str, timeline: Timeline, network: Network, random: Random, addresses: tuple[str, str],
-        settings: GatewaySettings,
+        settings: GatewaySettings, kill: Callable[[Process], None],
     ) -> None:  # fmt: skip
         super().__init__(name, timeline)
         self.machine = GatewayMachine(
@@ -44,10 +45,16 @@ class GatewayProcess(Process):
         )
         self._clients = network.listen(self, addresses[0])
         self._workers = network.listen(self, addresses[1])
-        self._is_stuck = False
+        self._kill = kill
+        self._is_stuck = self._is_drain_wanted = False
         self._gap = 0.0
         self._records = 0
         self.sleep()
+
+    def drain(self) -> None:
+        """Begins to leave, as after SIGTERM."""
+        self._is_drain_wanted = True
+        self.rouse()
 
     def turn(self, now: float, gap: float) -> float:
         """Drains both sockets, the workers' first, feeds the machine and empties its outboxes."""
@@ -64,6 +71,8 @@ class GatewayProcess(Process):
         for peer in self._clients.closed:
             machine.clients.probe(peer)
         self._clients.closed.clear()
+        if self._is_drain_wanted:
+            machine.drain(now)
         if self.is_due:
             machine.on_timer(now)
         took_s = _TURN_S + _RECORD_S * self._records
@@ -73,6 +82,10 @@ class GatewayProcess(Process):
         machine.workers.door.cut.clear()
         if self._workers.inbox or self._clients.inbox:
             self.rouse()
+        if machine.is_drained(now):
+            machine.workers.part()
+            self._flush(now, now + took_s)
+            self.timeline.after(took_s, lambda: self._kill(self))
         return took_s
 
     def wake_at(self) -> float | None:

@@ -62,6 +62,10 @@ class Call:
         runs: when it began to run, on any worker.
         status: how it ended; None while it has not.
         executed: whether it may have run, as its outcome says.
+        has_hung: whether its batch was made to take much longer than it should.
+        has_failed: whether a model raised for it.
+        has_died: whether its worker was killed while it ran alone.
+        kills: how many workers it ended.
     """
 
     number: int
@@ -76,6 +80,10 @@ class Call:
     executed: Executed = Executed.MAYBE
     ended_at: float = 0.0
     is_given_up: bool = False
+    has_hung: bool = False
+    has_failed: bool = False
+    has_died: bool = False
+    kills: int = 0
 
 
 class History:
@@ -89,8 +97,14 @@ class History:
         given_up: calls whose own client was killed, or took them back: nobody waits for an outcome.
     """
 
-    def __init__(self, promised_s: float = 0.0) -> None:
-        """Notes nothing yet; with `promised_s` calls that have at least so long must be answered right."""
+    def __init__(self, promised_s: float = 0.0, most_kills: int = 0) -> None:
+        """Notes nothing yet.
+
+        Args:
+            promised_s: calls that have at least so long must be answered right, those excepted that hang, fail or kill.
+            most_kills: so many workers may a call end; 0: any number.
+        """
+        self._most_kills = most_kills or 10**6
         self._promised_s = promised_s or float("inf")
         self.calls: list[Call] = []
         self.healed_at = float("inf")
@@ -127,6 +141,25 @@ class History:
         if call.status is not None and call.executed is Executed.NO:
             raise Violation(f"call {call.number} ended as {call.status.name}, said not to have run, and ran at {now}")
 
+    def hang(self, row: bytes) -> None:
+        """Notes that the batch of an input is made to last."""
+        self.calls[call_number(row)].has_hung = True
+
+    def fail(self, row: bytes) -> None:
+        """Notes that a model raised for an input."""
+        self.calls[call_number(row)].has_failed = True
+
+    def die_alone(self, row: bytes) -> None:
+        """Notes that a worker was killed that ran nothing but this input."""
+        self.calls[call_number(row)].has_died = True
+
+    def kill(self, row: bytes) -> None:
+        """Notes that an input has ended its worker."""
+        call = self.calls[call_number(row)]
+        call.kills += 1
+        if call.kills > self._most_kills:
+            raise Violation(f"call {call.number} has ended {call.kills} workers")
+
     def end(self, call: Call, status: Status, answer: bytes, executed: int, now: float, resumed_at: float) -> None:
         """Notes how a call ended, and checks that it may.
 
@@ -149,12 +182,18 @@ class History:
             raise Violation(f"call {call.number} ended as {status.name}, said not to have run, and ran at {call.runs}")
         if call.executed is Executed.YES and not call.runs:
             raise Violation(f"call {call.number} ended as {status.name}, said to have run, and never ran")
-        if status is not Status.OK and call.deadline - call.sent_at >= self._promised_s:
+        if status is Status.MODEL_ERROR and not call.has_failed:
+            raise Violation(f"call {call.number} ended as {status.name}, and no model raised for it")
+        if status is Status.POISONED and not (call.kills or call.has_died):
+            raise Violation(f"call {call.number} ended as {status.name}, and has ended no worker")
+        is_excused = call.has_hung or call.has_failed or call.kills
+        if status is not Status.OK and call.deadline - call.sent_at >= self._promised_s and not is_excused:
             raise Violation(f"call {call.number} ended as {status.name} after {now - call.sent_at:.3f} s")
         late_s = now - max(call.deadline, resumed_at)
         if late_s > GRACE_S:
             raise Violation(f"call {call.number} ended {late_s:.3f} s after its deadline")
-        if status is Status.DEADLINE_EXCEEDED and call.deadline > max(self.healed_at, call.sent_at) + RECOVERY_S:
+        is_healed = call.deadline > max(self.healed_at, call.sent_at) + RECOVERY_S
+        if status is Status.DEADLINE_EXCEEDED and is_healed and not call.has_hung:
             raise Violation(
                 f"call {call.number} of {call.sent_at:.3f} s waited until {call.deadline:.3f} s for nothing:"
                 f" all had healed at {self.healed_at:.3f} s"

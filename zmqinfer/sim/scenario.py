@@ -45,6 +45,7 @@ class Scenario:
         cancelled: the part of the calls that are taken back.
         deadline_s: time limits of the calls.
         promised_s: calls with at least this time limit have to be answered right, whatever happens; 0: none has.
+        most_kills: so many workers may a call of the kind poison end; 0: any number.
         patient: the part of the calls with a time limit that outlasts all faults.
         gateway: settings of all gateways that are not the usual ones.
         worker: settings of all workers.
@@ -63,6 +64,7 @@ class Scenario:
     cancelled: float = 0.03
     deadline_s: Span = (0.3, 6.0)
     promised_s: float = 0.0
+    most_kills: int = 0
     patient: float = 0.3
     models: tuple[SimulatedModel, ...] = _MODELS
     gateway: Mapping[str, Span] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from zmqinfer.config import WorkerSettings
+from zmqinfer.errors import Status
 from zmqinfer.machine.served import ModelCard
 from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.machine.worker import WorkerMachine
@@ -51,13 +52,20 @@ class SimulatedModel:
 
 @dataclass(slots=True)
 class _Engine:
-    """One model's thread: what it was given, and when the batch that it runs will be done."""
+    """One model's thread: what it was given, and when the batch that it runs will be done.
+
+    Attributes:
+        batches: how many it has run.
+        hangs: whether the present one was made to last.
+    """
 
     model: SimulatedModel
     queue: deque[Batch]
     done: list[tuple[Batch, list[Outcome], float]]
     ends_at: float = 0.0
     took_s: float = 0.0
+    batches: int = 0
+    hangs: bool = False
 
 
 class WorkerProcess(Process):
@@ -65,6 +73,7 @@ class WorkerProcess(Process):
 
     Attributes:
         slowness: how much longer than they should its models take.
+        is_faulty: whether its models raise, whatever they are asked.
     """
 
     def __init__(
@@ -82,6 +91,7 @@ class WorkerProcess(Process):
             now=timeline.now,
         )
         self.slowness = 1.0
+        self.is_faulty = False
         self._random = random
         self._history = history
         self._kill = kill
@@ -147,24 +157,62 @@ class WorkerProcess(Process):
         engine.ends_at = now + engine.took_s
         self.timeline.at(engine.ends_at, lambda: self._end(engine, batch))
 
+    def hang(self, lasts_s: float) -> bool:
+        """Lets a model that runs a batch take so much longer for it; False if none does.
+
+        It is one that has run another before: nobody can know how long the first should take.
+        """
+        for engine in self._engines:
+            if engine.queue and engine.batches and not engine.hangs:
+                batch = engine.queue[0]
+                for row in _rows(batch):
+                    self._history.hang(row)
+                engine.hangs = True
+                engine.took_s += lasts_s
+                self._put_off(engine, lasts_s)
+                return True
+        return False
+
+    def _put_off(self, engine: _Engine, seconds: float) -> None:
+        engine.ends_at += seconds
+        batch = engine.queue[0]
+        self.timeline.at(engine.ends_at, lambda: self._end(engine, batch))
+
     def _end(self, engine: _Engine, batch: Batch) -> None:
         now = self.timeline.now
         if not self.is_alive or self.is_frozen or engine.ends_at > now:
-            return  # if it was frozen meanwhile, there is another event for the end
+            return  # if it was put off, there is another event for the end
         engine.queue.popleft()
+        engine.batches += 1
+        engine.hangs = False
         rows = _rows(batch)
-        if any(is_poison(row) for row in rows):
+        killers = [row for row in rows if is_poison(row)]
+        for row in killers:
+            self._history.kill(row)
+        if killers:
             self._kill(self)
             return
-        answers = iter([answer_to(engine.model.name, row) for row in rows])
-        outcomes: list[Outcome] = [
-            (task.calls, OUTPUT_LAYOUT, b"".join(next(answers) for _ in range(task.rows))) for task in batch.tasks
-        ]
-        assert all(len(outcome[2]) == outcome[0] * ANSWER_BYTES for outcome in outcomes)
+        if self.is_faulty:
+            for row in rows:
+                self._history.fail(row)
+            outcomes: list[Outcome] = [(task.calls, Status.MODEL_ERROR, "faulty") for task in batch.tasks]
+        else:
+            answers = iter([answer_to(engine.model.name, row) for row in rows])
+            outcomes = [
+                (task.calls, OUTPUT_LAYOUT, b"".join(next(answers) for _ in range(task.rows))) for task in batch.tasks
+            ]
+            assert all(len(outcome[2]) == outcome[0] * ANSWER_BYTES for outcome in outcomes)
         engine.done.append((batch, outcomes, engine.took_s))
         self.rouse()
         if engine.queue:
             self._begin(engine, now)
+
+    def on_death(self) -> None:
+        """Notes what ran alone."""
+        for engine in self._engines:
+            rows = _rows(engine.queue[0]) if engine.queue else []
+            if len(rows) == 1:
+                self._history.die_alone(rows[0])
 
     def thaw(self) -> None:
         """Lets it go on: what its engines had still to do, they have still to do."""
@@ -172,9 +220,7 @@ class WorkerProcess(Process):
         super().thaw()
         for engine in self._engines:
             if engine.queue:
-                engine.ends_at += was_away_s
-                batch = engine.queue[0]
-                self.timeline.at(engine.ends_at, lambda engine=engine, batch=batch: self._end(engine, batch))  # type: ignore[misc]
+                self._put_off(engine, was_away_s)
 
 
 def _rows(batch: Batch) -> list[bytes]:

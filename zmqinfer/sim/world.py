@@ -72,7 +72,7 @@ class World:
         self.scenario = scenario
         self.timeline = Timeline()
         self.network = Network(self.timeline, Random(f"{seed} network"), self._trace)  # noqa: S311
-        self.history = History(scenario.promised_s)
+        self.history = History(scenario.promised_s, scenario.most_kills)
         self.wall_clock_s = 0.0
         self.fired = dict.fromkeys(scenario.faults, 0)
         self.gateways: dict[int, GatewayProcess] = {}
@@ -104,8 +104,9 @@ class World:
         if place not in self.gateways:
             name = self._name("gateway", place)
             self.gateways[place] = GatewayProcess(
-                name, self.timeline, self.network, self._random, self._addresses[place], self._gateway_settings
-            )
+                name, self.timeline, self.network, self._random, self._addresses[place], self._gateway_settings,
+                self._on_gateways_end,
+            )  # fmt: skip
 
     def start_worker(self, place: int) -> None:
         """Starts the worker of a place, unless it is there."""
@@ -134,6 +135,11 @@ class World:
         self.clients = {place: one for place, one in self.clients.items() if one is not process}
         process.die()
         self.network.forget(process)
+
+    def _on_gateways_end(self, gateway: Process) -> None:
+        """A gateway was drained; what it sent last still arrives."""
+        if gateway.is_alive:
+            self.kill(gateway)
 
     def _on_own_end(self, place: int, process: Process) -> None:
         """A worker was drained, told to go, or ended by its model."""
@@ -256,6 +262,9 @@ class World:
             awaited, held = gateway.machine.dispatches.check()
             if gateway.machine.ledger.pending or awaited or held:
                 raise Violation(f"{gateway.name} is not at rest: {gateway.machine.ledger.pending} pending, {held}")
+            for session in gateway.machine.workers.everyone():
+                if not all(engine.granted for engine in session.engines):
+                    raise Violation(f"{session.name} still has no credits at {gateway.name}")
         for worker in self.workers.values():
             if worker.machine.held:
                 raise Violation(f"{worker.name} still holds {worker.machine.held} calls")

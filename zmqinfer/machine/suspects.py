@@ -1,0 +1,98 @@
+"""Requests that may have ended their worker's process, until it is known whether one did.
+
+After a worker's sudden end the oldest requests of each of its models, a batch's worth, are *suspects*: each runs
+again in a batch of its own, of which the worker tells the gateway beforehand. One whose worker ends while it runs so
+is *accused*. If that worker shows up again, it was only the connection that had ended. Else the input is in
+*quarantine*, and is not run again for a while.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from zmqinfer.machine.flight import Flight
+from zmqinfer.machine.routes import Engine
+from zmqinfer.policy.quarantine import Quarantine, digest_of
+from zmqinfer.records import LAYOUT, MODEL, PAYLOAD, Record
+
+__all__ = ["Suspects", "oldest"]
+
+# A worker whose connection alone had ended dials again within tenths of a second, and greets within a heartbeat.
+_ACQUITTED_BY_S = 2.0
+
+
+class Suspects:
+    """The accused and the quarantine."""
+
+    __slots__ = ("_accused", "_quarantine")
+
+    def __init__(self) -> None:
+        # Until when each may be acquitted, and by whom: the session of the worker that is gone.
+        self._accused: deque[tuple[float, bytes, Flight]] = deque()
+        self._quarantine = Quarantine()
+
+    def accuse(self, flight: Flight, session: bytes, now: float) -> None:
+        """Keeps a request until it is known whether its worker's process has ended."""
+        self._accused.append((now + _ACQUITTED_BY_S, session, flight))
+
+    def acquit(self, session: bytes) -> list[Flight]:
+        """Returns those that ended nothing, for this worker is there."""
+        freed = [flight for _, one, flight in self._accused if one == session and flight.client is not None]
+        if freed:
+            self._accused = deque(entry for entry in self._accused if entry[1] != session)
+        return freed
+
+    def condemn(self, now: float) -> Iterator[Flight]:
+        """Yields those whose worker did not come back; their inputs are in quarantine."""
+        while self._accused and self._accused[0][0] <= now:
+            _, _, flight = self._accused.popleft()
+            if flight.client is not None:
+                self.convict(flight, now)
+                yield flight
+
+    def convict(self, flight: Flight, now: float) -> None:
+        """Puts an input into quarantine."""
+        digest = _digest(flight.record)
+        if digest is not None:
+            self._quarantine.add(digest, now)
+
+    def refuses(self, record: Record, now: float) -> bool:
+        """Whether a request for one call is in quarantine."""
+        digest = _digest(record)
+        return digest is not None and self._quarantine.holds(digest, now)
+
+    @property
+    def is_wary(self) -> bool:
+        """Whether there is anything in quarantine."""
+        return len(self._quarantine) > 0
+
+    def wake_at(self) -> float | None:
+        """Returns when `condemn` is worth calling."""
+        return self._accused[0][0] if self._accused else None
+
+    def awaited(self) -> int:
+        """Returns how many calls are accused that somebody waits for."""
+        return sum(flight.calls for _, _, flight in self._accused if flight.client is not None)
+
+
+def oldest(held: Iterable[Flight]) -> set[Flight]:
+    """Returns those that may have run when their worker ended: of each model a batch's worth, oldest first."""
+    rows: dict[Engine, int] = {}
+    found: set[Flight] = set()
+    for flight in held:
+        engine = flight.engine
+        assert engine is not None
+        before = rows.get(engine, 0)
+        if before < engine.route.max_rows:
+            found.add(flight)
+        rows[engine] = before + flight.rows
+    return found
+
+
+def _digest(record: Record) -> int | None:
+    """Returns the digest of a request's input, None of one in shared memory, which is not at hand here."""
+    payload = record[PAYLOAD]
+    if type(payload) is tuple:
+        return None
+    return digest_of(record[MODEL], record[LAYOUT], [payload] if type(payload) is bytes else payload)

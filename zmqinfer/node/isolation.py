@@ -1,0 +1,258 @@
+"""A model in a process of its own, which may crash, hang or grow without its worker.
+
+The worker's engine thread sends a batch through a socket pair and waits. When the process ends, is silent beyond the
+last deadline of its batch, or has more memory than it may, it is killed, the model is loaded again in a new one, and
+what was in the batch runs again, each call alone: the one with which the process ends a second time is guilty.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from zmqinfer.backends.base import Backend
+from zmqinfer.errors import ConfigError, Status
+from zmqinfer.machine.task import Batch, Outcome
+from zmqinfer.model_config import ModelConfig
+from zmqinfer.node.engine import Engine, Part, bodies
+from zmqinfer.records import IDEMPOTENT, PAYLOAD
+from zmqinfer.signature import Signature
+from zmqinfer.tensor import parse_layout
+
+__all__ = ["IsolatedModel", "serve"]
+
+_LENGTH = struct.Struct("<Q")
+_LOOK_S = 0.1
+# Beyond the last deadline of a batch: by then nobody waits for it.
+_GRACE_S = 0.25
+_PR_SET_PDEATHSIG = 1
+
+
+class _Ended(Exception):
+    """The process is gone; the text says how."""
+
+
+class IsolatedModel:
+    """Loads and runs one model as a backend and its engine together do.
+
+    Raises:
+        ConfigError: the model cannot be loaded.
+    """
+
+    before = after = None
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self._limit_bytes = config.settings.memory_mb * 2**20
+        self._signature: Signature | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    @property
+    def signature(self) -> Signature:
+        """What the model takes and gives."""
+        assert self._signature is not None, "load() comes first"
+        return self._signature
+
+    def load(self) -> None:
+        """Starts the process and waits until it has loaded the model, however long that takes."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            arguments = [str(theirs.fileno()), str(Path(self._config.source).parent), str(os.getpid())]
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "zmqinfer.node.isolation", *arguments],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if sys.stderr is None else 2,
+            )
+        self._socket = ours
+        try:
+            mistake, signature = self._receive(float("inf"))
+        except _Ended as ended:
+            self.close()
+            raise ConfigError(f"{self._config.source}: {ended} while the model was loaded") from ended
+        if mistake:
+            self.close()
+            raise ConfigError(mistake)
+        self._signature = Signature.from_wire(signature)
+
+    def infer(self, batch: Any) -> Any:
+        """Never called: `run` does it all."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Ends the process at once: it has nothing to finish."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        """Returns one outcome or more for each task, in the order of the calls."""
+        parts: list[Part] = [(task.calls, task.rows, task.record[PAYLOAD]) for task in batch.tasks]
+        until = max(task.deadline for task in batch.tasks) + _GRACE_S
+        try:
+            return self._ask(batch, parts, batch.rows, until)
+        except ConfigError as error:
+            return [
+                (calls, Status.MODEL_ERROR, f"the model's process cannot be started again: {error}")
+                for calls, _, _ in parts
+            ]
+        except TimeoutError:
+            detail = "the model's process was killed, for it ran beyond every deadline of its batch"
+            return [(calls, Status.DEADLINE_EXCEEDED, detail) for calls, _, _ in parts]
+        except _Ended as ended:
+            if len(parts) == 1 and parts[0][0] == 1:
+                return [(1, Status.POISONED, f"{ended} while this ran alone")]
+            return self._each_alone(batch, str(ended))
+
+    def _each_alone(self, batch: Batch, how: str) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for task in batch.tasks:
+            declared = task.record[IDEMPOTENT]
+            if not (self._config.settings.idempotent if declared is None else declared):
+                outcomes.append((task.calls, Status.WORKER_LOST, f"{how}, and the request may not be run twice"))
+                continue
+            for body in bodies(task.calls, task.record[PAYLOAD]):
+                rows = task.rows // task.calls
+                try:
+                    outcomes += self._ask(batch, [(1, rows, body)], rows, task.deadline + _GRACE_S)
+                except ConfigError as error:
+                    outcomes.append((1, Status.MODEL_ERROR, f"the model's process cannot be started again: {error}"))
+                except TimeoutError:
+                    outcomes.append((1, Status.DEADLINE_EXCEEDED, "its time was up when its turn came to run alone"))
+                except _Ended as ended:
+                    outcomes.append((1, Status.POISONED, f"{ended} while this ran alone"))
+        return outcomes
+
+    def _ask(self, batch: Batch, parts: list[Part], rows: int, until: float) -> list[Outcome]:
+        """Lets the process run something; raises `_Ended`, `TimeoutError`, or `ConfigError` if there is none."""
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self.load()
+        layout = batch.bound.layout.raw
+        try:
+            self._send([rows, layout, batch.bound.order, parts])
+            answers = self._receive(until)
+        except BaseException:
+            self.close()
+            raise
+        return [
+            (calls, first, second) if type(first) is bytes else (calls, Status(first), second)
+            for calls, first, second in answers
+        ]
+
+    def _send(self, message: Any) -> None:
+        assert self._socket is not None
+        try:
+            _send(self._socket, message)
+        except OSError:
+            raise self._ended() from None
+
+    def _receive(self, until: float) -> Any:
+        """Returns what the process says; looks now and then how it is meanwhile."""
+        assert self._socket is not None
+        while not select.select([self._socket], [], [], _LOOK_S)[0]:
+            if time.monotonic() > until:
+                raise TimeoutError
+            if self._limit_bytes and self._memory() > self._limit_bytes:
+                raise _Ended(f"the model's process had more than {self._config.settings.memory_mb} MiB and was killed")
+        message = _receive(self._socket)
+        if message is None:
+            raise self._ended()
+        return message
+
+    def _memory(self) -> int:
+        assert self._process is not None
+        try:
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        except (OSError, IndexError):  # gone, or a system without /proc
+            return 0
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def _ended(self) -> _Ended:
+        assert self._process is not None
+        try:
+            code = self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return _Ended("the model's process closed its connection")
+        how = f"with exit code {code}" if code >= 0 else f"by signal {signal.Signals(-code).name}"
+        return _Ended(f"the model's process ended {how}")
+
+
+def _send(connection: socket.socket, message: Any) -> None:
+    packed = msgpack.packb(message)
+    connection.sendall(_LENGTH.pack(len(packed)))
+    connection.sendall(packed)
+
+
+def _receive(connection: socket.socket) -> Any | None:
+    """Returns one message, None at the other side's end."""
+    try:
+        length = _exactly(connection, _LENGTH.size)
+        packed = None if length is None else _exactly(connection, _LENGTH.unpack(length)[0])
+    except OSError:
+        return None
+    return None if packed is None else msgpack.unpackb(packed, max_bin_len=2**32 - 1, max_buffer_size=0)
+
+
+def _exactly(connection: socket.socket, size: int) -> bytearray | None:
+    buffer = bytearray(size)
+    view = memoryview(buffer)
+    while view:
+        got = connection.recv_into(view)
+        if not got:
+            return None
+        view = view[got:]
+    return buffer
+
+
+def serve(connection: socket.socket, folder: Path) -> None:
+    """Is the model's process: loads what is in a folder, and runs what it is sent until the other side is gone."""
+    from zmqinfer.node.models import find_models, load_here
+
+    try:
+        (config,) = find_models([folder])
+        model = load_here(config)
+    except ConfigError as error:
+        _send(connection, [str(error), None])
+        return
+    backend: Backend = model.backend
+    _send(connection, ["", backend.signature.to_wire()])
+    engine = Engine(backend, borrows_inputs=config.settings.borrows_inputs)
+    while (message := _receive(connection)) is not None:
+        rows, layout, order, parts = message
+        outcomes = engine.run_parts([tuple(part) for part in parts], rows, parse_layout(layout), tuple(order))
+        _send(connection, outcomes)
+    backend.close()
+
+
+def _main() -> None:
+    descriptor, folder, parent = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    # Ctrl-C is for the worker, which lets this process finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        # A model that hangs would never find out that the worker is gone.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            return
+    with socket.socket(fileno=descriptor) as connection:
+        serve(connection, folder)
+
+
+if __name__ == "__main__":
+    _main()

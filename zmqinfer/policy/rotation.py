@@ -1,0 +1,201 @@
+"""Which holders of one model get work, by how they did of late.
+
+A holder is *out* for a while when it is much worse than the others: when most of its calls fail and most of theirs do
+not, or when its batches take three times as long. It comes back *on trial*, with one call at a time, and gets its full
+part after three that were in order. Each time it is out longer.
+
+Worse than the others, not bad: what all of them do alike is no fault of one. And never less than half of them are in:
+a cluster in which many fail is not helped by giving all the work to the rest.
+
+The mechanism is that of Envoy's outlier detection (success rate and its ejection times) with a circuit breaker's
+half-open state.
+"""
+
+from __future__ import annotations
+
+import enum
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from xxhash import xxh3_64_intdigest
+
+__all__ = ["Rotation", "Standing", "Work"]
+
+# What one look adds weighs so much at the next one: of looks that are half a second apart the last two count most.
+_FORGET = 0.8
+# Fewer calls, or batches, say nothing.
+_LEAST_CALLS = 10.0
+_LEAST_BATCHES = 5.0
+# Of a holder's calls, when the others' part is less than half of it.
+_FAILING = 0.5
+# Of the others' median, both a batch and a row of it: a slow holder has larger batches, which are longer but
+# cheaper by the row.
+_SLOW = 3.0
+# Nobody is out for less: on busy cores a batch of a tenth of a millisecond is easily three times as long.
+_SLOW_BY_S = 0.005
+_TRIAL_CALLS = 3.0
+_OUT_S, _MOST_OUT_S = 5.0, 60.0
+# Of the time out, to either side: holders that failed together do not come back together.
+_JITTER = 0.25
+# In for so long, a holder's earlier times out are forgotten.
+_FORGIVEN_S = 60.0
+
+
+class Standing(enum.StrEnum):
+    """What a holder gets."""
+
+    IN = "in"
+    OUT = "out"
+    TRIAL = "trial"
+
+
+class Work(NamedTuple):
+    """What a holder did since it came, in sums that only grow: the last three are of batches that gave results."""
+
+    calls: int = 0
+    failed: int = 0
+    batches: float = 0.0
+    rows: int = 0
+    busy_s: float = 0.0
+
+
+class _Recent:
+    """One holder: its standing, and its work of late."""
+
+    __slots__ = ("batches", "busy_s", "calls", "failed", "rows", "since", "standing", "times", "total", "until")
+
+    def __init__(self, total: Work, now: float) -> None:
+        self.total = total
+        self.standing = Standing.IN
+        # When the standing began and, out, when it ends.
+        self.since = self.until = now
+        self.times = 0
+        self.forget()
+
+    def forget(self) -> None:
+        self.calls = self.failed = self.batches = self.rows = self.busy_s = 0.0
+
+    def add(self, total: Work) -> None:
+        before = self.total
+        self.total = total
+        # On trial everything counts in full: that is little.
+        kept = _FORGET if self.standing is Standing.IN else 1.0
+        self.calls = kept * self.calls + total.calls - before.calls
+        self.failed = kept * self.failed + total.failed - before.failed
+        self.batches = kept * self.batches + total.batches - before.batches
+        self.rows = kept * self.rows + total.rows - before.rows
+        self.busy_s = kept * self.busy_s + total.busy_s - before.busy_s
+
+    @property
+    def failing(self) -> float:
+        return self.failed / self.calls if self.calls else 0.0
+
+
+class Rotation:
+    """The standings of one model's holders."""
+
+    __slots__ = ("_recent",)
+
+    def __init__(self) -> None:
+        self._recent: dict[str, _Recent] = {}
+
+    def standing(self, name: str) -> Standing:
+        """Returns what a holder gets; one that was never looked at is in."""
+        recent = self._recent.get(name)
+        return Standing.IN if recent is None else recent.standing
+
+    def look(self, works: Mapping[str, Work], idle: Iterable[str], now: float) -> list[tuple[str, Standing, str]]:
+        """Compares all holders; to be called every half second or so.
+
+        Args:
+            works: of all holders there are. A holder that is missing is forgotten.
+            idle: those that get nothing now for other reasons, which count among those that are not in.
+            now: in seconds.
+
+        Returns:
+            whose standing has changed, to what, and why, in words.
+        """
+        recents = self._recent
+        for name in [name for name in recents if name not in works]:
+            del recents[name]
+        for name, total in works.items():
+            recent = recents.get(name)
+            if recent is None:
+                recents[name] = _Recent(total, now)
+            else:
+                recent.add(total)
+        if len(recents) < 2:  # nobody to be compared with; the last one that was out is as good as any
+            return [self._set(name, Standing.IN, now, "it is alone") for name in recents if self._is_out(name)]
+        changed: list[tuple[str, Standing, str]] = []
+        absent = {*idle, *(name for name in recents if self._is_out(name, or_on_trial=False))}
+        for name, recent in recents.items():
+            if recent.standing is Standing.OUT:
+                if now >= recent.until:
+                    absent.discard(name)
+                    changed.append(self._set(name, Standing.TRIAL, now, "its time out is over"))
+                continue
+            if recent.standing is Standing.TRIAL and recent.calls < _TRIAL_CALLS:
+                continue
+            fault = self._fault(name)
+            if fault and (name in absent or 2 * (len(absent) + 1) <= len(recents)):
+                absent.add(name)
+                changed.append(self._put_out(name, now, fault))
+            elif recent.standing is Standing.TRIAL and not fault:
+                changed.append(self._set(name, Standing.IN, now, "it did well on trial"))
+            elif recent.times and now - recent.since > _FORGIVEN_S:
+                recent.times = 0
+        return changed
+
+    def _is_out(self, name: str, *, or_on_trial: bool = True) -> bool:
+        standing = self._recent[name].standing
+        return standing is Standing.OUT or (or_on_trial and standing is Standing.TRIAL)
+
+    def _fault(self, name: str) -> str:
+        """Returns what is wrong with a holder, or nothing."""
+        recent = self._recent[name]
+        is_judged = recent.standing is Standing.TRIAL
+        if recent.calls >= (1 if is_judged else _LEAST_CALLS) and recent.failing >= _FAILING:
+            others = self._of_others(name, lambda other: other.failing, lambda other: other.calls >= _LEAST_CALLS)
+            if others is not None and others < recent.failing / 2:
+                return f"{recent.failing:.0%} of its calls failed, {others:.0%} of the others'"
+        if recent.batches >= (1 if is_judged else _LEAST_BATCHES):
+            batch_s, row_s = recent.busy_s / recent.batches, recent.busy_s / max(recent.rows, 1.0)
+            batch = self._of_others(name, lambda other: other.busy_s / other.batches, _has_batches)
+            row = self._of_others(name, lambda other: other.busy_s / max(other.rows, 1.0), _has_batches)
+            if batch is None or row is None:
+                return ""
+            if batch_s > max(_SLOW * batch, batch + _SLOW_BY_S) and row_s > _SLOW * row:
+                return f"its batches take {batch_s * 1e3:.1f} ms, the others' {batch * 1e3:.1f} ms"
+        return ""
+
+    def _of_others(
+        self, name: str, figure: Callable[[_Recent], float], is_telling: Callable[[_Recent], bool]
+    ) -> float | None:
+        """Returns the median of a figure over the other holders that are in, None if none of them tells."""
+        figures = [
+            figure(other)
+            for other_name, other in self._recent.items()
+            if other_name != name and other.standing is Standing.IN and is_telling(other)
+        ]
+        return statistics.median(figures) if figures else None
+
+    def _put_out(self, name: str, now: float, fault: str) -> tuple[str, Standing, str]:
+        recent = self._recent[name]
+        recent.times += 1
+        # Drawn from what it is, so that the same story always ends the same way.
+        drawn = xxh3_64_intdigest(f"{name} {recent.times}".encode()) / 2**64
+        out_s = min(_OUT_S * recent.times, _MOST_OUT_S) * (1 + _JITTER * (2 * drawn - 1))
+        recent.until = now + out_s
+        return self._set(name, Standing.OUT, now, f"{fault}; out for {out_s:.1f} s")
+
+    def _set(self, name: str, standing: Standing, now: float, why: str) -> tuple[str, Standing, str]:
+        recent = self._recent[name]
+        recent.standing = standing
+        recent.since = now
+        recent.forget()
+        return name, standing, why
+
+
+def _has_batches(recent: _Recent) -> bool:
+    return recent.batches >= _LEAST_BATCHES
