@@ -96,7 +96,7 @@ def test_status_json_keeps_its_schema(cluster: Cluster, tmp_path: Path) -> None:
     for worker in one["workers"]:
         assert keeps(worker, WORKER), worker
         assert worker["state"] == "ready"
-        assert all(keeps(model, {"name": str, "version": int}) for model in worker["models"])
+        assert all(keeps(model, {"name": str, "version": int, "standing": str}) for model in worker["models"])
     assert sum(worker["share"] for worker in one["workers"]) == pytest.approx(1)
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.processes import Processes, children_of, free_addresses, parsed, run, wait_until
+from tests.processes import Processes, children_of, free_addresses, is_running, parsed, run, wait_until
 from zmqinfer.aio import AsyncClient
 from zmqinfer.client import Client
-from zmqinfer.errors import ZmqInferError
+from zmqinfer.errors import Poisoned, ZmqInferError
+from zmqinfer.zoo import ZOO
 from zmqinfer.zoo.heldout import heldout
 
 RATE_PER_S = 2_000
@@ -194,3 +195,89 @@ def test_a_rolling_restart_costs_no_request(processes: Processes, tmp_path: Path
     assert "died" not in process.log
     process.sends(signal.SIGINT)
     assert process.ends() == 0, process.log
+
+
+DEADLY = """
+import os
+
+def double(x):
+    if (x < 0).any():
+        os._exit(139)
+    return x * 2
+"""
+
+
+@pytest.mark.slow
+def test_an_input_that_ends_workers_ends_two_at_most(processes: Processes, tmp_path: Path) -> None:
+    """It is refused from then on; everybody else is answered, those of its batches among them."""
+    (tmp_path / "scorer.py").write_text(DEADLY)
+    clients, workers = f"ipc://{tmp_path}/c", f"ipc://{tmp_path}/w"
+    process = processes.start(
+        "up", "scorer:double", "--workers", "3", "--clients", clients, "--workers-at", workers, cwd=tmp_path
+    )
+    process.says("\nready: ")
+    asked = [np.full(2, n, np.float32) for n in range(2_000)]
+
+    with Client(clients, deadline_s=20.0) as client:
+        deadly = client.submit("double", np.full(2, -1, np.float32))
+        answers = list(client.infer_many("double", asked))
+        with pytest.raises(Poisoned, match="ended while it ran alone"):
+            deadly.result(20)
+        began = time.perf_counter()
+        with pytest.raises(Poisoned, match="not run again for ten minutes") as caught:
+            client.infer("double", np.full(2, -1, np.float32))
+        refused_s = time.perf_counter() - began
+        outcomes = client.status()[0]["requests"]["outcomes"]
+    process.sends(signal.SIGINT)
+
+    assert all(np.array_equal(answer, 2 * x) for answer, x in zip(answers, asked, strict=True))
+    assert refused_s < 1.0
+    assert caught.value.executed == "no"
+    assert outcomes == {"OK": 2_000, "POISONED": 2}
+    assert process.ends() == 0, process.log
+    assert process.log.count("died child=worker_") == 2
+
+
+ISOLATED = """
+target = "model:predict"
+isolation = "process"
+[inputs.x]
+dtype = "FP32"
+shape = [2]
+[outputs.y]
+dtype = "FP32"
+shape = [2]
+"""
+
+
+@pytest.mark.slow
+def test_a_model_in_a_process_of_its_own_dies_alone(processes: Processes, tmp_path: Path) -> None:
+    """The worker keeps its session and its other models, and the model is back within two seconds."""
+    folder = tmp_path / "models" / "guarded"
+    folder.mkdir(parents=True)
+    (folder / "model.toml").write_text(ISOLATED)
+    code = DEADLY.replace("def double(x):", 'def predict(batch):\n    x = batch["x"]').replace("x * 2", '{"y": x * 2}')
+    (folder / "model.py").write_text(code)
+    clients, workers = free_addresses(2)
+    gateway = processes.start("gateway", "--clients", clients, "--workers", workers)
+    worker = processes.worker("w1", workers, "--models", tmp_path / "models", "--models", ZOO)
+    assert run("status", "-g", clients, "--wait-workers", "1", "--timeout-s", "30").returncode == 0
+    x = np.ones(2, np.float32)
+
+    with Client(clients) as client:
+        assert np.array_equal(client.infer("guarded", x), 2 * x)  # type: ignore[arg-type]
+        with pytest.raises(Poisoned, match="exit code 139 while this ran alone"):
+            client.infer("guarded", -x)
+        began = time.perf_counter()
+        assert np.array_equal(client.infer("guarded", x), 2 * x)  # type: ignore[arg-type]
+        back_s = time.perf_counter() - began
+        assert client.infer("echo", x) is not None
+        with pytest.raises(Poisoned, match="not run again"):
+            client.infer("guarded", -x)
+
+    assert back_s < 2.0
+    assert gateway.log.count("worker joined") == 1
+    children = children_of(worker.pid)
+    worker.sends(signal.SIGKILL)
+    assert children
+    wait_until(lambda: not [pid for pid in children if is_running(pid)], what="the model's process has gone too")

@@ -207,7 +207,7 @@ def _receive(connection: socket.socket) -> Any | None:
         packed = None if length is None else _exactly(connection, _LENGTH.unpack(length)[0])
     except OSError:
         return None
-    return None if packed is None else msgpack.unpackb(packed, max_bin_len=2**32 - 1, max_buffer_size=0)
+    return None if packed is None else msgpack.unpackb(packed)
 
 
 def _exactly(connection: socket.socket, size: int) -> bytearray | None:
