@@ -138,7 +138,7 @@ PYTHON = 'backend = "python"\ntarget = "scorer:predict"\n'
         (NUMPY + "max_batchsize = 8", "key 'max_batchsize' is unknown"),
         (NUMPY + "max_batchsize = 8", "; did you mean 'max_batch_size'?"),
         (NUMPY + "[input.x]", "; did you mean 'inputs'?"),
-        (NUMPY + "qqq = 1", "borrows_inputs, isolation, memory_mb, inputs, outputs, parameters; remove it"),
+        (NUMPY + "qqq = 1", "borrows_inputs, hedge, isolation, memory_mb, inputs, outputs, parameters; remove it"),
         (NUMPY + "parameters = 3", "parameters is 3, expected a table; write [parameters]"),
         (NUMPY + "inputs = 3", "inputs is 3, expected a table; write [inputs.NAME]"),
         (NUMPY + '[inputs]\nx = "FP32"', "inputs.x is 'FP32', expected a table; write [inputs.x]"),
@@ -203,12 +203,6 @@ def test_a_backend_to_come_is_said_to_come(backend: str) -> None:
     assert refused(f'backend = "{backend}"') == (
         f"backend is '{backend}', which this version does not serve yet, expected one of: numpy, python"
     )
-
-
-@pytest.mark.parametrize("line", ["hedge = true", "[hedge]\nafter_ms = 3"])
-def test_a_key_to_come_is_said_to_come(line: str) -> None:
-    """It is no typo."""
-    assert "is not served by this version yet; remove it" in refused(NUMPY + line)
 
 
 def test_the_number_of_tensors_is_bounded() -> None:

@@ -104,6 +104,7 @@ class AsyncClient:
         priority: int = 4,
         version: int | None = None,
         idempotent: bool | None = None,
+        hedge: bool | None = None,
     ) -> Output:
         """Runs one input through a model.
 
@@ -117,6 +118,7 @@ class AsyncClient:
             priority: 1 is the most urgent, 8 the least.
             version: of the model; without one the gateway takes the latest.
             idempotent: whether it may be run again if its worker is lost; as the model says if None.
+            hedge: whether a second worker is asked if the first takes long; as the model says if None.
 
         Returns:
             the output, a read-only array; a dict of them if the model has several.
@@ -135,11 +137,12 @@ class AsyncClient:
             and key is None
             and version is None
             and idempotent is None
+            and hedge is None
             and priority is DEFAULT_PRIORITY
         ):
             options = connection.plain
         else:
-            options = connection.options(deadline_s, key, priority, version, idempotent)
+            options = connection.options(deadline_s, key, priority, version, idempotent, hedge)
         if not connection.is_usable:
             connection.check_open()
         body: Body = machine.codec.encode(model, version, x, None)
@@ -169,6 +172,7 @@ class AsyncClient:
         priority: int = 4,
         version: int | None = None,
         idempotent: bool | None = None,
+        hedge: bool | None = None,
     ) -> Output:
         """Runs n rows as one call: the leading axis of `x` and of the result is the row.
 
@@ -177,7 +181,7 @@ class AsyncClient:
         """
         self._attach()
         self._connection.check_open()
-        options = self._connection.options(deadline_s, key, priority, version, idempotent)
+        options = self._connection.options(deadline_s, key, priority, version, idempotent, hedge)
         ends_at = time.monotonic() + options.deadline_s
         results: list[Output] = []
         done = 0
@@ -219,6 +223,7 @@ class AsyncClient:
         priority: int = 4,
         version: int | None = None,
         idempotent: bool | None = None,
+        hedge: bool | None = None,
     ) -> AsyncIterator[Output | ZmqInferError]:
         """Runs many inputs, at most `in_flight` at a time; yields the results in order.
 
@@ -228,7 +233,7 @@ class AsyncClient:
         See `infer` for the rest.
         """
         self._connection.check_many(xs, in_flight)
-        options = self._connection.options(deadline_s, key, priority, version, idempotent)
+        options = self._connection.options(deadline_s, key, priority, version, idempotent, hedge)
         window: deque[tuple[int, asyncio.Future[Output], int]] = deque()
         held = 0
         source = xs.__aiter__() if isinstance(xs, AsyncIterable) else None

@@ -103,6 +103,7 @@ class Client:
         priority: int = 4,
         version: int | None = None,
         idempotent: bool | None = None,
+        hedge: bool | None = None,
     ) -> Output:
         """Runs one input through a model and waits for the result.
 
@@ -114,6 +115,7 @@ class Client:
             priority: 1 is the most urgent, 8 the least.
             version: of the model; without one the gateway takes the latest.
             idempotent: whether it may be run again if its worker is lost; as the model says if None.
+            hedge: whether a second worker is asked if the first takes long; as the model says if None.
 
         Returns:
             the output, a read-only array; a dict of them if the model has several.
@@ -123,7 +125,7 @@ class Client:
             UsageError: the client is closed, or was made before a fork.
         """
         waiter = Waiter()
-        options = self._connection.options(deadline_s, key, priority, version, idempotent)
+        options = self._connection.options(deadline_s, key, priority, version, idempotent, hedge)
         self._call([(waiter, x, None)], model, options)
         return waiter.result()  # type: ignore[no-any-return]
 
@@ -137,13 +139,14 @@ class Client:
         priority: int = 4,
         version: int | None = None,
         idempotent: bool | None = None,
+        hedge: bool | None = None,
     ) -> Future[Output]:
         """Begins a call and returns its future, whose `cancel()` takes the call back.
 
         `x` is taken as it is now and may be changed afterwards. What hangs on the future may begin other calls, but
         must not wait for them: it may run on the thread that takes their replies. See `infer` for the rest.
         """
-        options = self._connection.options(deadline_s, key, priority, version, idempotent)
+        options = self._connection.options(deadline_s, key, priority, version, idempotent, hedge)
         turns = self._ready()
         # Without the lock, for what its caller gave may raise anything.
         body: Body = turns.machine.codec.encode(model, options.version, x, None)
@@ -195,13 +198,14 @@ class Client:
         priority: int = 4,
         version: int | None = None,
         idempotent: bool | None = None,
+        hedge: bool | None = None,
     ) -> Output:
         """Runs n rows as one call: the leading axis of `x` and of the result is the row.
 
         More rows than the model's largest batch are split, and the results joined.
         See `infer` for the rest.
         """
-        options = self._connection.options(deadline_s, key, priority, version, idempotent)
+        options = self._connection.options(deadline_s, key, priority, version, idempotent, hedge)
         self._ready()
         ends_at = time.monotonic() + options.deadline_s
         results: list[Output] = []
@@ -225,6 +229,7 @@ class Client:
         priority: int = 4,
         version: int | None = None,
         idempotent: bool | None = None,
+        hedge: bool | None = None,
     ) -> Iterator[Output | ZmqInferError]:
         """Runs many inputs, at most `in_flight` at a time; a lazy iterator of the results in order.
 
@@ -234,7 +239,7 @@ class Client:
         See `infer` for the rest.
         """
         self._connection.check_many(xs, in_flight)
-        options = self._connection.options(deadline_s, key, priority, version, idempotent)
+        options = self._connection.options(deadline_s, key, priority, version, idempotent, hedge)
         return self._stream(self._ready(), model, iter(xs), in_flight, options, return_errors)
 
     def _stream(

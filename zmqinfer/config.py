@@ -200,6 +200,10 @@ class ModelSettings(Settings):
         "promises that the model neither writes to its inputs nor keeps them after it has answered:"
         " large ones in shared memory are then not copied for it",
     )
+    hedge: bool = setting(
+        False,
+        "whether another worker is asked too for what takes longer than 95 % of the calls; the first answer counts",
+    )
     isolation: str = setting(
         "thread",
         "where the model runs: thread is the worker's own process, process is another one, which may crash, hang or"

@@ -25,7 +25,6 @@ FILE_NAME = "model.toml"
 _TABLES = ("inputs", "outputs", "parameters")
 _TENSOR_KEYS = ("dtype", "shape", "batch_axis")
 # Known to the documentation, but their rooms are not built yet.
-_LATER_KEYS = ("hedge",)
 _LATER_BACKENDS = ("onnx", "torch", "pipeline", "parallel")
 _LATER_BATCH_AXES = (1, "none")
 
@@ -115,8 +114,6 @@ def _settings(table: Mapping[str, object], where: str) -> ModelSettings:
 
 def _refuse_unknown(table: Iterable[str], known: tuple[str, ...], where: str) -> None:
     for key in table:
-        if key in _LATER_KEYS:
-            raise ConfigError(f"{where}key {key!r} is not served by this version yet; remove it")
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             advice = f"did you mean {close[0]!r}?" if close else "remove it"

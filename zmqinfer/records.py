@@ -70,6 +70,8 @@ PAYLOAD = 12
 REQUEST_FIELDS = 13
 # True from a gateway to a worker, else most often missing: this is to be a batch of its own.
 ALONE = 13
+# What its caller says of hedging: true, false, or None or missing, as the model says.
+HEDGE = 14
 
 # The other positions in a REPLY record.
 STATUS = 2

@@ -64,4 +64,4 @@ def test_calls_that_differ_in_a_word_are_not_alike(field: str, other: Any) -> No
 
 def test_nothing_said_is_the_usual_call() -> None:
     """Of any version, without a key, of priority 4, and idempotent as the model declares."""
-    assert CallOptions(1.0) == (1.0, None, None, 4, None)
+    assert CallOptions(1.0) == (1.0, None, None, 4, None, None)

@@ -17,7 +17,7 @@ def test_books_count_calls_not_records() -> None:
     play.hears("alice", Kind.REQUEST, request(32, calls=5), request(64))
     assert play.requests() == {
         "received": 6, "refused": 0, "accepted": 6, "answered": 0, "pending": 6,
-        "moved": 0, "duplicates": 0, "outcomes": {},
+        "moved": 0, "hedged": 0, "hedges_won": 0, "duplicates": 0, "outcomes": {},
     }  # fmt: skip
 
     play.answers("w1")

@@ -32,6 +32,8 @@ def test_status_of_an_empty_gateway_has_all_its_fields() -> None:
             "answered": 0,
             "pending": 0,
             "moved": 0,
+            "hedged": 0,
+            "hedges_won": 0,
             "duplicates": 0,
             "outcomes": {},
         },
@@ -59,6 +61,8 @@ def test_status_counts_what_happens_to_requests() -> None:
         "answered": 2,
         "pending": 4,
         "moved": 0,
+        "hedged": 0,
+        "hedges_won": 0,
         "duplicates": 0,
         "outcomes": {"OK": 1, "NOT_FOUND": 1, "CANCELLED": 1},
     }

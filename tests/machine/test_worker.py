@@ -44,8 +44,8 @@ def test_worker_says_ready_with_its_models() -> None:
 
     assert (session, name, agent, weight, host) == (b"0123456789abcdef", "w1", "test", 2_500, None)
     assert models == [
-        ["m", 1, [[["x", "FP32", [-1]]], [["y", "FP32", [-1]]]], 16, 32, True],
-        ["n", 3, [[["x", "FP32", [-1]]], [["y", "FP32", [-1]]]], 4, 8, False],
+        ["m", 1, [[["x", "FP32", [-1]]], [["y", "FP32", [-1]]]], 16, 32, True, False],
+        ["n", 3, [[["x", "FP32", [-1]]], [["y", "FP32", [-1]]]], 4, 8, False, False],
     ]
 
 

@@ -22,6 +22,7 @@ class CallOptions(NamedTuple):
     key: bytes | None = None
     priority: int = DEFAULT_PRIORITY
     idempotent: bool | None = None
+    hedge: bool | None = None
 
 
 class SharedBody:

@@ -262,6 +262,8 @@ class ClientMachine:
             block.layout,
             payload,
         ]
+        if options.hedge is not None:
+            record += [None, options.hedge]
         self.links[block.link].outbox.put_request(record, block.deadline, size)
 
     def request_id(self, tag: int) -> bytes:

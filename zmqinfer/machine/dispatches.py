@@ -77,7 +77,7 @@ class Dispatches:
                 part, rest = cut_reply(part, flight.calls)
             del self._open[flight.tag]
             self._count(engine, flight, part)
-            if flight.client is None:
+            if flight.client is None and flight.rival is None:
                 self.late_replies += flight.calls
             yield flight, part
 

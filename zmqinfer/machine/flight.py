@@ -35,13 +35,15 @@ class Flight:
         slot: its slot in the timing wheel.
         patience: until when it waits for a first worker of its model, or None.
         losses: how many workers were lost with it.
+        rival: with hedging the other copy, which another worker has; the second copy has no client.
+        sent_at: with hedging when it was dispatched.
         is_suspect: whether it may have ended the process of one; it is for one call then, and runs alone.
         version: the one that the client asked for, or None; the record's is rewritten to the one served.
     """
 
     __slots__ = ("calls", "client", "client_tag", "deadline", "engine", "home", "is_suspect", "is_waiting", "key_hash",
-                 "losses", "patience", "priority", "rank", "record", "route", "rows", "size", "slot", "tag",
-                 "version")  # fmt: skip
+                 "losses", "patience", "priority", "rank", "record", "rival", "route", "rows", "sent_at", "size",
+                 "slot", "tag", "version")  # fmt: skip
 
     def __init__(
         self,
@@ -69,6 +71,8 @@ class Flight:
         self.losses = 0
         self.is_suspect = False
         self.patience: float | None = None
+        self.rival: Flight | None = None
+        self.sent_at = 0.0
 
     # Set when they begin to mean something, to keep the constructor, which runs for each request, short:
     tag: int
@@ -81,12 +85,17 @@ class Flight:
         """When the wheel must look at it: at its deadline, or before that when its patience ends."""
         return self.deadline if self.patience is None else min(self.patience, self.deadline)
 
-    def cut(self, calls: int) -> Flight:
-        """Takes the first `calls` calls off into a flight of their own, which is in no table yet."""
-        head: Flight = object.__new__(Flight)
+    def copy(self) -> Flight:
+        """Returns another one like this; they share the record."""
+        copy: Flight = object.__new__(Flight)
         for name in Flight.__slots__:
             if hasattr(self, name):
-                setattr(head, name, getattr(self, name))
+                setattr(copy, name, getattr(self, name))
+        return copy
+
+    def cut(self, calls: int) -> Flight:
+        """Takes the first `calls` calls off into a flight of their own, which is in no table yet."""
+        head = self.copy()
         head.size = self.size // self.calls * calls
         head.record, self.record = cut_request(self.record, calls)
         head.calls = head.rows = calls

@@ -15,6 +15,7 @@ from zmqinfer.machine.block import block_of, covering, singles
 from zmqinfer.machine.clients import Clients
 from zmqinfer.machine.dispatches import Dispatches
 from zmqinfer.machine.flight import Flight
+from zmqinfer.machine.hedges import Hedges
 from zmqinfer.machine.ledger import INLINE, RAN_MAYBE, RAN_NO, RAN_YES, Ledger
 from zmqinfer.machine.members import ClientSession, Peer, WorkerSession
 from zmqinfer.machine.routes import Engine, Route, Routes
@@ -24,6 +25,7 @@ from zmqinfer.policy.ring import key_hash
 from zmqinfer.records import (
     BUDGET_US,
     CALLS,
+    HEDGE,
     IDEMPOTENT,
     KEY,
     MAX_CALLS,
@@ -96,6 +98,7 @@ class GatewayMachine:
         # Until when, if draining: for all that is pending, and for the goodbyes of those who are owed nothing.
         self._drain_by = self._goodbye_by = float("inf")
         self.dispatches = Dispatches(first_tag, self._divide)
+        self.hedges = Hedges(self.dispatches)
         # Routes in which requests wait for their own worker; they have a time limit of their own.
         self._keyed: dict[Route, None] = {}
 
@@ -194,9 +197,9 @@ class GatewayMachine:
                 if route.waiting and route.waiting.best(engine.name) is not None:
                     continue
                 if rows == flight.rows:
-                    self._dispatch(flight, engine)
+                    self._dispatch(flight, engine, now)
                     return
-                self._dispatch(self._divide(flight, rows), engine)
+                self._dispatch(self._divide(flight, rows), engine, now)
         if not route.engines:
             self.ledger.set_patience(flight, now + self.settings.queue_wait_ms / 1000)
             route.queue(flight, now)
@@ -207,7 +210,7 @@ class GatewayMachine:
             route.queue(flight, now, home, now + self.settings.affinity_wait_ms / 1000)
             self._keyed[route] = None
 
-    def _dispatch(self, flight: Flight, engine: Engine) -> None:
+    def _dispatch(self, flight: Flight, engine: Engine, now: float) -> None:
         if type(flight.record[PAYLOAD]) is tuple and flight.client and flight.client.host != engine.worker.host:
             detail = f"worker {engine.name!r} is on another host and cannot read the client's memory"
             self._end(flight, Status.UNAVAILABLE, detail, where=INLINE)
@@ -215,9 +218,12 @@ class GatewayMachine:
         if flight.patience is not None:
             self.ledger.set_patience(flight, None)
         self.dispatches.send(flight, engine)
+        if (flight.route.hedge or len(flight.record) > HEDGE) and self.hedges.is_wanted(flight):
+            self.hedges.watch(flight, now)
 
     def _divide(self, flight: Flight, calls: int) -> Flight:
         """Takes the first calls off a flight into one of their own; both are wherever the whole was."""
+        self.hedges.call_off(flight)
         head = flight.cut(calls)
         self.ledger.divide(flight, head)
         if flight.engine is not None:
@@ -227,7 +233,7 @@ class GatewayMachine:
             flight.route.waiting.divide(flight, head)
         return head
 
-    def serve(self, route: Route) -> None:
+    def serve(self, route: Route, now: float) -> None:
         """Gives the free credits of a route's engines to those who wait."""
         waiting, placement = route.waiting, route.placement
         for engine in placement.holders:
@@ -248,7 +254,7 @@ class GatewayMachine:
                     flight = head
                 else:
                     waiting.take(flight)
-                self._dispatch(flight, engine)
+                self._dispatch(flight, engine, now)
 
     def replace(self, flights: list[Flight], now: float) -> None:
         """Places again requests whose route became another one."""
@@ -265,18 +271,28 @@ class GatewayMachine:
             for flight, part in self.dispatches.take(worker, record):
                 if flight.route.waiting.count:
                     freed[flight.route] = None
-                if flight.client is None:
-                    continue
-                if part[STATUS]:
-                    if part[STATUS] == Status.CANCELLED:
-                        # Its caller still wants it: the worker gave it back, unrun, because we asked.
-                        self._place_again(flight, now)
-                        continue
-                    if part[STATUS] == Status.POISONED:
-                        self.suspects.convict(flight, now)
-                self.ledger.answer(flight, part)
+                if flight.client is not None:
+                    self._end_with(flight, part, now)
+                elif flight.rival is not None and (first := self.hedges.ended_by(flight, part)) is not None:
+                    self._leave(first)
+                    self._end_with(first, part, now)
         for route in freed:
-            self.serve(route)
+            self.serve(route, now)
+
+    def _end_with(self, flight: Flight, part: Record, now: float) -> None:
+        """Ends a request with its worker's reply, unless it was given back."""
+        if flight.rival is not None:
+            self.hedges.call_off(flight)
+        if part[STATUS]:
+            if part[STATUS] == Status.CANCELLED:
+                # Its caller still wants it: the worker gave it back, unrun, because we asked.
+                self._place_again(flight, now)
+                return
+            if part[STATUS] == Status.POISONED:
+                self.suspects.convict(flight, now)
+        if flight.sent_at:
+            self.hedges.learn(flight, now)
+        self.ledger.answer(flight, part)
 
     def recall(self, engine: Engine) -> None:
         """Asks an engine that should get no work to give back what it has not begun."""
@@ -292,6 +308,7 @@ class GatewayMachine:
 
     def _end(self, flight: Flight, status: Status, detail: str, *, where: str | None = None, ran: int = RAN_NO) -> None:
         """Gives a request an outcome of the gateway's own; if a worker has it, its tombstone stays open."""
+        self.hedges.call_off(flight)
         self._leave(flight)
         self.ledger.end(flight, status, detail, where, ran)
 
@@ -316,6 +333,7 @@ class GatewayMachine:
         """Ends a request as cancelled; a dispatched one is taken back from the worker."""
         if flight.engine is not None:
             flight.engine.worker.outbox.put(Kind.CANCEL, [flight.tag, flight.calls])
+        self.hedges.call_off(flight)
         self._leave(flight)
         self.ledger.cancel(flight)
 
@@ -350,6 +368,7 @@ class GatewayMachine:
         running = {tag for engine in worker.engines for tag in engine.told} if is_abrupt else set()
         for flight in held:
             if flight.client is None:
+                self.hedges.call_off(flight)
                 continue
             if flight.is_suspect and flight.tag in running:
                 flight.losses += 1
@@ -385,9 +404,10 @@ class GatewayMachine:
             self._expire(flight, now)
         for route in list(self._keyed):
             if route.waiting.expire_homes(now):
-                self.serve(route)
+                self.serve(route, now)
             if route.waiting.wake_at() is None:
                 del self._keyed[route]
+        self.hedges.on_timer(now)
         for flight in self.suspects.condemn(now):
             detail = "the process of its worker ended while it ran alone"
             self._end(flight, Status.POISONED, detail, where="model", ran=RAN_YES)
@@ -418,6 +438,9 @@ class GatewayMachine:
             limit = self._drain_by if self.ledger.pending else self._goodbye_by
             earliest = limit if earliest is None else min(earliest, limit)
         due = self.workers.wake_at()
+        if due is not None and (earliest is None or due < earliest):
+            earliest = due
+        due = self.hedges.wake_at()
         if due is not None and (earliest is None or due < earliest):
             earliest = due
         due = self.suspects.wake_at()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgpack
 
 from zmqinfer.machine.flight import Flight
 from zmqinfer.policy.drain import DrainRate
+from zmqinfer.policy.hedging import Hedging
 from zmqinfer.policy.placement import Holder, Placement
 from zmqinfer.policy.rotation import Rotation, Work
 from zmqinfer.policy.waiting import WaitingRoom
@@ -80,11 +81,13 @@ class Route:
         engines: all that are ready, by their workers' names.
         placement: of those that have any credit.
         rotation: how the engines do in comparison.
+        hedge: whether its requests are hedged unless they say something else; and
+        hedging: when.
     """
 
     __slots__ = (
-        "_drain", "answered", "engines", "idempotent", "max_rows", "model", "placement", "rotation", "signature",
-        "version", "waiting",
+        "_busy", "_drain", "answered", "engines", "hedge", "hedging", "idempotent", "max_rows", "model", "placement",
+        "rotation", "signature", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, model: str, version: int | None) -> None:
@@ -96,6 +99,10 @@ class Route:
         self.engines: dict[str, Engine] = {}
         self.placement: Placement[Engine] = Placement([])
         self.rotation = Rotation()
+        self.hedge = False
+        self.hedging = Hedging()
+        # When it was looked at last, and for how long its engines had been busy by then.
+        self._busy = 0.0, 0.0
         self.waiting: WaitingRoom[Flight] = WaitingRoom()
         self.answered = 0
         self._drain = DrainRate()
@@ -138,6 +145,14 @@ class Route:
             self._resettle()
             if had_any:
                 self.waiting.release(engine.name)
+
+    def look(self, works: Mapping[str, Work], now: float) -> None:
+        """Notes how busy the engines are, from what they have done so far."""
+        at, before = self._busy
+        busy_s = sum(work.busy_s for work in works.values())
+        self._busy = now, busy_s
+        if works and busy_s >= before:
+            self.hedging.load = (busy_s - before) / ((now - at) * len(works))
 
     def is_on(self, host: bytes | None) -> bool:
         """Whether it has engines, and all of them are on this host."""

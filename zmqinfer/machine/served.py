@@ -41,6 +41,7 @@ class ModelCard:
     signature: Signature
     limits: BatchLimits
     idempotent: bool = True
+    hedge: bool = False
 
 
 class ServedModel:

@@ -65,6 +65,8 @@ def status(gateway: GatewayMachine, now: float) -> dict[str, Any]:
             "answered": ledger.answered,
             "pending": ledger.pending,
             "moved": gateway.moved,
+            "hedged": gateway.hedges.sent,
+            "hedges_won": gateway.hedges.won,
             "duplicates": ledger.duplicates,
             "outcomes": {status.name: count for status, count in zip(Status, ledger.outcomes, strict=True) if count},
         },

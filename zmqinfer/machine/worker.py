@@ -105,6 +105,7 @@ class WorkerMachine:
                 card.limits.max_rows,
                 self._share(model),
                 card.idempotent,
+                card.hedge,
             ]
             for model in self._models
             for card in (model.card,)

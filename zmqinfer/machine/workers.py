@@ -78,7 +78,7 @@ class Workers:
                 if worker.strays >= _MAX_STRAYS:
                     self._lose(worker, now, "it answered requests that it was not given")
             case Kind.HEARTBEAT:
-                self._on_heartbeat(worker, records)
+                self._on_heartbeat(worker, records, now)
             case Kind.READY:
                 for record in records:
                     self._on_ready(peer, record, now)
@@ -144,16 +144,17 @@ class Workers:
     def _join(self, worker: WorkerSession, models: list[Record], now: float) -> None:
         routes = self._gateway.routes
         is_news = False
-        for model, version, signature, max_rows, credits_rows, idempotent, *_ in models:
+        for model, version, signature, max_rows, credits_rows, idempotent, *more in models:
             route = routes.announce(model, version)
             # A worker of another host is news too: memory cannot be shared with all of them any more.
+            route.hedge = more[:1] == [True]
             is_news |= route.describe(signature, max_rows, idempotent) or not route.is_on(worker.host)
             engine = Engine(worker, route, credits_rows)
             worker.engines.append(engine)
             route.add(engine)
         for engine in worker.engines:
             self._gateway.replace(routes.settle(engine.route.model), now)
-            self._gateway.serve(engine.route)
+            self._gateway.serve(engine.route, now)
         if is_news:
             self._gateway.clients.announce()
 
@@ -170,7 +171,7 @@ class Workers:
     def _say(self, worker: WorkerSession, reason: str, detail: str) -> None:
         worker.outbox.put(Kind.DISCONNECT, [reason, detail])
 
-    def _on_heartbeat(self, worker: WorkerSession, records: list[Record]) -> None:
+    def _on_heartbeat(self, worker: WorkerSession, records: list[Record], now: float) -> None:
         for model, credits_rows, _, running_us, tags, *_ in records:
             if model < len(worker.engines):
                 engine = worker.engines[model]
@@ -179,24 +180,25 @@ class Workers:
                 if bool(engine.granted) != bool(credits_rows):
                     word = "goes on" if credits_rows else "is stuck in a batch"
                     self._report(f"worker {word}", worker=worker.name, model=engine.route.model)
-                self._allow(engine, credits_rows)
+                self._allow(engine, now, credits_rows)
 
-    def _allow(self, engine: Engine, granted: int | None = None, *, leash: int | None = None) -> None:
+    def _allow(self, engine: Engine, now: float, granted: int | None = None, *, leash: int | None = None) -> None:
         """Changes what an engine may have under way; without any it gives back what it has not begun."""
         before = engine.credits
         engine.route.allow(engine, granted, leash=leash)
         if engine.credits > before and engine.route.waiting:
-            self._gateway.serve(engine.route)
+            self._gateway.serve(engine.route, now)
         elif before and not engine.credits:
             self._gateway.recall(engine)
 
     def _compare(self, route: Route, now: float) -> None:
         """Puts engines out that are much worse than the others of their model, and lets them in again."""
         works = {name: engine.work() for name, engine in route.engines.items()}
+        route.look(works, now)
         stuck = [name for name, engine in route.engines.items() if not engine.granted]
         for name, standing, why in route.rotation.look(works, stuck, now):
             leash = {Standing.IN: None, Standing.OUT: 0, Standing.TRIAL: 1}[standing]
-            self._allow(route.engines[name], leash=leash)
+            self._allow(route.engines[name], now, leash=leash)
             self._report(f"worker {standing.value}", worker=name, model=route.model, why=why)
 
     def _on_disconnect(self, worker: WorkerSession, reason: str, now: float) -> None:
@@ -233,7 +235,7 @@ class Workers:
         for engine in worker.engines:
             self._gateway.replace(self._gateway.routes.settle(engine.route.model), now)
             if engine.route.engines:
-                self._gateway.serve(engine.route)
+                self._gateway.serve(engine.route, now)
             else:
                 self._gateway.replace(engine.route.waiting.clear(), now)
         if gone:

@@ -146,6 +146,7 @@ class Connection:
         priority: int,
         version: int | None,
         idempotent: bool | None,
+        hedge: bool | None,
     ) -> CallOptions:
         """Returns what a caller said of a call; raises `InvalidArgument` for what cannot be."""
         if (
@@ -153,6 +154,7 @@ class Connection:
             and key is None
             and version is None
             and idempotent is None
+            and hedge is None
             and priority is DEFAULT_PRIORITY
         ):
             return self.plain
@@ -164,7 +166,9 @@ class Connection:
             raise InvalidArgument(f"deadline_s is {deadline_s!r}, expected more than 0 and at most {MAX_DEADLINE_S:g}")
         if idempotent is not None and type(idempotent) is not bool:
             raise InvalidArgument(f"idempotent is {idempotent!r}, expected None, True or False")
-        return CallOptions(deadline_s, version, _key_bytes(key), priority, idempotent)
+        if hedge is not None and type(hedge) is not bool:
+            raise InvalidArgument(f"hedge is {hedge!r}, expected None, True or False")
+        return CallOptions(deadline_s, version, _key_bytes(key), priority, idempotent, hedge)
 
     @staticmethod
     def check_many(xs: object, in_flight: int) -> None:

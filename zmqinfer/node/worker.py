@@ -229,4 +229,4 @@ def _card(model: LoadedModel, settings: WorkerSettings) -> ModelCard:
         max_wait_s=own.max_wait_ms / 1000,
         is_timed=own.policy == "timed",
     )
-    return ModelCard(model.name, model.version, model.signature, limits, own.idempotent)
+    return ModelCard(model.name, model.version, model.signature, limits, own.idempotent, own.hedge)

@@ -98,6 +98,10 @@ class Placement(Generic[H]):
             holder.share = holder.weight / weights
             holder.slope = LOAD_FACTOR * holder.share * _ROUNDED_DOWN
 
+    def ordered(self, key_hash: int) -> list[H]:
+        """Returns all holders in the order in which they come into question for a key."""
+        return [self._holders[name] for name in self.ring.order(key_hash)]
+
     def place(self, key_hash: int, rows: int) -> H | None:
         """Returns who takes a request now, or None: it must wait. Changes nothing; see `take`.
 

@@ -32,7 +32,7 @@ _SIGNATURE = Signature((TensorSpec("x", "INT64", (2,)),), (TensorSpec("y", "INT6
 
 @dataclass(frozen=True, slots=True)
 class SimulatedModel:
-    """A model that takes `a_ms + b_ms * rows` for a batch."""
+    """A model that takes `a_ms + b_ms * rows` for a batch, and `stall_ms` more for one of `stall_every` batches."""
 
     name: str
     a_ms: float = 1.0
@@ -41,13 +41,16 @@ class SimulatedModel:
     max_wait_ms: float = 20.0
     policy: str = "adaptive"
     idempotent: bool = True
+    hedge: bool = False
+    stall_every: int = 0
+    stall_ms: float = 0.0
 
     def card(self) -> ModelCard:
         """Returns what a worker announces of it."""
         limits = BatchLimits(
             max_rows=self.max_batch_size, max_wait_s=self.max_wait_ms / 1000, is_timed=self.policy == "timed"
         )
-        return ModelCard(self.name, 1, _SIGNATURE, limits, self.idempotent)
+        return ModelCard(self.name, 1, _SIGNATURE, limits, self.idempotent, self.hedge)
 
 
 @dataclass(slots=True)
@@ -153,6 +156,8 @@ class WorkerProcess(Process):
         for row in _rows(batch):
             self._history.ran(row, now)
         seconds = (model.a_ms + model.b_ms * batch.rows) / 1000
+        if model.stall_every and not self._random.randrange(model.stall_every):
+            seconds += model.stall_ms / 1000
         engine.took_s = seconds * self.slowness * self._random.uniform(1 - _NOISE, 1 + _NOISE)
         engine.ends_at = now + engine.took_s
         self.timeline.at(engine.ends_at, lambda: self._end(engine, batch))

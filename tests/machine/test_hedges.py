@@ -1,0 +1,165 @@
+"""With hedging a second worker is asked for what the first is slow to answer, and the loser is cancelled."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.machine.playbook import Playbook, card, reply, request
+from zmqinfer.errors import Status
+from zmqinfer.records import REQUEST_ID, STATUS, TAG, Kind, Record
+
+P95_S = 0.01
+
+
+def hedging(*, idempotent: bool = True, wish: bool = True) -> Playbook:
+    """Three workers of a model that is hedged, which have answered a hundred calls within 10 ms."""
+    play = Playbook()
+    for name in ("w1", "w2", "w3"):
+        play.joins(name, [*card(idempotent=idempotent), wish])
+        play.said(name, Kind.WELCOME)
+    play.with_clients("c").said("c", Kind.WELCOME)
+    for tag in range(1, 101):
+        play.hears("c", Kind.REQUEST, request(tag))
+        play.now += P95_S
+        for name in ("w1", "w2", "w3"):
+            play.answers(name)
+    play.said("c", Kind.REPLY)
+    return play
+
+
+def slow_call(play: Playbook, **how: object) -> tuple[str, Record, str, Record]:
+    """A call that its worker does not answer in time; returns who has it first and second, and what each was sent."""
+    play.hears("c", Kind.REQUEST, request(1_000, **how))  # type: ignore[arg-type]
+    ((first, asked),) = [(n, r) for n in ("w1", "w2", "w3") for r in play.said(n, Kind.REQUEST)]
+    play.waits(P95_S + 0.001)
+    ((second, again),) = [(n, r) for n in ("w1", "w2", "w3") for r in play.said(n, Kind.REQUEST)]
+    return first, asked, second, again
+
+
+def test_the_second_worker_is_the_next_on_the_ring() -> None:
+    """Under the same id and another tag; its cache may be warm too."""
+    play = hedging()
+    first, asked, second, again = slow_call(play, key=b"key")
+
+    assert (first, second) == play.successors(b"key")[:2]
+    assert again[REQUEST_ID] == asked[REQUEST_ID]
+    assert again[TAG] != asked[TAG]
+    assert play.requests()["hedged"] == 1
+
+
+def test_the_first_answer_counts_and_the_loser_is_cancelled() -> None:
+    """Whoever it comes from; credits come back with the loser's own word."""
+    for winner in (0, 1):
+        play = hedging()
+        first, asked, second, again = slow_call(play)
+        racers = [(first, asked), (second, again)]
+        fast, slow = racers[winner], racers[1 - winner]
+
+        play.hears(fast[0], Kind.REPLY, reply(fast[1], fast[0]))
+        assert play.says("c", Kind.REPLY)[TAG] == 1_000
+        assert play.says(slow[0], Kind.CANCEL) == [slow[1][TAG], 1]
+        assert play.held(slow[0]) == 1
+        play.hears(slow[0], Kind.REPLY, reply(slow[1], slow[0], status=Status.CANCELLED, ran=0))
+
+        play.says_nothing("c")
+        assert play.held(slow[0]) == play.held(fast[0]) == 0
+        assert play.requests()["hedges_won"] == winner
+
+
+def test_both_answers_are_one() -> None:
+    """The loser may have been running: its result is late, and counted so."""
+    play = hedging()
+    first, asked, second, again = slow_call(play)
+
+    play.hears(second, Kind.REPLY, reply(again, second)).hears(first, Kind.REPLY, reply(asked, first))
+
+    assert len(play.said("c", Kind.REPLY)) == 1
+    assert play.status()["late_replies"] == 1
+
+
+def test_a_second_copy_that_fails_leaves_the_first_alone() -> None:
+    """Only a result ends the race."""
+    play = hedging()
+    first, asked, second, again = slow_call(play)
+
+    play.hears(second, Kind.REPLY, reply(again, second, status=Status.MODEL_ERROR))
+    play.says_nothing("c")
+    play.hears(first, Kind.REPLY, reply(asked, first))
+
+    assert play.says("c", Kind.REPLY)[STATUS] == Status.OK
+    assert play.said(second, Kind.CANCEL) == []
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_worker_takes_only_its_copy_along(lost: int) -> None:
+    """If it was the first one, what it had is moved, and the second copy may still win."""
+    play = hedging()
+    first, _, second, again = slow_call(play)
+    play.loses((first, second)[lost])
+
+    play.hears(second, Kind.REPLY, reply(again, second)) if not lost else play.answers(first)
+    for name in ("w1", "w2", "w3"):
+        if name != (first, second)[lost]:
+            play.answers(name)
+
+    if lost:
+        play.waits(0.0)
+    statuses = [record[STATUS] for record in play.said("c", Kind.REPLY)]
+    assert statuses == ([] if lost else [Status.OK])
+
+
+def test_a_call_that_ends_otherwise_takes_both_copies_back() -> None:
+    """Cancelled, or out of time."""
+    play = hedging()
+    first, asked, second, again = slow_call(play)
+    play.hears("c", Kind.CANCEL, [1_000, 1])
+    assert play.says(first, Kind.CANCEL) == [asked[TAG], 1]
+    assert play.says(second, Kind.CANCEL) == [again[TAG], 1]
+
+    play = hedging()
+    _, _, second, again = slow_call(play, budget_s=0.5)
+    play.waits(1.0)
+    assert play.says("c", Kind.REPLY)[STATUS] == Status.DEADLINE_EXCEEDED
+    assert play.says(second, Kind.CANCEL) == [again[TAG], 1]
+
+
+@pytest.mark.parametrize(
+    ("how", "is_hedged"),
+    [
+        ({"idempotent": True, "wish": True}, True),
+        ({"idempotent": False, "wish": True}, False),
+        ({"idempotent": True, "wish": False}, False),
+    ],
+)
+def test_only_what_may_run_twice_and_wants_it_is_hedged(how: dict[str, bool], is_hedged: bool) -> None:
+    """By its model."""
+    play = hedging(**how)
+    play.hears("c", Kind.REQUEST, request(1_000)).waits(0.5)
+
+    assert play.requests()["hedged"] == is_hedged
+
+
+@pytest.mark.parametrize("wish", [True, False])
+def test_a_call_may_say_so_itself(wish: bool) -> None:
+    """Whatever its model says."""
+    play = hedging()
+    play.hears("c", Kind.REQUEST, [*request(1_000), None, wish]).waits(0.5)
+
+    assert play.requests()["hedged"] == wish
+
+
+def test_a_block_that_is_answered_in_parts_is_hedged_no_more() -> None:
+    """Its second copy is taken back."""
+    play = hedging()
+    play.hears("c", Kind.REQUEST, request(1_024, calls=4))
+    asked = [(n, r) for n in ("w1", "w2", "w3") for r in play.said(n, Kind.REQUEST)]
+    play.waits(P95_S + 0.001)
+    for name, record in asked:
+        whole = reply(record, name)
+        part = [*whole[:1], 1, *whole[2:4], b"answer", *whole[5:]]
+        play.hears(name, Kind.REPLY, part)
+
+    hedged = play.requests()["hedged"]
+    cancelled = [record for name in ("w1", "w2", "w3") for record in play.said(name, Kind.CANCEL)]
+    assert hedged == sum(calls for _, calls in cancelled)
+    assert hedged > 0
