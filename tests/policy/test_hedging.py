@@ -11,7 +11,7 @@ def learned(count: int = 1_000, calls: int = 1) -> Hedging:
     """One that has seen answers of 1, 2, 3, ... 100 ms, again and again."""
     hedging = Hedging()
     for number in range(count):
-        hedging.learn((number % 100 + 1) / 1000, calls)
+        hedging.learn((number % 100 + 1) / 1000, calls, 1 + number % 8, 0.001 * (1 + number % 8))
     return hedging
 
 
@@ -25,7 +25,7 @@ def test_the_delay_follows_a_model_that_becomes_slower() -> None:
     """The old answers are forgotten."""
     hedging = learned()
     for _ in range(1_000):
-        hedging.learn(0.5, 1)
+        hedging.learn(0.5, 1, 8, 0.008)
 
     assert hedging.delay_s() == 0.5
 
@@ -47,8 +47,8 @@ def test_a_block_costs_what_its_calls_do() -> None:
 def test_nothing_is_hedged_under_load() -> None:
     """More work would make everything slower."""
     hedging = learned()
-    hedging.load = 0.81
+    hedging.look(850.0, 8)  # of the 1,000 rows a second that a worker can do
     assert not hedging.spend(1)
-    hedging.load = 0.79
+    hedging.look(750.0, 8)
 
     assert hedging.spend(1)

@@ -291,7 +291,7 @@ class GatewayMachine:
             if part[STATUS] == Status.POISONED:
                 self.suspects.convict(flight, now)
         if flight.sent_at:
-            self.hedges.learn(flight, now)
+            self.hedges.learn(flight, part, now)
         self.ledger.answer(flight, part)
 
     def recall(self, engine: Engine) -> None:

@@ -13,7 +13,7 @@ import heapq
 from zmqinfer.machine.dispatches import Dispatches
 from zmqinfer.machine.flight import Flight
 from zmqinfer.machine.routes import Engine
-from zmqinfer.records import HEDGE, IDEMPOTENT, STATUS, Kind, Record
+from zmqinfer.records import BATCH_ROWS, COMPUTE_US, HEDGE, IDEMPOTENT, STATUS, Kind, Record
 
 __all__ = ["Hedges"]
 
@@ -67,9 +67,11 @@ class Hedges:
                 rival.client, rival.rival, rival.record = None, flight, flight.record.copy()
                 self._dispatches.send(rival, second)
 
-    def learn(self, flight: Flight, now: float) -> None:
+    @staticmethod
+    def learn(flight: Flight, part: Record, now: float) -> None:
         """Notes that a request that may be hedged was answered."""
-        flight.route.hedging.learn(now - flight.sent_at, flight.calls)
+        batch_s = part[COMPUTE_US] * 1e-6
+        flight.route.hedging.learn(now - flight.sent_at, flight.calls, part[BATCH_ROWS], batch_s)
 
     def ended_by(self, second: Flight, part: Record) -> Flight | None:
         """Returns the request that the reply to its second copy ends; None if it is no result, or comes too late."""

@@ -86,7 +86,7 @@ class Route:
     """
 
     __slots__ = (
-        "_busy", "_drain", "answered", "engines", "hedge", "hedging", "idempotent", "max_rows", "model", "placement",
+        "_drain", "_looked", "answered", "engines", "hedge", "hedging", "idempotent", "max_rows", "model", "placement",
         "rotation", "signature", "version", "waiting",
     )  # fmt: skip
 
@@ -101,8 +101,8 @@ class Route:
         self.rotation = Rotation()
         self.hedge = False
         self.hedging = Hedging()
-        # When it was looked at last, and for how long its engines had been busy by then.
-        self._busy = 0.0, 0.0
+        # When it was looked at last, and how many rows its engines had answered by then.
+        self._looked = 0.0, 0
         self.waiting: WaitingRoom[Flight] = WaitingRoom()
         self.answered = 0
         self._drain = DrainRate()
@@ -148,11 +148,11 @@ class Route:
 
     def look(self, works: Mapping[str, Work], now: float) -> None:
         """Notes how busy the engines are, from what they have done so far."""
-        at, before = self._busy
-        busy_s = sum(work.busy_s for work in works.values())
-        self._busy = now, busy_s
-        if works and busy_s >= before:
-            self.hedging.load = (busy_s - before) / ((now - at) * len(works))
+        at, before = self._looked
+        rows = sum(work.rows for work in works.values())
+        self._looked = now, rows
+        if works and rows >= before:
+            self.hedging.look((rows - before) / ((now - at) * len(works)), self.max_rows)
 
     def is_on(self, host: bytes | None) -> bool:
         """Whether it has engines, and all of them are on this host."""

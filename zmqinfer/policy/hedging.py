@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from zmqinfer.policy.curve import Curve
+
 __all__ = ["Hedging"]
 
 _QUANTILE = 0.95
@@ -26,20 +28,23 @@ class Hedging:
     """The times of one model's answers, and what may still be spent on hedging.
 
     Attributes:
-        load: the part of the time in which its workers are busy, from 0 to 1; told by the owner now and then.
+        load: of what its workers could do with full batches, from 0 to 1. With smaller ones they are as busy.
     """
 
-    __slots__ = ("_budget", "_delay_s", "_times", "_untold", "load")
+    __slots__ = ("_budget", "_curve", "_delay_s", "_times", "_untold", "load")
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=_REMEMBERED)
         self._untold = 0
         self._delay_s: float | None = None
         self._budget = 0.0
+        self._curve = Curve()
         self.load = 0.0
 
-    def learn(self, seconds: float, calls: int) -> None:
-        """Notes that a request of so many calls was answered, and after how long."""
+    def learn(self, seconds: float, calls: int, batch_rows: int, batch_s: float) -> None:
+        """Notes that a request of so many calls was answered, after how long, and what its batch took."""
+        if batch_rows:
+            self._curve.learn(batch_rows, batch_s)
         self._times.append(seconds)
         self._untold += 1
         self._budget = min(self._budget + _BUDGET * calls, _MOST_SAVED)
@@ -50,6 +55,10 @@ class Hedging:
     def delay_s(self) -> float | None:
         """Returns after how long a second worker should be asked, None while that is not known."""
         return self._delay_s
+
+    def look(self, rows_per_s: float, max_rows: int) -> None:
+        """Takes the rate of one worker, and how many rows a batch of the model may have."""
+        self.load = rows_per_s * self._curve.predict(max_rows) / max_rows
 
     def spend(self, calls: int) -> bool:
         """Takes the right to ask again for so many calls; False if there is none."""
