@@ -17,6 +17,9 @@ usage() {
 ./run.sh up              serve the shipped models until Ctrl-C
 ./run.sh bench PRESET    light, medium or heavy, on a cluster of its own
 ./run.sh compare         measure zmqinfer beside its floors and other servers, at most 30 minutes; --quick: 5
+./run.sh chaos           five minutes of faults for real processes under load; with options as python -m trials.chaos has
+./run.sh soak            twenty minutes of load with churn, and whether memory stays flat; python -m trials.soak
+./run.sh fuzz            ten million broken messages for the decoder, then 100,000 for a live gateway
 ./run.sh stop            end what an earlier ./run.sh left running
 ./run.sh help            this text
 
@@ -145,6 +148,19 @@ case "${1:-}" in
     install
     cd "$ROOT"
     exec "$VENV/bin/python" -m bench.compare "$@"
+    ;;
+  chaos | soak)
+    trial=$1
+    shift
+    install
+    cd "$ROOT"
+    exec "$VENV/bin/python" -m "trials.$trial" "$@"
+    ;;
+  fuzz)
+    install fuzz
+    cd "$ROOT"
+    "$VENV/bin/python" -m trials.fuzz_wire
+    exec "$VENV/bin/python" -m trials.fuzz_live
     ;;
   stop) stop ;;
   help | -h | --help) usage ;;

@@ -36,6 +36,7 @@ class Poller:
         self._sources: dict[int, Source] = {}
         # Linux tells of each change once, as ZeroMQ signals. Elsewhere the signal is seen until the socket is asked.
         self._kernel = select.epoll() if hasattr(select, "epoll") else select.poll()
+        quiet = list(quiet)
         for source in [*(socket for socket, _ in self._busy), *quiet]:
             descriptor = source if isinstance(source, int) else int(source.get(zmq.FD))
             self._sources[descriptor] = source
@@ -44,6 +45,8 @@ class Poller:
             else:
                 self._kernel.register(descriptor, select.POLLIN)
         self._second = 1e-3 if hasattr(select, "epoll") else 1
+        # ZeroMQ signals nothing for a socket of which nobody ever learned that it was empty.
+        zmq.zmq_poll([(source, _READABLE) for source in quiet if not isinstance(source, int)], 0)
 
     def poll(self, wait_ms: int) -> list[object]:
         """Returns what may be read, after at most `wait_ms`; a socket named here may turn out to have nothing."""

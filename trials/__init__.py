@@ -1,0 +1,1 @@
+"""Long trials of real processes: chaos, soak and fuzz; short forms of them are in tests/trials."""
