@@ -157,8 +157,10 @@ case "${1:-}" in
     exec "$VENV/bin/python" -m "trials.$trial" "$@"
     ;;
   fuzz)
-    install fuzz
+    install
     cd "$ROOT"
+    # Where there is no such package for this Python, inputs are drawn at random, and the output says so.
+    "$VENV/bin/python" -c 'import atheris' 2>/dev/null || "$VENV/bin/python" -m pip install --quiet 'atheris>=3' 2>/dev/null || true
     "$VENV/bin/python" -m trials.fuzz_wire
     exec "$VENV/bin/python" -m trials.fuzz_live
     ;;

@@ -153,3 +153,18 @@ def test_who_is_heard_once_a_heartbeat_is_never_lost(gaps: list[float], deaf: se
             liveness.forget(peer)
             del heard[peer]
     assert (liveness.wake_at() is None) == (not heard)
+
+
+def test_it_says_beforehand_that_it_is_about_to_judge() -> None:
+    """So that what waits to be read is read before."""
+    liveness: Liveness[str] = Liveness(0.5)
+    liveness.watch("a", 100.0)
+    for now in (100.5, 101.0, 101.5):
+        assert not liveness.is_judging(now)
+        assert liveness.lost(now) == []
+    assert liveness.is_judging(101.6)
+
+    liveness.heard("a", 101.6)
+
+    assert not liveness.is_judging(101.6)
+    assert liveness.lost(101.6) == []

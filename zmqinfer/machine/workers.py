@@ -279,6 +279,10 @@ class Workers:
         for worker in self._by_peer.values():
             worker.outbox.beat()
 
+    def is_judging(self, now: float) -> bool:
+        """Whether somebody is about to be given up for silence, and everything that came should be read before."""
+        return self._liveness.is_judging(now)
+
     def on_timer(self, now: float) -> None:
         """Beats, and gives up those who were silent for too long."""
         for peer in self._liveness.lost(now):

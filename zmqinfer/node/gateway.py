@@ -47,8 +47,8 @@ class _Face:
 
     socket: zmq.Socket[bytes]
     monitor: zmq.Socket[bytes]
-    # Routing id to the connection's descriptor and address, and back. Hints: a descriptor may be reused.
-    connections: dict[bytes, tuple[int, str]] = field(default_factory=dict)
+    # Routing id to the connection's descriptor and far end, and back. Hints: a descriptor may be reused.
+    connections: dict[bytes, tuple[int, sockets.FarEnd]] = field(default_factory=dict)
     peers: dict[int, bytes] = field(default_factory=dict)
     # Peers whose descriptor was given to another one before we heard that they closed.
     displaced: list[bytes] = field(default_factory=list)
@@ -56,14 +56,17 @@ class _Face:
     def note(self, peer: bytes, frame: zmq.Frame) -> None:
         """Remembers where a new peer's messages come from."""
         try:
-            descriptor, address = int(frame.get(zmq.SRCFD)), str(frame.get("Peer-Address"))
+            descriptor = int(frame.get(zmq.SRCFD))
         except zmq.ZMQError:  # it speaks ZMTP 1.0, or HTTP that looks like it, and so has no properties
+            return
+        end = sockets.far_end(descriptor)
+        if end is None:
             return
         earlier = self.peers.get(descriptor)
         if earlier is not None:
             self.connections.pop(earlier, None)
             self.displaced.append(earlier)
-        self.connections[peer] = descriptor, address
+        self.connections[peer] = descriptor, end
         self.peers[descriptor] = peer
 
 
@@ -149,21 +152,22 @@ class GatewayNode:
         # A backlog takes several turns: until it is gone everything in it may be as old.
         if self._clients.socket not in ready or self._drain_clients(now):
             self._gap = 0.0
-        if self._workers.monitor in ready and self._closed(self._workers):
-            machine.workers.probe_all()
-        if self._clients.monitor in ready:
-            for peer in self._closed(self._clients):
-                machine.clients.probe(peer)
+        has_offenders = machine.clients.door.cut or machine.workers.door.cut
+        if has_offenders or self._workers.monitor in ready or self._clients.monitor in ready:
+            self._look_who_closed()
+        if has_offenders:
+            self._cut_offenders()
         if self._woken in ready:
             self._waker.clear()
         if self._is_drain_wanted and not machine.is_draining:
             machine.drain(now)
             self._report.info("draining", clients=len(machine.clients), pending=machine.ledger.pending)
         if due is not None and due <= now:
+            if machine.workers.is_judging(now):
+                # Messages are taken from the connections in turn: after so many everybody had one.
+                self._drain_workers(now, _MAX_DRAIN + 2 * len(self._workers.connections))
             machine.on_timer(now)
         is_stuck = self._flush(now)
-        if machine.clients.door.cut or machine.workers.door.cut:
-            self._cut_offenders()
         if machine.workers.events:
             for event, values in machine.workers.events:
                 self._report.info(event, **values)
@@ -183,10 +187,10 @@ class GatewayNode:
             face.note(peer, frame)
         return peer, frame.bytes, sockets.rest(socket, frame)
 
-    def _drain_workers(self, now: float) -> None:
+    def _drain_workers(self, now: float, most: int = _MAX_DRAIN) -> None:
         workers = self.machine.workers
         taken = 0
-        for _ in range(_MAX_DRAIN):
+        for _ in range(most):
             message = self._receive(self._workers)
             if message is None:
                 return
@@ -200,7 +204,7 @@ class GatewayNode:
                 continue
             workers.on_message(peer, kind, records, now)
             taken += len(records)
-            if taken >= _MAX_RECORDS:
+            if taken >= _MAX_RECORDS and most == _MAX_DRAIN:
                 return
 
     def _drain_clients(self, now: float) -> bool:
@@ -273,15 +277,26 @@ class GatewayNode:
             sockets.send(socket, frames)
         return True
 
+    def _look_who_closed(self) -> None:
+        if self._closed(self._workers):
+            self.machine.workers.probe_all()
+        for peer in self._closed(self._clients):
+            self.machine.clients.probe(peer)
+
     def _cut_offenders(self) -> None:
+        """Closes their connections; only after a look at the monitors, which tell first if one has closed by itself.
+
+        Its descriptor may be an innocent's by then.
+        """
         for face, door in (
             (self._clients, self.machine.clients.door),
             (self._workers, self.machine.workers.door),
         ):
             for peer in door.cut:
-                descriptor, address = face.connections.get(peer, (-1, ""))
-                done = descriptor >= 0 and sockets.drop(descriptor, address)
-                self._report.warning("peer cut off after three broken messages", peer=address, closed=done)
+                descriptor, end = face.connections.get(peer, (-1, ("gone", 0)))
+                done = descriptor >= 0 and sockets.drop(descriptor, end)
+                where = f"{end[0]}:{end[1]}"
+                self._report.warning("peer cut off after three broken messages", peer=where, closed=done)
             door.cut.clear()
 
     def _close(self) -> None:

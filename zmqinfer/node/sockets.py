@@ -21,10 +21,12 @@ from zmqinfer.errors import ConfigError
 from zmqinfer.tensor import Buffer
 
 __all__ = [
+    "FarEnd",
     "Frames",
     "Incoming",
     "dealer",
     "drop",
+    "far_end",
     "is_readable",
     "new_context",
     "receive",
@@ -35,6 +37,8 @@ __all__ = [
 
 Frames: TypeAlias = list[Buffer]
 Incoming: TypeAlias = tuple[bytes, list[Buffer]]
+# Address and port of a connection's other end, or "ipc" and its process.
+FarEnd: TypeAlias = tuple[str, int]
 
 _LEAST_LIBZMQ = (4, 3, 5)
 HANDSHAKE_MS = 3_000
@@ -194,14 +198,23 @@ def send(socket: zmq.Socket[bytes], frames: Frames) -> None:
         socket.send(frame, _NOBLOCK if number == last else _MORE, copy=copy)
 
 
-def drop(descriptor: int, peer_address: str) -> bool:
+def far_end(descriptor: int) -> FarEnd | None:
+    """Returns what tells a descriptor's connection from the next one that gets the number, None if there is none."""
+    try:
+        with stdlib_socket.socket(fileno=os.dup(descriptor)) as duplicate:
+            return _far_end(duplicate)
+    except OSError:
+        return None
+
+
+def drop(descriptor: int, end: FarEnd) -> bool:
     """Cuts the connection behind a descriptor, which ROUTER itself cannot do; True if it was done.
 
-    Only if it still leads to `peer_address`: the number may have been given to another connection.
+    Only if it still leads to the same far end: the number may have been given to another connection.
     """
     try:
         with stdlib_socket.socket(fileno=os.dup(descriptor)) as duplicate:
-            if not _leads_to(duplicate, peer_address):
+            if _far_end(duplicate) != end:
                 return False
             duplicate.shutdown(stdlib_socket.SHUT_RDWR)
     except OSError:
@@ -209,12 +222,12 @@ def drop(descriptor: int, peer_address: str) -> bool:
     return True
 
 
-def _leads_to(socket: stdlib_socket.socket, peer_address: str) -> bool:
+def _far_end(socket: stdlib_socket.socket) -> FarEnd:
     name = socket.getpeername()
     if isinstance(name, tuple):
-        return str(name[0]) == peer_address
+        return str(name[0]), int(name[1])
     if sys.platform == "linux":
-        # A Unix socket's peer has no name; libzmq calls it localhost:UID:GID:PID.
-        pid, uid, gid = struct.unpack("iII", socket.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, 12))
-        return peer_address.endswith(f":{uid}:{gid}:{pid}")
-    return not name
+        # A Unix socket's peer has no name, but a process.
+        pid, *_ = struct.unpack("iII", socket.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, 12))
+        return "ipc", int(pid)
+    return "ipc", 0

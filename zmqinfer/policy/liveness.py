@@ -75,6 +75,12 @@ class Liveness(Generic[Peer]):
         limit = now - MISSES * self._interval_s
         return [peer for peer, heard_at in self._heard_at.items() if heard_at < limit]
 
+    def is_judging(self, now: float) -> bool:
+        """Whether `lost` would name somebody now; their signs of life may still wait to be read."""
+        return now >= self._look_at and any(
+            now - heard_at > MISSES * self._interval_s for heard_at in self._heard_at.values()
+        )
+
     def forgive(self, now: float) -> None:
         """Gives every peer one fresh period of grace: it was we who were not there to hear them."""
         for peer in self._heard_at:

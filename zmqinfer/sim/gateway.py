@@ -74,6 +74,8 @@ class GatewayProcess(Process):
         if self._is_drain_wanted:
             machine.drain(now)
         if self.is_due:
+            if machine.workers.is_judging(now):
+                self._drain_workers(now, len(self._workers.inbox))
             machine.on_timer(now)
         took_s = _TURN_S + _RECORD_S * self._records
         self._is_stuck = self._flush(now, now + took_s)
@@ -95,11 +97,11 @@ class GatewayProcess(Process):
             return self.timeline.now + _RETRY_S
         return due
 
-    def _drain_workers(self, now: float) -> None:
+    def _drain_workers(self, now: float, most: int = _MAX_DRAIN) -> None:
         workers = self.machine.workers
         taken = 0
-        for _ in range(_MAX_DRAIN):
-            message = self._workers.receive() if taken < _MAX_RECORDS else None
+        for _ in range(most):
+            message = self._workers.receive() if taken < _MAX_RECORDS or most != _MAX_DRAIN else None
             if message is None:
                 break
             peer, frames = message
