@@ -37,6 +37,7 @@ from zmqinfer.records import (
     Record,
 )
 from zmqinfer.tensor import MAX_LAYOUT_BYTES
+from zmqinfer.wire import VERSION, decode
 
 SIGNATURE: Record = [[["x", "FP32", [4]]], [["y", "FP32", [4]]]]
 VALID: dict[Kind, Record] = {
@@ -399,3 +400,23 @@ def test_any_fields_give_a_record_or_a_protocol_error(kind: Kind, fields: dict[i
     for (which, at), (_, good, _) in BORDERS.items():
         if which is kind and not (kind is Kind.REPLY and record[STATUS]):
             assert type(record[at]) in {type(value) for value in good}, (at, record[at])
+
+
+@pytest.mark.parametrize("kind", [Kind.REQUEST, Kind.REPLY])
+@pytest.mark.parametrize(
+    ("added", "fits"),
+    [
+        ([b"x" * 4_000], True),
+        ([b"x" * 5_000], False),
+        ([[1.5] * 440], True),
+        ([[1.5] * 500], False),  # four bytes each as they came, nine as they leave
+    ],
+)
+def test_added_fields_are_bounded_as_they_will_leave(kind: Kind, added: list[object], fits: bool) -> None:
+    """What fits one head must fit the next: a worker that drops a request keeps its credit."""
+    packed = msgpack.packb([VERSION, kind, [[*VALID[kind], *added]]], use_single_float=True)
+    if fits:
+        assert decode(packed, [])[1][0][len(VALID[kind]) :] == added
+    else:
+        with pytest.raises(ProtocolError, match="bytes behind its 13 fields"):
+            decode(packed, [])

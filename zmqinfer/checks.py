@@ -11,8 +11,11 @@ import reprlib
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import msgpack
+
 from zmqinfer.errors import EXECUTED, ProtocolError, Status
 from zmqinfer.records import (
+    MAX_ADDED_BYTES,
     MAX_BUDGET_US,
     MAX_CALLS,
     MAX_COUNT,
@@ -181,12 +184,19 @@ def _is_block(calls: int, request_id: bytes, rows: int, payload: Any) -> bool:
 
 
 def _known(record: Record, fields: int) -> Record:
-    """The known fields. Those behind them are forwarded, so they must be such as msgpack packs again at any hop."""
+    """The known fields. Those behind them are forwarded, so they must be such as can be packed again at any hop.
+
+    Else a worker gets a head over the limit, drops it, and its credit never comes back.
+    """
     level = record[fields:]
     for _ in range(MAX_NESTING):
         level = [inner for value in level if type(value) is list for inner in value]
     if level:
         raise ProtocolError(f"a record with more than {MAX_NESTING} nested lists behind its {fields} fields")
+    # As they will be packed, not as they came: a float of four bytes leaves with eight.
+    size = len(msgpack.packb(record[fields:]))
+    if size > MAX_ADDED_BYTES:
+        raise ProtocolError(f"a record with {size:,} bytes behind its {fields} fields, expected {MAX_ADDED_BYTES:,}")
     return record[:fields]
 
 

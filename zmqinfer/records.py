@@ -28,6 +28,8 @@ SESSION_BYTES = 16
 MAX_MODELS = 64
 # Of the running batch, in HEARTBEAT; a batch of more names the first ones.
 MAX_TAGS = 1_024
+# Of all fields behind the known ones of a record: with them one that fits a head still fits the next one.
+MAX_ADDED_BYTES = 4_096
 # msgpack unpacks 1,000 levels of lists and, in older releases, packs only 511.
 MAX_NESTING = 8
 

@@ -1,43 +1,120 @@
-"""Short forms of the fuzzing, and that it can find something."""
+"""Short forms of the fuzzing hold, and what is wrong is found."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.processes import ROOT
 from trials import fuzz_wire
+from trials.fuzz_live import Seen, judged
+from trials.fuzz_wire import Finding, attempt, mutate_and_try, valid_messages
+from zmqinfer.records import Kind
+from zmqinfer.wire import decode
+
+BOOKS = {"received": 5, "refused": 1, "accepted": 4, "answered": 4, "pending": 0, "outcomes": {"OK": 5}}
 
 
-def test_changed_messages_raise_nothing_but_protocol_errors() -> None:
-    """And some of them are messages all the same."""
-    assert fuzz_wire.mutate_and_try(20_000, seed=3) > 100
+def seen(**changes: Any) -> Seen:
+    """A good run, but for these."""
+    good = {
+        "calls": 10,
+        "longest_silence_s": 0.1,
+        "bytes_before": 2**26,
+        "bytes_after": 2**26 + 2**20,
+        "descriptors_before": 20,
+        "descriptors_after": 22,
+        "status": {"requests": BOOKS, "protocol_errors": 7},
+    }
+    return Seen(**{**good, **changes})
 
 
-def test_a_decoder_with_a_defect_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that raises something else, and one that changes what it takes."""
+# The decoder -------------------------------------------------------------------------------------
 
-    def raising(head: bytes, parts: list[object]) -> object:
-        if b"\xc1" in head:
-            raise KeyError(head)
-        return decode(head, parts)
 
-    def changing(head: bytes, parts: list[object]) -> object:
-        kind, records = decode(head, parts)
-        return kind, [[*record[:-1], "changed"] for record in records] if b"agent" in head else records
+def test_every_kind_is_among_the_messages_that_others_are_made_of() -> None:
+    """And all of them are right."""
+    messages = valid_messages()
 
-    decode = fuzz_wire.decode
-    for defect, error in ((raising, KeyError), (changing, Exception)):
-        monkeypatch.setattr(fuzz_wire, "decode", defect)
-        with pytest.raises(error):
-            fuzz_wire.mutate_and_try(20_000, seed=3)
+    assert {decode(head, [b""] * parts)[0] for head, parts in messages} == set(Kind)
+    assert all(attempt(bytes((parts,)) + head) for head, parts in messages)
+
+
+def test_changed_messages_find_nothing() -> None:
+    """The short form of `python -m trials.fuzz_wire`; enough of them are messages all the same."""
+    assert mutate_and_try(20_000, seed=3) > 1_000
+
+
+def raising(head: bytes, parts: list[Any]) -> Any:
+    """A decoder that is surprised by some bytes."""
+    if b"\xc1" in head:
+        raise KeyError("a surprise")
+    return decode(head, parts)
+
+
+def forgetting(head: bytes, parts: list[Any]) -> Any:
+    """A decoder that drops what follows the known fields of a CANCEL."""
+    kind, records = decode(head, parts)
+    return kind, [record[:-1] for record in records] if kind is Kind.CANCEL else records
+
+
+@pytest.mark.parametrize("defect", [raising, forgetting])
+def test_a_decoder_with_a_defect_is_found(defect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it raises or loses something, and the sentence brings the input."""
+    monkeypatch.setattr(fuzz_wire, "decode", defect)
+
+    with pytest.raises(Finding) as caught:
+        mutate_and_try(20_000, seed=3)
+
+    assert caught.value.data.hex() in str(caught.value)
+
+
+# The gateway -------------------------------------------------------------------------------------
+
+
+def test_a_good_run_has_nothing_to_say() -> None:
+    """Some growth is allowed."""
+    assert judged(seen()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"dead": ["the gateway"]}, "the gateway ended"),
+        ({"dead": ["worker_1"]}, "worker_1 ended"),
+        ({"failures": ["WorkerLost()"]}, "1 honest calls failed, the first with WorkerLost"),
+        ({"wrong": 2}, "2 honest calls were answered wrongly"),
+        ({"calls": 0}, "no honest call was answered"),
+        ({"longest_silence_s": 3.1}, "nothing for 3.1 s"),
+        ({"broken_answers": ["a head"]}, "the gateway sent 1 broken messages"),
+        ({"bytes_after": 2**26 + 2**26}, "grew by 64 MiB"),
+        ({"descriptors_after": 25}, "25 descriptors"),
+        ({"status": {}}, "did not tell its status"),
+        (
+            {"status": {"requests": {**BOOKS, "refused": 2, "answered": 3, "pending": 1}, "protocol_errors": 1}},
+            "not hold",
+        ),
+        (
+            {"status": {"requests": {**BOOKS, "pending": 1}, "protocol_errors": 1}},
+            "accepted 4 == answered 4 + pending 1",
+        ),
+        ({"status": {"requests": BOOKS, "protocol_errors": 0}}, "it was not attacked"),
+    ],
+)
+def test_what_does_not_hold_is_said(changes: dict[str, Any], words: str) -> None:
+    """In a sentence each."""
+    (said,) = judged(seen(**changes))
+
+    assert words in said
 
 
 @pytest.mark.slow
-def test_a_live_gateway_survives_hostile_messages() -> None:
-    """Beside an honest client that notices nothing."""
+def test_a_gateway_outlives_two_thousand_hostile_messages() -> None:
+    """The short form of `python -m trials.fuzz_live`: its honest client notices nothing."""
     done = subprocess.run(
         [sys.executable, "-m", "trials.fuzz_live", "--messages", "2000", "--seed", "2"],
         cwd=ROOT,
@@ -49,4 +126,5 @@ def test_a_live_gateway_survives_hostile_messages() -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2,000 hostile messages" in done.stdout
+    assert "2,000 in" in done.stdout
+    assert done.stderr == ""
