@@ -23,18 +23,22 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 # Right for half of the made-up inputs, for the others it raises, or gives another answer each time.
 FAULTY = """
-import itertools
 import numpy as np
 
-_calls = itertools.count()
+_rows = [0]
+
+def _is_late(x):
+    # By rows, for a slow machine makes fewer and larger batches of them; the right answers are asked for first.
+    _rows[0] += len(x)
+    return _rows[0] > 500
 
 def raises(x):
-    if (x[:, 0] > 0.5).any() and next(_calls) > 300:
+    if _is_late(x) and (x[:, 0] > 0.5).any():
         raise ValueError("more than half")
     return x
 
 def wavers(x):
-    return x + np.float32(next(_calls) > 300)
+    return x + np.float32(_is_late(x))
 """
 
 

@@ -266,7 +266,7 @@ def test_a_worker_that_hangs_is_killed_and_started_again(processes: Processes, t
     process.says("\nready: ")
     bad, good = saved(tmp_path / "bad.npy", [-1.0]), saved(tmp_path / "good.npy", [1.5])
 
-    answer = run("infer", "double", bad, "-g", clients, "--deadline-s", "3")
+    answer = run("infer", "double", bad, "-g", clients, "--deadline-s", "2")
     process.says("hangs, killed child=worker_")
     process.says("restarted child=worker_")
     back = run("status", "-g", clients, "--wait-workers", "2", "--timeout-s", "20")

@@ -141,8 +141,16 @@ class Supervisor:
             code = child.process.poll()
             if code is not None:
                 self._on_exit(child, code, now)
-            elif child.ear is not None and child.ear.silent_for(now) > self._hang_s:
-                self._report.warning("hangs, killed", child=child.name, silent_s=round(child.ear.silent_for(now), 1))
+        self._kill_hanging(self.children, now)
+
+    def _kill_hanging(self, children: Iterable[Child], now: float) -> None:
+        for child in children:
+            if child.ear is None or child.process is None or not child.pid:
+                continue
+            child.ear.listen(now)
+            silent_s = child.ear.silent_for(now)
+            if silent_s > self._hang_s:
+                self._report.warning("hangs, killed", child=child.name, silent_s=round(silent_s, 1))
                 child.process.kill()
                 child.ear.forgive(now)
 
@@ -193,6 +201,8 @@ class Supervisor:
         give_up_at = time.monotonic() + grace_s
         for process in running:
             while process.poll() is None and time.monotonic() < give_up_at and not (hurry and hurry.is_set()):
+                # One that hangs will not end for its grace either.
+                self._kill_hanging(children, time.monotonic())
                 time.sleep(_LOOK_S)
             if process.poll() is None:
                 process.kill()
