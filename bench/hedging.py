@@ -30,6 +30,7 @@ CAPACITY_PER_S = WORKERS * MAX_BATCH_SIZE / (0.005 + 0.0005 * MAX_BATCH_SIZE)
 STALL_EVERY, STALL_MS = 1_000, 200.0
 LOADS = (0.4, 0.95)
 VARIANTS = ("no hedging", "hedging", "loser not cancelled", "not cancelled, no budget")
+TICKS_MS = (10, 20, 50, 100, 200)
 COLORS = ("#9AA5B1", "#0B7285", "#F59F00", "#C92A2A")
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 WARM_UP_S = 2.0
@@ -104,6 +105,9 @@ def draw(results: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
             bars = axes.bar(places, heights, 0.2, color=COLORS[number], label=variant)
             axes.bar_label(bars, [f"{height:,.0f}" for height in heights], padding=2, fontsize=9)
         axes.set_yscale("log")
+        axes.set_yticks(TICKS_MS, list(map(str, TICKS_MS)))
+        axes.minorticks_off()
+        axes.set_ylim(TICKS_MS[0], 400)
         axes.set_xticks(range(len(QUANTILES)), list(QUANTILES))
         axes.set_title(f"{load} of capacity", loc="left")
         axes.set_ylabel("ms a call, logarithmic")

@@ -196,7 +196,7 @@ def test_one_that_cannot_be_loaded_again_says_why(tmp_path: Path) -> None:
 
     outcomes = model.run(batch(task(1.0), task(-1.0)))
 
-    assert told(outcomes) == ["MODEL_ERROR"] * 2
+    assert told(outcomes) == ["WORKER_LOST"] * 2
     assert "half a file" in str(outcomes[0][2])
     model.close()
 

@@ -6,14 +6,18 @@ import threading
 import time
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
+import zmq
 
 from zmqinfer import Client, LocalCluster
 from zmqinfer.config import GatewaySettings, WorkerSettings
 from zmqinfer.node.gateway import GatewayNode
 from zmqinfer.node.models import function_model
 from zmqinfer.node.worker import WorkerNode
+from zmqinfer.records import Kind
+from zmqinfer.wire import VERSION, decode
 
 
 @pytest.mark.slow
@@ -76,3 +80,40 @@ def test_a_long_batch_holds_up_its_own_model_alone() -> None:
     threads[1].join(5)
     gateway.stop()
     threads[0].join(5)
+
+
+@pytest.mark.slow
+def test_a_message_that_cannot_be_read_begins_a_new_life() -> None:
+    """What is in it would keep its credits for ever; so the gateway is greeted again and knows that it is lost."""
+    context = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    router.setsockopt(zmq.RCVTIMEO, 10_000)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+
+    def model(x: Any) -> Any:
+        return x
+
+    worker = WorkerNode("w1", [function_model(model)], [f"tcp://127.0.0.1:{port}"])
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+
+    def heard(kind: Kind) -> bytes:
+        give_up_at = time.monotonic() + 10
+        while time.monotonic() < give_up_at:
+            peer, head, *parts = router.recv_multipart()
+            if decode(head, parts)[0] is kind:
+                return peer
+        raise AssertionError(f"no {kind.name} came")
+
+    peer = heard(Kind.READY)
+    welcome = [b"g" * 16, "gateway", 500, 2**20, []]
+    router.send_multipart([peer, msgpack.packb([VERSION, Kind.WELCOME, [welcome]])])
+    heard(Kind.HEARTBEAT)
+    router.send_multipart([peer, b"no msgpack at all"])
+
+    heard(Kind.READY)
+
+    worker.stop()
+    thread.join(5)
+    router.close(0)
+    context.term()

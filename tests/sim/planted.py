@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 PATCHES = sorted(path.stem for path in (ROOT / "tests" / "planted").glob("*.patch"))
 # A bug that takes more is not found.
 MOST_SCHEDULES = 2_000
-_CHUNK = 40
+_CHUNK = 16
 
 
 def found_after(name: str) -> tuple[int, str]:

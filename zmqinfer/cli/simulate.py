@@ -117,7 +117,9 @@ def _runs(document: dict[str, Any], seeds: range, jobs: int, chosen: Sequence[in
             yield _run(document, seed, chosen)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        work = pool.map(_run, [document] * len(seeds), seeds, [chosen] * len(seeds), chunksize=_CHUNK)
+        # A few seeds are for all processes too.
+        chunk = max(1, min(_CHUNK, len(seeds) // (2 * jobs)))
+        work = pool.map(_run, [document] * len(seeds), seeds, [chosen] * len(seeds), chunksize=chunk)
         is_shown = sys.stderr.isatty()
         for number, result in enumerate(work, 1):
             if is_shown and not number % 100:

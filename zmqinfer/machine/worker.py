@@ -152,6 +152,13 @@ class WorkerMachine:
             case _:
                 pass
 
+    def on_broken(self, number: int, detail: str, now: float) -> None:
+        """Begins a new life at a gateway whose message cannot be read: nobody else would ever answer what is in it."""
+        link = self.links[number]
+        self.events.append(("cannot read a message", {"gateway": link.address, "detail": detail}))
+        if link.state is LinkState.UP:
+            self._greet(link, now)
+
     def _on_disconnect(self, number: int, reason: str, detail: str, now: float) -> None:
         link = self.links[number]
         if reason == NO_SESSION:

@@ -146,8 +146,8 @@ class Workers:
         is_news = False
         for model, version, signature, max_rows, credits_rows, idempotent, *more in models:
             route = routes.announce(model, version)
-            # A worker of another host is news too: memory cannot be shared with all of them any more.
             route.hedge = more[:1] == [True]
+            # A worker of another host is news too: memory cannot be shared with all of them any more.
             is_news |= route.describe(signature, max_rows, idempotent) or not route.is_on(worker.host)
             engine = Engine(worker, route, credits_rows)
             worker.engines.append(engine)

@@ -19,6 +19,7 @@ from zmqinfer.wire import decode
 __all__ = ["Dialler"]
 
 OnMessage: TypeAlias = Callable[[int, Kind, list[Record], float], None]
+OnBroken: TypeAlias = Callable[[int, str, float], None]
 
 # Messages taken from one socket in a turn: each carries up to 256 records.
 _MAX_DRAIN = 64
@@ -48,8 +49,12 @@ class Dialler:
             readable |= sockets.is_readable(socket)
         return readable
 
-    def drain(self, on_message: OnMessage, now: float) -> bool:
+    def drain(self, on_message: OnMessage, now: float, on_broken: OnBroken | None = None) -> bool:
         """Feeds what has arrived to the machine, a bounded number of messages from each gateway.
+
+        Args:
+            on_broken: told the number of a gateway whose message cannot be read, and why. Without it such a message
+                is as if it had been lost: what it answered ends at its deadline.
 
         Returns:
             whether there may be more. If not, the descriptors are armed again.
@@ -64,8 +69,10 @@ class Dialler:
                     break
                 try:
                     kind, records = decode(*message)
-                except ProtocolError:
-                    continue  # as if it had been lost: what it answered ends at its deadline
+                except ProtocolError as error:
+                    if on_broken is not None:
+                        on_broken(number, str(error), now)
+                    continue
                 on_message(number, kind, records, now)
             else:
                 is_readable = True

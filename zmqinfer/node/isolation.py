@@ -43,6 +43,22 @@ class _Ended(Exception):
     """The process is gone; the text says how."""
 
 
+# What `_ask` raises.
+_FAILURES = (_Ended, TimeoutError, ConfigError)
+
+
+def _told(error: Exception) -> tuple[Status, str]:
+    """Returns how a call ends that had the process to itself, or shared its end with all others."""
+    if isinstance(error, ConfigError):
+        return Status.WORKER_LOST, f"the model's process cannot be started again: {error}"
+    if isinstance(error, TimeoutError):
+        return (
+            Status.DEADLINE_EXCEEDED,
+            "the model's process ran beyond the deadlines of all that it had, and was killed",
+        )
+    return Status.POISONED, f"{error} while this ran alone"
+
+
 class IsolatedModel:
     """Loads and runs one model as a backend and its engine together do.
 
@@ -107,18 +123,10 @@ class IsolatedModel:
         until = max(task.deadline for task in batch.tasks) + _GRACE_S
         try:
             return self._ask(batch, parts, batch.rows, until)
-        except ConfigError as error:
-            return [
-                (calls, Status.MODEL_ERROR, f"the model's process cannot be started again: {error}")
-                for calls, _, _ in parts
-            ]
-        except TimeoutError:
-            detail = "the model's process was killed, for it ran beyond every deadline of its batch"
-            return [(calls, Status.DEADLINE_EXCEEDED, detail) for calls, _, _ in parts]
-        except _Ended as ended:
-            if len(parts) == 1 and parts[0][0] == 1:
-                return [(1, Status.POISONED, f"{ended} while this ran alone")]
-            return self._each_alone(batch, str(ended))
+        except _FAILURES as error:
+            if isinstance(error, _Ended) and sum(task.calls for task in batch.tasks) > 1:
+                return self._each_alone(batch, str(error))
+            return [(calls, *_told(error)) for calls, _, _ in parts]
 
     def _each_alone(self, batch: Batch, how: str) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -127,16 +135,12 @@ class IsolatedModel:
             if not (self._config.settings.idempotent if declared is None else declared):
                 outcomes.append((task.calls, Status.WORKER_LOST, f"{how}, and the request may not be run twice"))
                 continue
+            rows = task.rows // task.calls
             for body in bodies(task.calls, task.record[PAYLOAD]):
-                rows = task.rows // task.calls
                 try:
                     outcomes += self._ask(batch, [(1, rows, body)], rows, task.deadline + _GRACE_S)
-                except ConfigError as error:
-                    outcomes.append((1, Status.MODEL_ERROR, f"the model's process cannot be started again: {error}"))
-                except TimeoutError:
-                    outcomes.append((1, Status.DEADLINE_EXCEEDED, "its time was up when its turn came to run alone"))
-                except _Ended as ended:
-                    outcomes.append((1, Status.POISONED, f"{ended} while this ran alone"))
+                except _FAILURES as error:
+                    outcomes.append((1, *_told(error)))
         return outcomes
 
     def _ask(self, batch: Batch, parts: list[Part], rows: int, until: float) -> list[Outcome]:

@@ -134,7 +134,7 @@ class WorkerNode:
                     machine.on_batch_done(*engine.done.popleft())
         self._gap = max(self._gap, gap)
         # A backlog takes several turns: until it is gone everything in it may be as old.
-        if not self._dialler.drain(self._on_message, now):
+        if not self._dialler.drain(self._on_message, now, machine.on_broken):
             self._gap = 0.0
         if self._is_drain_wanted:
             machine.drain(now)
