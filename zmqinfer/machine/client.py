@@ -191,6 +191,8 @@ class ClientMachine:
 
     def seal(self) -> None:
         """Puts the calls of this turn into the outboxes; later ones begin new blocks."""
+        if not self._unsent:
+            return
         for block in self._unsent:
             if block.left:
                 self._send(block)

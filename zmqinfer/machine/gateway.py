@@ -194,7 +194,7 @@ class GatewayMachine:
         if not route.waiting.count or route in self._keyed:
             for engine, rows in route.placement.spread(flight.key_hash, flight.rows, flight.calls):
                 # Those who wait may all wait for other workers: this one must not be idle meanwhile.
-                if route.waiting and route.waiting.best(engine.name) is not None:
+                if route.waiting.count and route.waiting.best(engine.name) is not None:
                     continue
                 if rows == flight.rows:
                     self._dispatch(flight, engine, now)
@@ -237,7 +237,7 @@ class GatewayMachine:
         """Gives the free credits of a route's engines to those who wait."""
         waiting, placement = route.waiting, route.placement
         for engine in placement.holders:
-            while waiting:
+            while waiting.count:
                 flight = waiting.best(engine.name)
                 if flight is None:
                     break

@@ -92,15 +92,17 @@ class Door:
     Attributes:
         dirty: outboxes with something to send; the shell empties them once a turn.
         cut: peers to cut off; the shell does it and clears the list.
+        unheard: peers to whom nobody listens any more.
         offences: how many broken messages came.
     """
 
-    __slots__ = ("_offences", "cut", "dirty", "offences")
+    __slots__ = ("_offences", "cut", "dirty", "offences", "unheard")
 
     def __init__(self) -> None:
         self.dirty: list[Outbox] = []
         self._offences: dict[Peer, int] = {}
         self.cut: list[Peer] = []
+        self.unheard: set[Peer] = set()
         self.offences = 0
 
     def say(self, peer: Peer, reason: str, detail: str) -> None:
@@ -117,17 +119,15 @@ class Door:
         count = self._offences.pop(peer, 0) + 1
         self._offences[peer] = count
         if len(self._offences) > _MAX_REMEMBERED:
-            del self._offences[next(iter(self._offences))]
+            self.forget(next(iter(self._offences)))
         if count == 1:
             self.say(peer, "protocol", detail)
         if count == MAX_OFFENCES:
             self.cut.append(peer)
+            self.unheard.add(peer)
         return count >= MAX_OFFENCES
-
-    def is_cut(self, peer: Peer) -> bool:
-        """Whether nothing that this peer says is listened to any more."""
-        return self._offences.get(peer, 0) >= MAX_OFFENCES
 
     def forget(self, peer: Peer) -> None:
         """Drops what is remembered of a connection that is over."""
         self._offences.pop(peer, None)
+        self.unheard.discard(peer)

@@ -23,14 +23,19 @@ _ACQUITTED_BY_S = 2.0
 
 
 class Suspects:
-    """The accused and the quarantine."""
+    """The accused and the quarantine.
 
-    __slots__ = ("_accused", "_quarantine")
+    Attributes:
+        is_wary: whether there is anything in quarantine; an attribute, for it is asked for each request.
+    """
+
+    __slots__ = ("_accused", "_quarantine", "is_wary")
 
     def __init__(self) -> None:
         # Until when each may be acquitted, and by whom: the session of the worker that is gone.
         self._accused: deque[tuple[float, bytes, Flight]] = deque()
         self._quarantine = Quarantine()
+        self.is_wary = False
 
     def accuse(self, flight: Flight, session: bytes, now: float) -> None:
         """Keeps a request until it is known whether its worker's process has ended."""
@@ -56,16 +61,14 @@ class Suspects:
         digest = _digest(flight.record)
         if digest is not None:
             self._quarantine.add(digest, now)
+            self.is_wary = True
 
     def refuses(self, record: Record, now: float) -> bool:
         """Whether a request for one call is in quarantine."""
         digest = _digest(record)
-        return digest is not None and self._quarantine.holds(digest, now)
-
-    @property
-    def is_wary(self) -> bool:
-        """Whether there is anything in quarantine."""
-        return len(self._quarantine) > 0
+        is_held = digest is not None and self._quarantine.holds(digest, now)
+        self.is_wary = len(self._quarantine) > 0
+        return is_held
 
     def wake_at(self) -> float | None:
         """Returns when `condemn` is worth calling."""

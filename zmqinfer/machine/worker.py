@@ -183,7 +183,7 @@ class WorkerMachine:
         arrived = now - gap
         for record in records:
             tag = record[TAG]
-            if covering(tasks, tag) or not tasks.keys().isdisjoint(range(tag, tag + record[CALLS])):
+            if tasks and (covering(tasks, tag) or not tasks.keys().isdisjoint(range(tag, tag + record[CALLS]))):
                 # A gateway that uses a tag twice is out of its mind; the first request keeps it.
                 self.dropped += record[CALLS]
                 continue

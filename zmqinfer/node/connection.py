@@ -255,7 +255,7 @@ class Connection:
         if machine.completed:
             completed, machine.completed = machine.completed, []
             for owners, reply, rows in completed:
-                waiting = cast("list[Owner | Stream | None]", owners)
+                waiting: list[Any] = owners  # of Owner, Stream or None
                 if reply[STATUS]:
                     self._fail(waiting, reply, None)
                     continue
@@ -264,14 +264,12 @@ class Connection:
                 except ZmqInferError as error:
                     self._fail(waiting, reply, error)
                     continue
-                first = waiting[0]
-                if isinstance(first, Stream) and waiting.count(first) == len(waiting):
-                    first.take(reply[TAG], outputs)
+                # All of a block at once: to look at each owner takes 0.05 us a call.
+                if Stream in map(type, waiting):
+                    self._put_down(waiting, reply[TAG], outputs)
                     continue
-                for tag, (owner, output) in enumerate(zip(waiting, outputs, strict=True), reply[TAG]):
-                    if isinstance(owner, Stream):
-                        owner.take(tag, [output])
-                    elif owner is not None and not owner.done():
+                for owner, output in zip(waiting, outputs, strict=True):
+                    if owner is not None and not owner.done():
                         owner.set_result(output)
         if machine.answered:
             answered, machine.answered = machine.answered, []
@@ -279,6 +277,19 @@ class Connection:
                 owner = cast("Owner", asker)
                 if not owner.done():
                     owner.set_result(record)
+
+    @staticmethod
+    def _put_down(owners: list[Owner | Stream | None], first: int, outputs: Sequence[Output]) -> None:
+        """Gives outputs to calls with consecutive tags, of which some at least are a stream's."""
+        stream = owners[0]
+        if isinstance(stream, Stream) and owners.count(stream) == len(owners):
+            stream.take(first, outputs)
+            return
+        for tag, (owner, output) in enumerate(zip(owners, outputs, strict=True), first):
+            if isinstance(owner, Stream):
+                owner.take(tag, [output])
+            elif owner is not None and not owner.done():
+                owner.set_result(output)
 
     def _fail(self, owners: list[Owner | Stream | None], reply: Record, error: ZmqInferError | None) -> None:
         machine = self.machine

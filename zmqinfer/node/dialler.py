@@ -49,21 +49,26 @@ class Dialler:
             readable |= sockets.is_readable(socket)
         return readable
 
-    def drain(self, on_message: OnMessage, now: float, on_broken: OnBroken | None = None) -> bool:
+    def drain(
+        self, on_message: OnMessage, now: float, on_broken: OnBroken | None = None, signalled: Sequence[object] = ()
+    ) -> bool:
         """Feeds what has arrived to the machine, a bounded number of messages from each gateway.
 
         Args:
             on_broken: told the number of a gateway whose message cannot be read, and why. Without it such a message
                 is as if it had been lost: what it answered ends at its deadline.
+            signalled: sockets that need not be asked first, for their descriptors have just fired.
 
         Returns:
             whether there may be more. If not, the descriptors are armed again.
         """
         is_readable = False
         for number, socket in enumerate(self.sockets):
+            is_known = socket in signalled
             for _ in range(_MAX_DRAIN):
-                if not sockets.is_readable(socket):
+                if not is_known and not sockets.is_readable(socket):
                     break
+                is_known = False
                 message = sockets.receive(socket)
                 if message is None:
                     break

@@ -148,7 +148,7 @@ class GatewayNode:
     def _turn(self, ready: Sequence[object], now: float, due: float | None) -> bool:
         machine = self.machine
         if self._workers.socket in ready:
-            self._drain_workers(now)
+            self._drain_workers(now, is_signalled=True)
         # A backlog takes several turns: until it is gone everything in it may be as old.
         if self._clients.socket not in ready or self._drain_clients(now):
             self._gap = 0.0
@@ -174,9 +174,9 @@ class GatewayNode:
             machine.workers.events.clear()
         return is_stuck
 
-    def _receive(self, face: _Face) -> tuple[bytes, bytes, list[Buffer]] | None:
+    def _receive(self, face: _Face, *, is_signalled: bool) -> tuple[bytes, bytes, list[Buffer]] | None:
         socket = face.socket
-        if not sockets.is_readable(socket):
+        if not is_signalled and not sockets.is_readable(socket):
             return None
         try:
             peer = socket.recv(_NOBLOCK)
@@ -185,17 +185,18 @@ class GatewayNode:
         frame = socket.recv(_NOBLOCK, copy=False)
         if peer not in face.connections:
             face.note(peer, frame)
-        return peer, frame.bytes, sockets.rest(socket, frame)
+        return peer, frame.bytes, sockets.rest(socket, frame) if frame.more else []
 
-    def _drain_workers(self, now: float, most: int = _MAX_DRAIN) -> None:
+    def _drain_workers(self, now: float, most: int = _MAX_DRAIN, *, is_signalled: bool = False) -> None:
         workers = self.machine.workers
         taken = 0
         for _ in range(most):
-            message = self._receive(self._workers)
+            message = self._receive(self._workers, is_signalled=is_signalled)
+            is_signalled = False
             if message is None:
                 return
             peer, head, parts = message
-            if workers.door.is_cut(peer):
+            if peer in workers.door.unheard:
                 continue
             try:
                 kind, records = decode(head, parts)
@@ -210,13 +211,15 @@ class GatewayNode:
     def _drain_clients(self, now: float) -> bool:
         """Takes what has come from clients; False if there may be more."""
         clients = self.machine.clients
+        is_signalled = True
         taken = 0
         for _ in range(_MAX_DRAIN):
-            message = self._receive(self._clients)
+            message = self._receive(self._clients, is_signalled=is_signalled)
+            is_signalled = False
             if message is None:
                 return True
             peer, head, parts = message
-            if clients.door.is_cut(peer):
+            if peer in clients.door.unheard:
                 continue
             try:
                 kind, records = decode(head, parts)
@@ -266,7 +269,7 @@ class GatewayNode:
         assert address is None or isinstance(address, bytes)
         for frames in outbox.messages(now):
             try:
-                socket.send(address or b"", _MORE)
+                sockets.send_frame(socket, address or b"", _MORE)
             except zmq.Again:
                 return False
             except zmq.ZMQError as error:

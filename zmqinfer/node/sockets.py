@@ -12,10 +12,12 @@ import os
 import socket as stdlib_socket
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import zmq
+import zmq.backend
 
 from zmqinfer.errors import ConfigError
 from zmqinfer.tensor import Buffer
@@ -33,6 +35,7 @@ __all__ = [
     "rest",
     "router",
     "send",
+    "send_frame",
 ]
 
 Frames: TypeAlias = list[Buffer]
@@ -45,6 +48,9 @@ HANDSHAKE_MS = 3_000
 LINGER_MS = 500
 ZMTP_HEARTBEAT_MS = 500
 ZMTP_TIMEOUT_MS = 1_500
+
+# Without the layer of pyzmq that takes options for sockets of other types: 0.3 us a frame, where it takes 0.7.
+send_frame: Callable[..., object] = zmq.backend.Socket.send
 
 # As ints: pyzmq's enums cost 0.5 us in each operation.
 _READABLE: Final = int(zmq.POLLIN)
@@ -167,7 +173,7 @@ def receive(socket: zmq.Socket[bytes]) -> Incoming | None:
         frame = socket.recv(_NOBLOCK, copy=False)
     except zmq.Again:
         return None
-    return frame.bytes, rest(socket, frame)
+    return frame.bytes, rest(socket, frame) if frame.more else []
 
 
 def rest(socket: zmq.Socket[bytes], frame: zmq.Frame) -> list[Buffer]:
@@ -190,12 +196,12 @@ def send(socket: zmq.Socket[bytes], frames: Frames) -> None:
     """Sends one message without blocking; raises `zmq.Again` or, at a ROUTER, EHOSTUNREACH before anything left."""
     last = len(frames) - 1
     if not last:
-        socket.send(frames[0], _NOBLOCK)
+        send_frame(socket, frames[0], _NOBLOCK)
         return
     for number, frame in enumerate(frames):
         # Copied up to pyzmq's own threshold: below it the bookkeeping of a shared buffer costs more.
         copy = len(frame) < 65_536 and not isinstance(frame, zmq.Frame)
-        socket.send(frame, _NOBLOCK if number == last else _MORE, copy=copy)
+        send_frame(socket, frame, _NOBLOCK if number == last else _MORE, copy)
 
 
 def far_end(descriptor: int) -> FarEnd | None:

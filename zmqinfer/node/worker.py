@@ -118,23 +118,23 @@ class WorkerNode:
         wait_ms = poll_ms(self._due, self._ended_at)
         ready = self._poller.poll(wait_ms)
         now = time.monotonic()
-        self._turn(now, max(0.0, now - self._ended_at - wait_ms / 1e3), self._woken in ready)
+        self._turn(now, max(0.0, now - self._ended_at - wait_ms / 1e3), ready)
         self._due = machine.wake_at()
         self._ended_at = now = time.monotonic()
         if self._is_stuck and (self._due is None or self._due > now + _RETRY_S):
             self._due = now + _RETRY_S
         return not (machine.is_drained or machine.ended_by or self._is_stop_wanted)
 
-    def _turn(self, now: float, gap: float, is_woken: bool) -> None:
+    def _turn(self, now: float, gap: float, ready: Sequence[object]) -> None:
         machine = self.machine
-        if is_woken:
+        if self._woken in ready:
             self._waker.clear()
             for engine in self._engines:
                 while engine.done:
                     machine.on_batch_done(*engine.done.popleft())
         self._gap = max(self._gap, gap)
         # A backlog takes several turns: until it is gone everything in it may be as old.
-        if not self._dialler.drain(self._on_message, now, machine.on_broken):
+        if not self._dialler.drain(self._on_message, now, machine.on_broken, ready):
             self._gap = 0.0
         if self._is_drain_wanted:
             machine.drain(now)

@@ -105,7 +105,7 @@ class GatewayProcess(Process):
             if message is None:
                 break
             peer, frames = message
-            if workers.door.is_cut(peer):
+            if peer in workers.door.unheard:
                 continue
             try:
                 kind, records = decode(bytes(frames[0]), frames[1:])
@@ -124,7 +124,7 @@ class GatewayProcess(Process):
             if message is None:
                 break
             peer, frames = message
-            if clients.door.is_cut(peer):
+            if peer in clients.door.unheard:
                 continue
             try:
                 kind, records = decode(bytes(frames[0]), frames[1:])
