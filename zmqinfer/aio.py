@@ -131,7 +131,7 @@ class AsyncClient:
             UsageError: the client is closed, or was made before a fork.
         """
         loop = self._loop
-        # Of a thread's loops one runs at a time: 0.1 us, where `get_running_loop` asks for the process too and takes 0.2.
+        # In a thread one loop runs at a time. 0.1 us, where `get_running_loop` asks for the process too, and takes 0.2.
         if loop is None or self._thread != threading.get_ident() or not loop.is_running():
             loop = self._attach()
         connection, machine = self._connection, self._machine

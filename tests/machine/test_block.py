@@ -31,9 +31,9 @@ from zmqinfer.records import (
 
 Cut = Callable[[Record, int], Record]
 
-more_fields = st.lists(
-    st.none() | st.integers() | st.binary(max_size=4) | st.lists(st.integers(), max_size=2), max_size=3
-)
+# Such as msgpack carries.
+integers = st.integers(-(2**63), 2**64 - 1)
+more_fields = st.lists(st.none() | integers | st.binary(max_size=4) | st.lists(integers, max_size=2), max_size=3)
 
 
 @dataclass(frozen=True)
