@@ -17,6 +17,16 @@ def test_one_seed_says_what_happened() -> None:
     assert done.stdout.endswith("nothing was violated\n")
 
 
+def test_200_schedules_of_mixed_faults_violate_nothing() -> None:
+    """0 lost, 0 answered twice, 0 wrong, 0 past deadline + 250 ms; and no kind of fault is missing."""
+    done = run("simulate", "mixed", "--schedules", "200", "--no-shrink", timeout_s=180)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("200 schedules, ")
+    faults = done.stdout.splitlines()[1].removeprefix("faults").split(", ")
+    assert len(faults) >= 10
+    assert all(int(fault.split()[-1].replace(",", "")) > 5 for fault in faults), faults
+
+
 def test_a_run_without_faults_replays() -> None:
     """The same digest each time."""
     said = {run("simulate", "mixed", "--seed", "3", "--faults", "-").stdout.partition("digest ")[2][:16] for _ in "12"}

@@ -135,7 +135,7 @@ def test_a_link_is_cut_in_the_middle(link: tuple[Proxies, Link, socket.socket]) 
 def test_some_seconds_of_chaos_fail_no_call() -> None:
     """The short form of `./run.sh chaos`."""
     done = subprocess.run(
-        [sys.executable, "-m", "trials.chaos", "--seconds", "12", "--seed", "5", "--rate", "300", "--some-kinds"],
+        [sys.executable, "-m", "trials.chaos", "--seconds", "8", "--seed", "5", "--rate", "300", "--some-kinds"],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -8,7 +8,7 @@ import sys
 __all__ = ["keep_freed_memory"]
 
 # glibc's numbers for `mallopt`, and what is asked for.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _KEPT_BYTES = 64 * 2**20
 _MAPPED_ABOVE_BYTES = 32 * 2**20
 
@@ -17,8 +17,9 @@ def keep_freed_memory() -> None:
     """Lets the C library keep up to 64 MiB at hand, where it would give freed messages back to the system.
 
     A message of 602 KB else costs a gateway some 40 page faults and a worker as many: with 50 in flight 0.87 of
-    the requests a second (medians of four interleaved runs). For processes that are ours alone; does nothing where the
-    library has no such switch.
+    the requests a second (medians of four interleaved runs). All threads share what is kept: of a heap for each one
+    that the loop's other thread took over would fill its own, 66 MiB in a worker with its answers, while the first
+    one's stayed. For processes that are ours alone; does nothing where the library has no such switch.
     """
     if sys.platform != "linux":
         return
@@ -26,3 +27,4 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_MMAP_THRESHOLD, _MAPPED_ABOVE_BYTES)
+        mallopt(_M_ARENA_MAX, 1)
