@@ -253,6 +253,7 @@ class Client:
     ) -> Iterator[Output | ZmqInferError]:
         stream = Stream()
         results = stream.results
+        encode = turns.machine.codec.encode
         tags: deque[int] = deque()
         # Refilled by a part at a time, so that inputs leave in bundles.
         step = max(1, in_flight // 4)
@@ -264,7 +265,14 @@ class Client:
                     until = time.monotonic() + GATHER_S
                     try:
                         for x in xs:
-                            fresh.append(self._taken(turns, stream, model, x, options.version))
+                            try:
+                                # Without the lock: the codec's tables are read and written by single steps.
+                                body: Body = encode(model, options.version, x, None)
+                                if type(body[1]) is not bytes:
+                                    body = self._owned(turns, stream, model, body, options.version)
+                                fresh.append(body)
+                            except ZmqInferError as error:
+                                fresh.append(error)
                             is_full = len(fresh) + len(tags) >= in_flight or stream.held >= MANY_BYTES
                             if is_full or time.monotonic() > until:
                                 break
@@ -311,15 +319,8 @@ class Client:
         waiter.result()
 
     @staticmethod
-    def _taken(turns: Turns, stream: Stream, model: str, x: Input, version: int | None) -> Body | ZmqInferError:
-        """Returns an input as bytes of our own, or why it is none."""
-        # Without the lock: the codec's tables are read and written by single steps.
-        try:
-            body: Body = turns.machine.codec.encode(model, version, x, None)
-        except ZmqInferError as error:
-            return error
-        if type(body[1]) is bytes:
-            return body
+    def _owned(turns: Turns, stream: Stream, model: str, body: Body, version: int | None) -> Body:
+        """Makes a large input independent of its caller's arrays, and counts its bytes."""
         stream.held += body_bytes(body[1])
 
         def own() -> Body:
@@ -345,15 +346,15 @@ class Client:
             connection.check_open()
             now = time.monotonic()
             for body in bodies:
-                if isinstance(body, ZmqInferError):
-                    tag = stream.refuse(body)
-                else:
+                if isinstance(body, tuple):
                     try:
                         tag = submit(stream, model, body, None, options, now)
                     except ZmqInferError as error:
                         tag = stream.refuse(error)
                     if stream.held and type(body[1]) is not bytes:
                         stream.hold(tag, body_bytes(body[1]))
+                else:
+                    tag = stream.refuse(body)
                 tags.append(tag)
                 if machine.full_blocks >= PUSH_BLOCKS and machine.full_blocks * PUSH_CALLS >= machine.pending:
                     connection.push(now)

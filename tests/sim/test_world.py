@@ -8,8 +8,6 @@ import sys
 import tomllib
 from importlib import resources
 
-import pytest
-
 from zmqinfer.sim.scenario import Scenario
 from zmqinfer.sim.world import World, faults_of, run
 
