@@ -25,7 +25,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -303,10 +303,14 @@ class Tally:
     slowest_s: float = 0.0
 
 
+# A kind of fault, and when it began and ended.
+Strike: TypeAlias = tuple[str, float, float]
+
+
 async def trial(seconds: float, seed: int, rate_per_s: int, folder: Path) -> tuple[dict[str, Tally], Load, list[str]]:
     """Does it all; returns what was done, what the load met, and a sentence for each thing that does not hold."""
     chance = random.Random(seed)
-    tallies = {kind: Tally() for kind in KINDS}
+    strikes: list[Strike] = []
     mistakes: list[str] = []
     with Proxies() as proxies:
         town = Town(proxies, folder, chance)
@@ -318,7 +322,7 @@ async def trial(seconds: float, seed: int, rate_per_s: int, folder: Path) -> tup
                 load = Load(rate_per_s)
                 running = asyncio.create_task(load.run(client))
                 try:
-                    await _strike(town, load, tallies, time.perf_counter() + seconds)
+                    await _strike(town, strikes, time.perf_counter() + seconds)
                 except AssertionError as error:
                     mistakes.append(str(error))
                 load.is_over = True
@@ -331,10 +335,10 @@ async def trial(seconds: float, seed: int, rate_per_s: int, folder: Path) -> tup
             # Workers first: the last that they say is for their gateways.
             for node in reversed(town.everyone()):
                 node.finish()
-    return tallies, load, mistakes
+    return _tallied(strikes, load), load, mistakes
 
 
-async def _strike(town: Town, load: Load, tallies: dict[str, Tally], until: float) -> None:
+async def _strike(town: Town, strikes: list[Strike], until: float) -> None:
     kinds: list[str] = []
     while time.perf_counter() < until:
         if not kinds:
@@ -343,13 +347,19 @@ async def _strike(town: Town, load: Load, tallies: dict[str, Tally], until: floa
         kind = kinds.pop()
         began = time.perf_counter()
         await KINDS[kind](town)
-        ended = time.perf_counter()
+        strikes.append((kind, began, time.perf_counter()))
         await asyncio.sleep(town.chance.uniform(*_REST_S))
+    await asyncio.sleep(1.0)
+
+
+def _tallied(strikes: list[Strike], load: Load) -> dict[str, Tally]:
+    """Counts the faults of each kind, once every call has ended: those that a fault held up longest end last."""
+    tallies = {kind: Tally() for kind in KINDS}
+    for kind, began, ended in strikes:
         tally = tallies[kind]
         tally.count += 1
         tally.slowest_s = max(tally.slowest_s, load.slowest(began, ended))
-    # What was sent last has its time to be answered; the table then knows of it.
-    await asyncio.sleep(1.0)
+    return tallies
 
 
 async def _until_ready(client: AsyncClient, within_s: float) -> list[dict[str, Any]]:

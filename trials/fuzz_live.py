@@ -51,7 +51,6 @@ DIALLERS = 96
 HELD_OPEN = 64
 # An attacker that is never cut off makes room for another one after so many messages.
 MESSAGES_EACH = 40
-OFFENCES = 3
 IN_FLIGHT = 64
 MAX_MORE_BYTES = 64 * 2**20
 # A connection or two may still be on its way out.
@@ -219,8 +218,12 @@ class Dialler:
 
     @property
     def is_spent(self) -> bool:
-        """Whether it was cut off, or has had its turn."""
-        return self.left <= 0 or self.offences >= OFFENCES
+        """Whether it was cut off, or has had its turn.
+
+        Each connection is told of its first offence alone. ZeroMQ dials again when it was cut off, so who is told a
+        second time has lost a connection, and its session with it.
+        """
+        return self.left <= 0 or self.offences > 1
 
     def close(self) -> None:
         """Leaves; what was sent has a moment to arrive."""

@@ -546,7 +546,8 @@ class Soak:
         for number in range(SHORT_CLIENTS):
             try:
                 if number % 2:
-                    await asyncio.to_thread(self._short_client)
+                    for wrong in await asyncio.to_thread(self._short_client):
+                        self.load.note_wrong(wrong)
                     self.load.calls += SHORT_CALLS
                 else:
                     async with AsyncClient(self.up.addresses) as short:
@@ -557,13 +558,16 @@ class Soak:
                 self.load.note_failed(f"a short-lived client: {error!r}")
         return "clients"
 
-    def _short_client(self) -> None:
+    def _short_client(self) -> list[str]:
+        """Returns a sentence for each wrong answer; the counters belong to the event loop's thread."""
+        wrong = []
         with Client(self.up.addresses) as short:
             for call in range(SHORT_CALLS):
                 x = self.load.input_of(call)
                 y = short.infer("echo", x)
-                if not self.load.is_echo(x, y):  # the counters belong to the event loop's thread
-                    self.load.note_wrong(f"a short-lived Client: the answer to {x.shape} is {y!r:.80}")
+                if not self.load.is_echo(x, y):
+                    wrong.append(f"a short-lived Client: the answer to {x.shape} is {y!r:.80}")
+        return wrong
 
     async def _kill_a_client(self, _client: AsyncClient) -> str:
         try:

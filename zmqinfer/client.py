@@ -395,6 +395,8 @@ class Client:
             for waiter, _, _ in waits:
                 turns.leave(waiter)
             turns.drop(tags)
+            # Nobody may call again, and nobody else may wait.
+            turns.watch()
             raise
 
     # Questions -----------------------------------------------------------------------------------

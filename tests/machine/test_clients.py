@@ -263,10 +263,18 @@ def test_probe_of_a_connection_sends_something_if_it_is_a_clients() -> None:
     """The attempt will tell whether the connection is gone."""
     play = Playbook().with_clients("alice")
 
-    play.machine.clients.probe(b"alice")
-    play.machine.clients.probe(b"stranger")
+    play.machine.clients.probe(b"alice", play.now)
+    play.machine.clients.probe(b"stranger", play.now)
 
-    assert [outbox.address for outbox in play.machine.clients.door.dirty] == [b"alice"]
+    (outbox,) = dirty = play.machine.clients.door.dirty
+    assert outbox.address == b"alice"
+    assert len(list(outbox.messages(play.now))) == 1
+    dirty.clear()
+    play.machine.clients.on_timer(play.now + 0.49)
+    assert dirty == []
+    play.machine.clients.on_timer(play.now + 0.51)
+    assert dirty == [outbox]
+    assert play.machine.clients.wake_at() is None
 
 
 def test_client_that_does_not_read_is_given_up() -> None:

@@ -82,6 +82,19 @@ def test_another_gateway_is_asked_if_there_is_one() -> None:
     assert [record[TAG] for record in play.asked(1 - number)] == [tag]
 
 
+def test_a_gateway_that_is_down_is_no_other_gateway() -> None:
+    """Though it is one to choose from, while the only one that was up drains."""
+    play = Playbook(2).up(0)
+    tag = play.calls("call")
+    assert [record[TAG] for record in play.asked(0)] == [tag]
+    play.says(0, Kind.DISCONNECT, ["draining", "this gateway ends"])
+
+    play.says(0, Kind.REPLY, did_not_run(tag))
+
+    ended = play.ended()["call"]
+    assert (ended[STATUS], ended[RAN]) == (Status.UNAVAILABLE, 0)
+
+
 def test_of_a_block_only_what_was_refused_is_repeated() -> None:
     """The rest may be answered meanwhile, and what was taken back is not asked for."""
     play = Playbook().up()

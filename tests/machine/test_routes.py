@@ -7,6 +7,7 @@ from zmqinfer.machine.flight import Flight
 from zmqinfer.machine.members import ClientSession, WorkerSession
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.routes import Engine, Route, Routes
+from zmqinfer.policy.rotation import Standing, Work
 from zmqinfer.records import MAX_RECORDS, REQUEST_ID, Kind
 
 
@@ -149,6 +150,24 @@ def test_engine_of_the_same_name_takes_the_place_of_the_earlier() -> None:
     first.route.drop(first)
 
     assert first.route.engines == {"w1": second}
+
+
+def test_new_engine_of_a_name_has_a_new_record() -> None:
+    """Though nobody looked between the two: what the first one did is not taken off what the second does."""
+    routes = Routes()
+    first, second = join(routes, "w1"), join(routes, "w2")
+    rotation = first.route.rotation
+    works = {engine.name: engine.work() for engine in (first, second)}
+    rotation.look(works, [], 0.0)
+    rotation.look(works | {"w1": Work(100_000, 0)}, [], 0.5)
+
+    first.route.drop(first)
+    join(routes, "w1")
+
+    rotation.look(works, [], 1.0)
+    changes = rotation.look({"w1": Work(20, 20), "w2": Work(20, 0)}, [], 1.5)
+    assert [(name, standing) for name, standing, _ in changes] == [("w1", Standing.OUT)]
+    assert "100% of its calls failed" in changes[0][2]
 
 
 def test_dropped_engine_gives_back_to_nobody() -> None:

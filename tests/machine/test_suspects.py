@@ -116,8 +116,20 @@ def test_a_worker_that_comes_back_was_not_ended() -> None:
 
     again = play.says("again", Kind.REQUEST)
     assert again[PAYLOAD] == b"bad!"
+    assert again[ALONE:] == [None]
     play.hears("again", Kind.REPLY, reply(again, "w2")).waits(3.0)
     assert [record[STATUS] for record in play.said("c", Kind.REPLY)] == [Status.OK]
+
+
+def test_a_suspect_keeps_what_else_was_asked_of_it() -> None:
+    """A wish to be hedged, and fields of a later release."""
+    play = Playbook().with_workers("w1").with_clients("c")
+    play.hears("c", Kind.REQUEST, [*request(1), None, False, "later"])
+    play.said("w1", Kind.REQUEST)
+
+    play.joins("w2").loses("w1")
+
+    assert play.says("w2", Kind.REQUEST)[ALONE:] == [True, False, "later"]
 
 
 def test_an_end_before_it_ran_convicts_nobody() -> None:
@@ -141,10 +153,10 @@ def test_an_end_after_it_was_answered_convicts_nobody() -> None:
 
 
 def test_an_accused_call_may_be_cancelled_or_run_out_of_time() -> None:
-    """Nobody waits for the sentence then."""
+    """Nobody waits for the sentence then, which is passed all the same."""
     for budget_s, words in ((30.0, "cancel"), (1.0, "wait")):
         play = Playbook().with_workers("w1").with_clients("c")
-        play.hears("c", Kind.REQUEST, request(1, budget_s=budget_s))
+        play.hears("c", Kind.REQUEST, request(1, budget_s=budget_s, payload=b"bad!"))
         play.said("w1", Kind.REQUEST)
         play.joins("w2").loses("w1")
         runs(play, "w2", play.says("w2", Kind.REQUEST)).loses("w2")
@@ -154,6 +166,9 @@ def test_an_accused_call_may_be_cancelled_or_run_out_of_time() -> None:
         ended = play.said("c", Kind.REPLY)
         assert [record[STATUS] for record in ended] == ([Status.DEADLINE_EXCEEDED] if words == "wait" else [])
         assert play.requests()["pending"] == 0
+        play.joins("w3").hears("c", Kind.REQUEST, request(64, payload=b"bad!"))
+        assert play.says("c", Kind.REPLY)[STATUS] == Status.POISONED
+        assert play.said("w3", Kind.REQUEST) == []
 
 
 def test_a_worker_may_convict_by_itself() -> None:

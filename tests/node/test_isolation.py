@@ -159,6 +159,23 @@ def test_a_hang_ends_with_the_last_deadline(guarded: IsolatedModel) -> None:
     assert told(guarded.run(batch(task(1.0)))) == [2.0]
 
 
+def test_one_that_does_not_even_read_is_killed_as_well(guarded: IsolatedModel) -> None:
+    """A batch that is larger than what a socket holds."""
+    before = pid_of(guarded)
+    os.kill(before, signal.SIGSTOP)
+    rows = 200_000
+    x = np.ones((rows, 2), np.float32)
+    record: list[Any] = [1, 1, b"id", "m", 1, None, 0, 4, 1, None, rows, LAYOUT.raw, [x.data.cast("B")]]
+    large = Task(0, record, BOUND, x.nbytes, time.monotonic() + 0.2, time.monotonic())
+    began = time.monotonic()
+
+    assert told(guarded.run(Batch(0, BOUND, [large], rows, time.monotonic()))) == ["DEADLINE_EXCEEDED"]
+
+    assert time.monotonic() - began < 5
+    assert not is_running(before)
+    assert told(guarded.run(batch(task(1.0)))) == [2.0]
+
+
 def test_one_that_grows_beyond_its_limit_is_killed(guarded: IsolatedModel) -> None:
     """Which is a way of ending that its batch-mates do not share."""
     outcomes = guarded.run(batch(task(1.0), task(-4.0)))

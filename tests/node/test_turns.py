@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections import deque
@@ -60,6 +61,30 @@ def test_somebody_looks_after_a_stream_whose_consumer_is_slow(cluster: LocalClus
             time.sleep(0.01)
         assert one._connection.machine.pending == 0
         assert sum(1 for _ in stream) == 4
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+def test_an_interrupted_wait_takes_its_call_back_by_itself(cluster: LocalCluster) -> None:
+    """Nobody has to call again for that."""
+    before = signal.signal(signal.SIGALRM, _interrupt)
+    try:
+        with cluster.client(heartbeat_ms=50) as one:
+            one.infer("slowly", X)
+            time.sleep(0.2)  # the keeper has found nothing pending, and sleeps
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(KeyboardInterrupt):
+                one.infer("slowly", np.full(4, 1_900, np.float32))
+            give_up_at = time.monotonic() + 0.5
+            while one._connection.machine.pending and time.monotonic() < give_up_at:
+                time.sleep(0.01)
+            assert not one._connection.machine.pending
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_an_interrupt_loses_no_promise(cluster: LocalCluster) -> None:

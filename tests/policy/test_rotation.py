@@ -94,7 +94,7 @@ def test_what_all_do_is_no_fault_of_one(all_do: tuple[int, int, float]) -> None:
 @pytest.mark.parametrize(
     ("count", "bad", "out"), [(1, 1, 0), (2, 1, 1), (3, 1, 1), (4, 2, 2), (5, 3, 0), (6, 2, 2), (10, 4, 4)]
 )
-def test_never_less_than_half_are_in(count: int, bad: int, out: int) -> None:
+def test_never_more_than_half_are_out(count: int, bad: int, out: int) -> None:
     """With most of them bad nobody is worse than the others."""
     does = {f"w{n}": FAILING if n < bad else GOOD for n in range(count)}
 

@@ -414,7 +414,7 @@ class ClientMachine:
 
     def _is_repeated(self, block: Block, record: Record, now: float) -> bool:
         """Whether calls that were refused are asked for again, rather than ended."""
-        has_others = len(self._choice) > 1 or self._choice[0] != block.link
+        has_others = bool(self._others(block))
         request_id = self.request_id(record[TAG])
         # One of the times that it was sent says nothing of the others.
         if record[RAN] != _RAN_NO or (block.sends > 1 and not self._may_run_twice(block)):
@@ -425,12 +425,16 @@ class ClientMachine:
         block.resting = block.resting.union(range(place, place + record[CALLS]))
         return True
 
+    def _others(self, block: Block) -> list[int]:
+        """Returns the gateways to choose from that are up, without the one that a block is at."""
+        return [number for number in self._choice if number != block.link and self.links[number].state is LinkState.UP]
+
     def _repeat(self, now: float) -> None:
         """Asks again for what has rested long enough: another gateway, if nothing of the block is at this one."""
         for block, first, calls in self._repeats.due(now):
             if self._blocks.get(block.tag // MAX_CALLS) is not block:
                 continue  # all of its calls have ended
-            others = [number for number in self._choice if number != block.link]
+            others = self._others(block)
             has_nothing = block.is_at_rest()
             if others and has_nothing:
                 block.link = others[block.tag // MAX_CALLS % len(others)]

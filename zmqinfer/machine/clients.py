@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ class Clients:
         self._by_session: dict[bytes, ClientSession] = {}
         # Sessions without a connection, and since when.
         self._lost_at: dict[bytes, float] = {}
+        # Who is to be probed again, and when.
+        self._probed: deque[tuple[float, Peer]] = deque()
 
     def __len__(self) -> int:
         return len(self._by_session)
@@ -138,19 +141,27 @@ class Clients:
             client.outbox.readdress(None)
             self._lost_at[client.session] = now
 
-    def probe(self, peer: Peer) -> None:
-        """Sends something to a peer whose connection may be gone: the attempt will tell."""
+    def probe(self, peer: Peer, now: float) -> None:
+        """Sends something to a peer whose connection may be gone: the attempt will tell.
+
+        Once more after a heartbeat: a socket may be told of the end of a connection later than its monitor is.
+        """
         client = self._by_peer.get(peer)
         if client is not None:
             client.outbox.beat()
+            self._probed.append((now + self._gateway.settings.heartbeat_ms / 1000, peer))
 
     def on_timer(self, now: float) -> None:
-        """Ends the sessions of those who stayed away, or do not read, for too long."""
+        """Probes again, and ends the sessions of those who stayed away, or do not read, for too long."""
+        while self._probed and self._probed[0][0] <= now:
+            client = self._by_peer.get(self._probed.popleft()[1])
+            if client is not None:
+                client.outbox.beat()
         for session, lost_at in list(self._lost_at.items()):
-            client = self._by_session[session]
+            lost = self._by_session[session]
             # The same sum as in `wake_at`: the difference may be a rounding error less than REBIND_S.
-            if now >= lost_at + REBIND_S or client.outbox.size > MAX_BACKLOG_BYTES:
-                self._end(client)
+            if now >= lost_at + REBIND_S or lost.outbox.size > MAX_BACKLOG_BYTES:
+                self._end(lost)
         # Who does not read is among those with something to send: no need to look at all the others.
         for outbox in [outbox for outbox in self.door.dirty if outbox.size > MAX_BACKLOG_BYTES]:
             reader = self._by_peer.get(outbox.address) if isinstance(outbox.address, bytes) else None
@@ -158,9 +169,12 @@ class Clients:
                 self._end(reader)
 
     def wake_at(self) -> float | None:
-        """Returns when the first lost session ends."""
-        # They are in the order in which they were lost.
-        return next(iter(self._lost_at.values())) + REBIND_S if self._lost_at else None
+        """Returns when the first lost session ends, or somebody is to be probed again."""
+        # Both are in the order in which they began.
+        ends_at = next(iter(self._lost_at.values())) + REBIND_S if self._lost_at else None
+        if self._probed and (ends_at is None or self._probed[0][0] < ends_at):
+            return self._probed[0][0]
+        return ends_at
 
     def _end(self, client: ClientSession) -> None:
         for flight in list(client.flights.values()):

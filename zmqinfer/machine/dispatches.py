@@ -41,7 +41,9 @@ class Dispatches:
         record[TAG] = tag
         record[MODEL_VERSION] = flight.route.version
         if flight.is_suspect:
-            record[ALONE:] = [True]
+            record[ALONE : ALONE + 1] = [True]
+        elif len(record) > ALONE and record[ALONE] is True:  # it is acquitted
+            record[ALONE] = None
         engine.placement.take(engine, flight.rows)
         engine.worker.outbox.put_request(record, flight.deadline, flight.size)
 

@@ -203,7 +203,7 @@ class GatewayMachine:
         if not route.engines:
             self.ledger.set_patience(flight, now + self.settings.queue_wait_ms / 1000)
             route.queue(flight, now)
-        elif flight.record[KEY] is None or not route.placement.ring:
+        elif flight.record[KEY] is None or not route.placement.holders:
             route.queue(flight, now)
         else:
             home = route.placement.preferred(flight.key_hash).name

@@ -162,6 +162,7 @@ class Route:
         """Ends an engine's holding; what it still runs is the caller's affair."""
         if self.engines.get(engine.name) is engine:
             del self.engines[engine.name]
+            self.rotation.forget(engine.name)
             self._resettle()
             self.waiting.release(engine.name)
 

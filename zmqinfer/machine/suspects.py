@@ -43,17 +43,17 @@ class Suspects:
 
     def acquit(self, session: bytes) -> list[Flight]:
         """Returns those that ended nothing, for this worker is there."""
-        freed = [flight for _, one, flight in self._accused if one == session and flight.client is not None]
+        freed = [flight for _, one, flight in self._accused if one == session]
         if freed:
             self._accused = deque(entry for entry in self._accused if entry[1] != session)
-        return freed
+        return [flight for flight in freed if flight.client is not None]
 
     def condemn(self, now: float) -> Iterator[Flight]:
-        """Yields those whose worker did not come back; their inputs are in quarantine."""
+        """Puts the inputs of those whose worker did not come back into quarantine; yields those somebody waits for."""
         while self._accused and self._accused[0][0] <= now:
             _, _, flight = self._accused.popleft()
+            self.convict(flight, now)
             if flight.client is not None:
-                self.convict(flight, now)
                 yield flight
 
     def convict(self, flight: Flight, now: float) -> None:

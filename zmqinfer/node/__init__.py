@@ -1,11 +1,20 @@
 """The shells: sockets, clocks, threads and signals around the machines. No decision is taken here.
 
-sockets     makes ZeroMQ sockets; receive and send, frame by frame
-waker       lets one thread interrupt another's poll
-gateway     two ROUTERs around a GatewayMachine
-worker      a DEALER for each gateway around a WorkerMachine, and an engine thread for each model
-engine      runs one batch: stack, infer, check, split; bisects a batch that fails
-models      finds model folders and loads them
-report      the only module that logs
-dialler     the sockets of a client, for both clients
+addresses    addresses as people write them
+sockets      makes ZeroMQ sockets; receive and send, frame by frame
+poller       waits for ZeroMQ sockets and plain descriptors together
+waker        lets one thread interrupt another's poll
+dialler      the sockets of a client or a worker, one for each gateway
+gateway      two ROUTERs around a GatewayMachine
+worker       a DEALER for each gateway around a WorkerMachine, and an engine thread for each model
+crew         two threads for a worker's loop: one turns it, the other stands by
+engine       runs one batch: stack, infer, check, split; bisects a batch that fails
+isolation    a model in a process of its own, which the worker outlives
+models       finds model folders and loads them
+memory       keeps freed memory at hand
+shared       large inputs through shared memory, the owner's side and the readers'
+connection   what both clients share: machine, sockets, checks of a call's arguments
+turns        whose thread waits at the sockets of a client that many threads use
+stream       the results of one `infer_many`
+report       the only module that logs
 """

@@ -46,7 +46,7 @@ class Runs(Protocol):
 
 
 class Engine:
-    """One loaded model, run batch by batch on one thread.
+    """One loaded model, run batch by batch, never two at a time.
 
     Args:
         backend: what runs the model.
@@ -243,8 +243,8 @@ def _split(parts: list[Part], arrays: list[Array], layout: Layout) -> list[Outco
             elif answered == 1:
                 outcomes.append((1, raw, _packed(arrays, at, until)))
             else:
-                bodies = [_packed(arrays, row, row + 1) for row in range(at, until)]
-                outcomes.append((answered, raw, b"".join([body for body in bodies if type(body) is bytes])))
+                packed = [_packed(arrays, row, row + 1) for row in range(at, until)]
+                outcomes.append((answered, raw, b"".join([body for body in packed if type(body) is bytes])))
             at = until
     return outcomes
 

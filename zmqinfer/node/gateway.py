@@ -50,7 +50,7 @@ class _Face:
     # Routing id to the connection's descriptor and far end, and back. Hints: a descriptor may be reused.
     connections: dict[bytes, tuple[int, sockets.FarEnd]] = field(default_factory=dict)
     peers: dict[int, bytes] = field(default_factory=dict)
-    # Peers whose descriptor was given to another one before we heard that they closed.
+    # Peers whose connections may have closed without a word: their descriptors were another's, or nobody's.
     displaced: list[bytes] = field(default_factory=list)
 
     def note(self, peer: bytes, frame: zmq.Frame) -> None:
@@ -60,7 +60,8 @@ class _Face:
         except zmq.ZMQError:  # it speaks ZMTP 1.0, or HTTP that looks like it, and so has no properties
             return
         end = sockets.far_end(descriptor)
-        if end is None:
+        if end is None:  # closed already, and its monitor may have said so before we knew whose it was
+            self.displaced.append(peer)
             return
         earlier = self.peers.get(descriptor)
         if earlier is not None:
@@ -153,8 +154,9 @@ class GatewayNode:
         if self._clients.socket not in ready or self._drain_clients(now):
             self._gap = 0.0
         has_offenders = machine.clients.door.cut or machine.workers.door.cut
-        if has_offenders or self._workers.monitor in ready or self._clients.monitor in ready:
-            self._look_who_closed()
+        has_news = self._workers.monitor in ready or self._clients.monitor in ready
+        if has_offenders or has_news or self._clients.displaced or self._workers.displaced:
+            self._look_who_closed(now)
         if has_offenders:
             self._cut_offenders()
         if self._woken in ready:
@@ -280,11 +282,11 @@ class GatewayNode:
             sockets.send(socket, frames)
         return True
 
-    def _look_who_closed(self) -> None:
+    def _look_who_closed(self, now: float) -> None:
         if self._closed(self._workers):
             self.machine.workers.probe_all()
         for peer in self._closed(self._clients):
-            self.machine.clients.probe(peer)
+            self.machine.clients.probe(peer, now)
 
     def _cut_offenders(self) -> None:
         """Closes their connections; only after a look at the monitors, which tell first if one has closed by itself.

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import os
-import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgpack
 
@@ -31,6 +31,8 @@ from zmqinfer.signature import Signature
 from zmqinfer.tensor import parse_layout
 
 __all__ = ["IsolatedModel", "serve"]
+
+Look: TypeAlias = Callable[[], None]
 
 _LENGTH = struct.Struct("<Q")
 _LOOK_S = 0.1
@@ -92,6 +94,7 @@ class IsolatedModel:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if sys.stderr is None else 2,
             )
+        ours.settimeout(_LOOK_S)
         self._socket = ours
         try:
             mistake, signature = self._receive(float("inf"))
@@ -150,7 +153,7 @@ class IsolatedModel:
             self.load()
         layout = batch.bound.layout.raw
         try:
-            self._send([rows, layout, batch.bound.order, parts])
+            self._send([rows, layout, batch.bound.order, parts], until)
             answers = self._receive(until)
         except BaseException:
             self.close()
@@ -160,25 +163,29 @@ class IsolatedModel:
             for calls, first, second in answers
         ]
 
-    def _send(self, message: Any) -> None:
+    def _send(self, message: Any, until: float) -> None:
         assert self._socket is not None
         try:
-            _send(self._socket, message)
+            _send(self._socket, message, lambda: self._look(until))
+        except TimeoutError:
+            raise
         except OSError:
             raise self._ended() from None
 
     def _receive(self, until: float) -> Any:
-        """Returns what the process says; looks now and then how it is meanwhile."""
+        """Returns what the process says."""
         assert self._socket is not None
-        while not select.select([self._socket], [], [], _LOOK_S)[0]:
-            if time.monotonic() > until:
-                raise TimeoutError
-            if self._limit_bytes and self._memory() > self._limit_bytes:
-                raise _Ended(f"the model's process had more than {self._config.settings.memory_mb} MiB and was killed")
-        message = _receive(self._socket)
+        message = _receive(self._socket, lambda: self._look(until))
         if message is None:
             raise self._ended()
         return message
+
+    def _look(self, until: float) -> None:
+        """Looks how the process is, of which nothing was heard for a while; raises if that is too long or too much."""
+        if time.monotonic() > until:
+            raise TimeoutError
+        if self._limit_bytes and self._memory() > self._limit_bytes:
+            raise _Ended(f"the model's process had more than {self._config.settings.memory_mb} MiB and was killed")
 
     def _memory(self) -> int:
         assert self._process is not None
@@ -198,27 +205,41 @@ class IsolatedModel:
         return _Ended(f"the model's process ended {how}")
 
 
-def _send(connection: socket.socket, message: Any) -> None:
+def _send(connection: socket.socket, message: Any, look: Look | None = None) -> None:
+    """Sends one message; calls `look` each time that the socket's timeout, if it has one, is over."""
     packed = msgpack.packb(message)
-    connection.sendall(_LENGTH.pack(len(packed)))
-    connection.sendall(packed)
+    for part in (_LENGTH.pack(len(packed)), packed):
+        view = memoryview(part)
+        while view:
+            try:
+                view = view[connection.send(view) :]
+            except TimeoutError:
+                assert look is not None
+                look()
 
 
-def _receive(connection: socket.socket) -> Any | None:
-    """Returns one message, None at the other side's end."""
+def _receive(connection: socket.socket, look: Look | None = None) -> Any | None:
+    """Returns one message, None at the other side's end; calls `look` as `_send` does."""
     try:
-        length = _exactly(connection, _LENGTH.size)
-        packed = None if length is None else _exactly(connection, _LENGTH.unpack(length)[0])
+        length = _exactly(connection, _LENGTH.size, look)
+        packed = None if length is None else _exactly(connection, _LENGTH.unpack(length)[0], look)
+    except TimeoutError:
+        raise
     except OSError:
         return None
     return None if packed is None else msgpack.unpackb(packed)
 
 
-def _exactly(connection: socket.socket, size: int) -> bytearray | None:
+def _exactly(connection: socket.socket, size: int, look: Look | None) -> bytearray | None:
     buffer = bytearray(size)
     view = memoryview(buffer)
     while view:
-        got = connection.recv_into(view)
+        try:
+            got = connection.recv_into(view)
+        except TimeoutError:
+            assert look is not None
+            look()
+            continue
         if not got:
             return None
         view = view[got:]

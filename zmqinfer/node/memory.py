@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 __all__ = ["keep_freed_memory"]
@@ -17,9 +18,10 @@ def keep_freed_memory() -> None:
     """Lets the C library keep up to 64 MiB at hand, where it would give freed messages back to the system.
 
     A message of 602 KB else costs a gateway some 40 page faults and a worker as many: with 50 in flight 0.87 of
-    the requests a second (medians of four interleaved runs). All threads share what is kept: of a heap for each one
-    that the loop's other thread took over would fill its own, 66 MiB in a worker with its answers, while the first
-    one's stayed. For processes that are ours alone; does nothing where the library has no such switch.
+    the requests a second (medians of four interleaved runs). And all threads share one heap: with a heap for each, the
+    thread that relieves a worker's loop fills a second one with answers, 66 MiB that stay. Whoever sets
+    MALLOC_ARENA_MAX decides that himself. For processes that we start; does nothing where the library has no such
+    switch.
     """
     if sys.platform != "linux":
         return
@@ -27,4 +29,5 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
         mallopt(_M_MMAP_THRESHOLD, _MAPPED_ABOVE_BYTES)
-        mallopt(_M_ARENA_MAX, 1)
+        if "MALLOC_ARENA_MAX" not in os.environ:
+            mallopt(_M_ARENA_MAX, 1)

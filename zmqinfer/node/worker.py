@@ -189,6 +189,8 @@ class WorkerNode:
                 continue
             began = time.perf_counter()
             self._away[batch.engine] = None
+            # Whoever relieves this thread shall not sleep first: its turn is not over.
+            self._due = 0.0
             self._crew.leave()
             outcomes = thread.engine.run(batch)
             took_s = time.perf_counter() - began

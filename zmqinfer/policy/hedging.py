@@ -1,8 +1,8 @@
 """When a second worker is asked for what the first has not answered yet.
 
-After the time within which 95 of the last 100 calls were answered, so that one call in twenty is hedged and no more
-(Dean and Barroso, "The Tail at Scale", 2013). A budget holds that down when all become slow at once, and above 80 %
-load nothing is hedged: more work then makes everything slower.
+After the time within which 95 % of the last thousand requests were answered, so that one in twenty is hedged and no
+more (Dean and Barroso, "The Tail at Scale", 2013). A budget holds that down when all become slow at once, and above
+80 % load nothing is hedged: more work then makes everything slower.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ import math
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from zmqinfer.policy.ring import ring_of
+from zmqinfer.policy.ring import Ring, ring_of
 
 __all__ = ["LOAD_FACTOR", "MIN_BOUND", "Holder", "Placement"]
 
@@ -73,23 +73,22 @@ class Holder:
 class Placement(Generic[H]):
     """The ready holders of one (model, version), and who of them takes the next request.
 
-    Made anew when a holder joins or leaves, which costs little more than the new ring; the earlier one
-    must not be used any more, except to give back what a holder that left had taken.
+    Made anew when a holder joins or leaves; the earlier one must not be used any more, except to give back what a
+    holder that left had taken. Its ring is built for the first key: of a thousand joins in a row one is paid for.
 
     Attributes:
         holders: all, in the order in which they were given.
-        ring: of the holders' names and weights, shared with other placements of the same ones.
         total: rows that all holders hold.
     """
 
-    __slots__ = ("_holders", "_homes", "holders", "ring", "total")
+    __slots__ = ("_holders", "_homes", "_ring", "holders", "total")
 
     def __init__(self, holders: Iterable[H]) -> None:
         holders = tuple(holders)
         self._holders = {holder.name: holder for holder in holders}
         assert len(self._holders) == len(holders), "two holders have one name"
-        self.ring = ring_of({holder.name: holder.weight for holder in holders})
-        self._homes = self.ring.homes
+        self._ring: Ring | None = None
+        self._homes: tuple[str, ...] = ()
         self.holders = holders
         self.total = sum(holder.held for holder in holders)
         # `fsum` rounds once, whatever the order: two gateways must not differ in the last digit.
@@ -97,6 +96,15 @@ class Placement(Generic[H]):
         for holder in holders:
             holder.share = holder.weight / weights
             holder.slope = LOAD_FACTOR * holder.share * _ROUNDED_DOWN
+
+    @property
+    def ring(self) -> Ring:
+        """The ring of the holders' names and weights, shared with other placements of the same ones."""
+        ring = self._ring
+        if ring is None:
+            ring = self._ring = ring_of({holder.name: holder.weight for holder in self.holders})
+            self._homes = ring.homes
+        return ring
 
     def ordered(self, key_hash: int) -> list[H]:
         """Returns all holders in the order in which they come into question for a key."""
@@ -111,8 +119,10 @@ class Placement(Generic[H]):
         """
         try:
             holder = self._holders[self._homes[key_hash >> 48]]
-        except IndexError:
-            return None
+        except IndexError:  # the ring is not built yet
+            if not self.holders:
+                return None
+            holder = self.preferred(key_hash)
         after = holder.held + rows
         if (after < holder.slope * (self.total + rows) + 1.0 or after <= MIN_BOUND) and (
             after <= holder.credits or not holder.held
@@ -189,7 +199,7 @@ class Placement(Generic[H]):
         held = [holder.held for holder in self._holders.values()]
         assert min(held, default=0) >= 0, held
         assert self.total == sum(held), (self.total, held)
-        assert self.ring.members == tuple(sorted(self._holders)), self.ring
+        assert self._ring is None or self._ring.members == tuple(sorted(self._holders)), self._ring
 
     def _first_fit(self, names: tuple[str, ...], rows: int) -> H | None:
         """Returns the first that fits, else the first that may take it all the same."""

@@ -4,7 +4,7 @@ A holder is *out* for a while when it is much worse than the others: when most o
 not, or when its batches take three times as long. It comes back *on trial*, with one call at a time, and gets its full
 part after three that were in order. Each time it is out longer.
 
-Worse than the others, not bad: what all of them do alike is no fault of one. And never less than half of them are in:
+Worse than the others, not bad: what all of them do alike is no fault of one. And never more than half of them are out:
 a cluster in which many fail is not helped by giving all the work to the rest.
 
 The mechanism is that of Envoy's outlier detection (success rate and its ejection times) with a circuit breaker's
@@ -105,11 +105,15 @@ class Rotation:
         recent = self._recent.get(name)
         return Standing.IN if recent is None else recent.standing
 
+    def forget(self, name: str) -> None:
+        """Drops the record of a holder that has gone; should it come back, it begins anew."""
+        self._recent.pop(name, None)
+
     def look(self, works: Mapping[str, Work], idle: Iterable[str], now: float) -> list[tuple[str, Standing, str]]:
         """Compares all holders; to be called every half second or so.
 
         Args:
-            works: of all holders there are. A holder that is missing is forgotten.
+            works: of all holders there are, since they came. A holder that is missing is forgotten.
             idle: those that get nothing now for other reasons, which count among those that are not in.
             now: in seconds.
 

@@ -69,7 +69,7 @@ class GatewayProcess(Process):
             self._workers.closed.clear()
             machine.workers.probe_all()
         for peer in self._clients.closed:
-            machine.clients.probe(peer)
+            machine.clients.probe(peer, now)
         self._clients.closed.clear()
         if self._is_drain_wanted:
             machine.drain(now)

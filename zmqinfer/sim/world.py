@@ -24,8 +24,8 @@ from zmqinfer.sim.worker import SimulatedModel, WorkerProcess
 
 __all__ = ["Result", "World", "run"]
 
-# Machines check themselves in full after so many events; what costs next to nothing is looked at after each.
-_CHECK_EVERY = 499
+# After so many events one machine checks itself in full, in turns; what costs next to nothing is looked at after each.
+_CHECK_EVERY = 29
 # After the last deadline: sessions of clients that are gone are kept for 5 s, and everything is to be quiet then.
 _SETTLE_S = 8.0
 _KEYS = 16
@@ -78,7 +78,7 @@ class World:
         self.gateways: dict[int, GatewayProcess] = {}
         self.workers: dict[int, WorkerProcess] = {}
         self.clients: dict[int, ClientProcess] = {}
-        self._lives = 0
+        self._lives = self._checked = 0
         self._gateway_settings = GatewaySettings(**_drawn(self._random, scenario.gateway))
         self._worker_settings = WorkerSettings(**_drawn(self._random, scenario.worker))
         self._digest = hashlib.blake2b(digest_size=8)
@@ -241,12 +241,19 @@ class World:
                 if ledger.accepted != ledger.answered + ledger.pending:
                     raise Violation(f"{gateway.name}: accepted is not answered + pending")
             if not timeline.events % _CHECK_EVERY:
-                self._check()
+                self._check_next()
 
     def _strike(self, fault: Fault) -> None:
         if KINDS[fault.kind](self, fault):
             self._trace(fault.kind)
             self.fired[fault.kind] = self.fired.get(fault.kind, 0) + 1
+
+    def _check_next(self) -> None:
+        self._checked += 1
+        for processes in (self.gateways, self.workers, self.clients):
+            if processes:
+                place = list(processes)[self._checked % len(processes)]
+                processes[place].machine.check()
 
     def _check(self) -> None:
         for gateway in self.gateways.values():
