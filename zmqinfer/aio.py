@@ -358,7 +358,7 @@ class AsyncClient:
             self._timer = loop.call_later(due - now, self._on_timer)
 
     def _on_scheduled(self) -> None:
-        # Unless what it was for has left with a turn that an answer began: some 6 us for nothing.
+        # Unless what it was for has left meanwhile, with a turn that an answer began.
         if self._is_scheduled:
             self._turn()
 

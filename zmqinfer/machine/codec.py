@@ -78,7 +78,8 @@ class Codec:
                 elif len(self._once) < _MAX_REMEMBERED:
                     self._once[key] = None
 
-        # Other threads encode meanwhile: they find all of the old tables or all of the new ones.
+        # Other threads encode meanwhile: each table is the old or the new one, whole, and who finds the new one of
+        # the inputs seen finds the new cards too.
         self._cards = cards
         self._seen = {}
 

@@ -122,6 +122,7 @@ class Route:
     def add(self, engine: Engine) -> None:
         """Makes an engine a holder, in the place of an earlier one of the same worker's name."""
         self.engines[engine.name] = engine
+        self.rotation.forget(engine.name)
         self._resettle()
 
     def _resettle(self) -> None:
@@ -162,7 +163,6 @@ class Route:
         """Ends an engine's holding; what it still runs is the caller's affair."""
         if self.engines.get(engine.name) is engine:
             del self.engines[engine.name]
-            self.rotation.forget(engine.name)
             self._resettle()
             self.waiting.release(engine.name)
 

@@ -106,7 +106,7 @@ class Rotation:
         return Standing.IN if recent is None else recent.standing
 
     def forget(self, name: str) -> None:
-        """Drops the record of a holder that has gone; should it come back, it begins anew."""
+        """Drops a holder's record, as for a new one of its name: what that does is counted from nothing."""
         self._recent.pop(name, None)
 
     def look(self, works: Mapping[str, Work], idle: Iterable[str], now: float) -> list[tuple[str, Standing, str]]:
