@@ -301,6 +301,16 @@ def test_orders_are_kept_once_for_each_point() -> None:
     assert ring.order(0) is orders[0]
 
 
+def test_orders_of_many_members_are_dropped_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand members have half a gigabyte of orders. Those that come after a drop are the same."""
+    ring, plenty = Ring(GOLDEN), Ring(GOLDEN)
+    orders = [plenty.order(slot << 48) for slot in range(0, SLOTS, 64)]
+    monkeypatch.setattr(ring_module, "_NAMES_KEPT", 30)
+
+    assert [ring.order(slot << 48) for slot in range(0, SLOTS, 64)] == orders
+    assert len(ring._orders) <= 10
+
+
 def test_shares_follow_the_weights() -> None:
     """The parts add up to one, and a member of double weight owns about twice as much."""
     share = Ring({"light": 1.0, "heavy": 2.0}).share()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from zmqinfer.policy.rotation import Rotation, Standing, Work
+from zmqinfer.policy.rotation import Rotation, Standing, Work, _median
 
 LOOK_S = 0.5
 
@@ -167,3 +170,16 @@ def test_times_out_are_forgiven_after_a_good_minute() -> None:
 
     (out_at, _, _), (back_at, _, _) = team.changes[:2]
     assert back_at - out_at <= 1.25 * 5 + LOOK_S
+
+
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.5, 2.0, 7.0]), max_size=9), st.data())
+@settings(derandomize=True, deadline=None)
+def test_the_median_of_the_others(figures: list[float], data: st.DataObject) -> None:
+    """As computed from a list of the others, with equal figures among them too."""
+    figures.sort()
+    left_out = data.draw(st.sampled_from([None, *figures]))
+    others = figures.copy()
+    if left_out is not None:
+        others.remove(left_out)
+
+    assert _median(figures, left_out) == (statistics.median(others) if others else None)

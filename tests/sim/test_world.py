@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ def shipped(name: str) -> Scenario:
 
 
 MIXED, LOSSES, RECONNECTS = shipped("mixed"), shipped("losses"), shipped("reconnects")
+LARGE = shipped("large")
 
 
 def test_without_faults_everything_is_answered() -> None:
@@ -45,6 +47,15 @@ def test_requests_that_come_twice_violate_nothing() -> None:
         replayed += sum(worker.machine.replayed for worker in world.workers.values())
     assert joined > 3
     assert replayed > 30
+
+
+def test_a_thousand_workers_share_the_work() -> None:
+    """A part of a second of what `zmqinfer simulate large` does for a hundred."""
+    world = World(dataclasses.replace(LARGE, duration_s=0.3), 1)
+    world.run([])
+    worked = [worker for worker in world.workers.values() if any(engine.batches for engine in worker._engines)]
+    assert world.history.outcomes().keys() == {"OK"}
+    assert len(worked) > 700  # of 53 bursts or so
 
 
 def test_one_seed_is_one_run() -> None:

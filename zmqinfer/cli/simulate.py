@@ -43,8 +43,8 @@ _NUMBERS = re.compile(r"[0-9][0-9.]*")
 def simulate(scenario: str, seed: int, schedules: int, jobs: int, faults: str | None, shrink: bool) -> None:
     """Run the machines of gateways, workers and clients in virtual time, with faults drawn from a seed.
 
-    SCENARIO is a TOML file, or the name of one that is shipped: backlogs, hangs, hedges, losses, mixed, poisons,
-    reconnects, rolls.
+    SCENARIO is a TOML file, or the name of one that is shipped: backlogs, hangs, hedges, large, losses, mixed,
+    poisons, reconnects, rolls.
     One seed gives one run, always the same. Exit code 1 if anything was violated that must always hold,
     or a kind of fault never fired.
     """

@@ -25,10 +25,8 @@ import functools
 import operator
 import struct
 from array import array
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
-from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -46,6 +44,8 @@ VIRTUAL_NODES = 150
 # One look-up in a table cost a third of a bisection, hash included: 73 ns against 203. Among 64 members of
 # weight 1 there are seven slots to a point.
 SLOTS = 65_536
+# Of orders that were asked for: 8 MiB.
+_NAMES_KEPT = 2**20
 # A hash of 64 bits, shifted by this, is its slot.
 _SHIFT = 48
 
@@ -76,7 +76,7 @@ class Ring:
         version: a short digest of names and weights, to compare gateways by.
     """
 
-    __slots__ = ("__weakref__", "_first", "_orders", "_positions", "_weights", "homes", "members", "version")
+    __slots__ = ("__weakref__", "_first", "_orders", "_positions", "_starts", "_weights", "homes", "members", "version")
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._weights = tuple(sorted(weights.items()))
@@ -86,17 +86,20 @@ class Ring:
         # A tuple, not a list: the garbage collector stops looking through one that holds only strings.
         self.homes: tuple[str, ...] = ()
         self._first = array("I")
-        self._positions: list[array[int]] = []
+        self._positions = np.empty(0, np.int64)
+        self._starts = np.empty(0, np.int64)
         if weights:
             self._compile([_points(name, weight) for name, weight in self._weights])
 
     def _compile(self, points: list[NDArray[np.uint64]]) -> None:
         """Sorts the points, given by member, and finds the first one of each slot.
 
-        From here on a point is known by its position among all. `_first` has it for each slot;
-        `_positions` lists, for each member, its own.
+        From here on a point is known by its position among all. `_first` has it for each slot; `_positions` has
+        those of the first member in order, then those of the second, each raised by the number of all points, and
+        so on, so that one search finds the next point of every member. `_starts` is where each member's begin.
         """
-        bounds = list(accumulate(map(len, points), initial=0))
+        counts = [len(own) for own in points]
+        self._starts = np.cumsum([0, *counts])
         values = np.concatenate(points)
         # Stable, and the members come sorted: of two equal points the smaller name's is the first.
         by_value = np.argsort(values, kind="stable")
@@ -107,10 +110,10 @@ class Ring:
         ends = (values[by_value] >> np.uint64(_SHIFT)).astype(np.int64)
         sizes = ends - np.append(-1, ends[:-1])
         first = np.append(np.repeat(np.arange(len(values)), sizes), np.zeros(SLOTS - sizes.sum(), np.int64))
-        owners = np.repeat(np.array(self.members, dtype=object), list(map(len, points)))[by_value]
+        owners = np.repeat(np.array(self.members, dtype=object), counts)[by_value]
         self.homes = tuple(owners[first].tolist())
         self._first = _packed(first)
-        self._positions = [_packed(np.sort(positions[low:high])) for low, high in pairwise(bounds)]
+        self._positions = np.sort(positions + np.repeat(np.arange(len(points)), counts) * len(values))
 
     def __eq__(self, other: object) -> bool:
         return self._weights == other._weights if isinstance(other, Ring) else NotImplemented
@@ -137,26 +140,31 @@ class Ring:
     def order(self, key_hash: int) -> tuple[str, ...]:
         """Returns all members, each once, in the order in which they come into question: home first.
 
-        Two look-ups, and for the first key after a point one bisection per member. What is kept is at
-        most one tuple for each point that is the first of a slot, so never more than `SLOTS`.
+        Two look-ups, and for the first key after a point a search for each member's next one. What is kept is at
+        most one tuple for each point that is the first of a slot, and a million names in all: beyond that it begins
+        anew.
         """
         if not self.members:
             return ()
         first = self._first[key_hash >> _SHIFT]
         order = self._orders.get(first)
         if order is None:
+            if (len(self._orders) + 1) * len(self.members) > _NAMES_KEPT:
+                self._orders.clear()
             order = self._orders[first] = self._walk(first)
         return order
 
     def _walk(self, first: int) -> tuple[str, ...]:
-        # One bisection per member, not a walk from point to point: next to heavy members a light one may
-        # be a hundred thousand points away.
-        total = sum(map(len, self._positions))
-        distances = []
-        for positions in self._positions:
-            i = bisect_left(positions, first)
-            distances.append(positions[i] if i < len(positions) else positions[0] + total)
-        return tuple(name for _, name in sorted(zip(distances, self.members, strict=True)))
+        # One search per member, not a walk from point to point: next to heavy members a light one may be a hundred
+        # thousand points away. All at once, for a thousand members take 1.3 ms one by one.
+        total = len(self._positions)
+        starts, ends = self._starts[:-1], self._starts[1:]
+        raised = np.arange(len(self.members)) * total
+        following = np.searchsorted(self._positions, raised + first)
+        is_behind = following == ends  # all of its points are before: its first one is next, a round later
+        following[is_behind] = starts[is_behind]
+        distances = self._positions[following] - raised + is_behind * total
+        return tuple([self.members[i] for i in np.argsort(distances).tolist()])
 
     def share(self) -> dict[str, float]:
         """Returns the part of the slots that each member owns, by name in order."""

@@ -14,8 +14,8 @@ half-open state.
 from __future__ import annotations
 
 import enum
-import statistics
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest
@@ -91,6 +91,58 @@ class _Recent:
     def failing(self) -> float:
         return self.failed / self.calls if self.calls else 0.0
 
+    @property
+    def batch_s(self) -> float:
+        return self.busy_s / self.batches
+
+    @property
+    def row_s(self) -> float:
+        return self.busy_s / max(self.rows, 1.0)
+
+    @property
+    def has_calls(self) -> bool:
+        return self.calls >= _LEAST_CALLS
+
+    @property
+    def has_batches(self) -> bool:
+        return self.batches >= _LEAST_BATCHES
+
+
+class _Medians:
+    """What the holders that are in do alike; sorted once, for a look compares each of them with all others."""
+
+    __slots__ = ("batch_s", "failing", "row_s")
+
+    def __init__(self, recents: Iterable[_Recent]) -> None:
+        recents = [recent for recent in recents if recent.standing is Standing.IN]
+        with_batches = [recent for recent in recents if recent.has_batches]
+        self.failing = sorted(recent.failing for recent in recents if recent.has_calls)
+        self.batch_s = sorted(recent.batch_s for recent in with_batches)
+        self.row_s = sorted(recent.row_s for recent in with_batches)
+
+    def drop(self, recent: _Recent) -> None:
+        """Leaves a holder out from now on, before it gets another standing."""
+        if recent.standing is not Standing.IN:
+            return
+        if recent.has_calls:
+            del self.failing[bisect_left(self.failing, recent.failing)]
+        if recent.has_batches:
+            del self.batch_s[bisect_left(self.batch_s, recent.batch_s)]
+            del self.row_s[bisect_left(self.row_s, recent.row_s)]
+
+
+def _median(figures: list[float], but: float | None) -> float | None:
+    """Returns the median of sorted figures without one of them, None of nothing."""
+    count = len(figures) - (but is not None)
+    if count == 0:
+        return None
+    left_out = len(figures) if but is None else bisect_left(figures, but)
+
+    def at(i: int) -> float:
+        return figures[i + (i >= left_out)]
+
+    return (at((count - 1) // 2) + at(count // 2)) / 2
+
 
 class Rotation:
     """The standings of one model's holders."""
@@ -133,6 +185,7 @@ class Rotation:
             return [self._set(name, Standing.IN, now, "it is alone") for name in recents if self._is_out(name)]
         changed: list[tuple[str, Standing, str]] = []
         absent = {*idle, *(name for name in recents if self._is_out(name, or_on_trial=False))}
+        medians = _Medians(recents.values())
         for name, recent in recents.items():
             if recent.standing is Standing.OUT:
                 if now >= recent.until:
@@ -141,9 +194,10 @@ class Rotation:
                 continue
             if recent.standing is Standing.TRIAL and recent.calls < _TRIAL_CALLS:
                 continue
-            fault = self._fault(name)
+            fault = _fault(recent, medians)
             if fault and (name in absent or 2 * (len(absent) + 1) <= len(recents)):
                 absent.add(name)
+                medians.drop(recent)
                 changed.append(self._put_out(name, now, fault))
             elif recent.standing is Standing.TRIAL and not fault:
                 changed.append(self._set(name, Standing.IN, now, "it did well on trial"))
@@ -154,35 +208,6 @@ class Rotation:
     def _is_out(self, name: str, *, or_on_trial: bool = True) -> bool:
         standing = self._recent[name].standing
         return standing is Standing.OUT or (or_on_trial and standing is Standing.TRIAL)
-
-    def _fault(self, name: str) -> str:
-        """Returns what is wrong with a holder, or nothing."""
-        recent = self._recent[name]
-        is_judged = recent.standing is Standing.TRIAL
-        if recent.calls >= (1 if is_judged else _LEAST_CALLS) and recent.failing >= _FAILING:
-            others = self._of_others(name, lambda other: other.failing, lambda other: other.calls >= _LEAST_CALLS)
-            if others is not None and others < recent.failing / 2:
-                return f"{recent.failing:.0%} of its calls failed, {others:.0%} of the others'"
-        if recent.batches >= (1 if is_judged else _LEAST_BATCHES):
-            batch_s, row_s = recent.busy_s / recent.batches, recent.busy_s / max(recent.rows, 1.0)
-            batch = self._of_others(name, lambda other: other.busy_s / other.batches, _has_batches)
-            row = self._of_others(name, lambda other: other.busy_s / max(other.rows, 1.0), _has_batches)
-            if batch is None or row is None:
-                return ""
-            if batch_s > max(_SLOW * batch, batch + _SLOW_BY_S) and row_s > _SLOW * row:
-                return f"its batches take {batch_s * 1e3:.1f} ms, the others' {batch * 1e3:.1f} ms"
-        return ""
-
-    def _of_others(
-        self, name: str, figure: Callable[[_Recent], float], is_telling: Callable[[_Recent], bool]
-    ) -> float | None:
-        """Returns the median of a figure over the other holders that are in, None if none of them tells."""
-        figures = [
-            figure(other)
-            for other_name, other in self._recent.items()
-            if other_name != name and other.standing is Standing.IN and is_telling(other)
-        ]
-        return statistics.median(figures) if figures else None
 
     def _put_out(self, name: str, now: float, fault: str) -> tuple[str, Standing, str]:
         recent = self._recent[name]
@@ -201,5 +226,18 @@ class Rotation:
         return name, standing, why
 
 
-def _has_batches(recent: _Recent) -> bool:
-    return recent.batches >= _LEAST_BATCHES
+def _fault(recent: _Recent, others: _Medians) -> str:
+    """Returns what is wrong with a holder that is in or on trial, beside the others; or nothing."""
+    is_in = recent.standing is Standing.IN
+    if (recent.has_calls if is_in else recent.calls) and recent.failing >= _FAILING:
+        failing = _median(others.failing, recent.failing if is_in else None)
+        if failing is not None and failing < recent.failing / 2:
+            return f"{recent.failing:.0%} of its calls failed, {failing:.0%} of the others'"
+    if recent.has_batches if is_in else recent.batches >= 1:
+        batch_s = _median(others.batch_s, recent.batch_s if is_in else None)
+        row_s = _median(others.row_s, recent.row_s if is_in else None)
+        if batch_s is None or row_s is None:
+            return ""
+        if recent.batch_s > max(_SLOW * batch_s, batch_s + _SLOW_BY_S) and recent.row_s > _SLOW * row_s:
+            return f"its batches take {recent.batch_s * 1e3:.1f} ms, the others' {batch_s * 1e3:.1f} ms"
+    return ""

@@ -200,8 +200,7 @@ class Network:
         if self._is_silent(wire, pipe):
             bisect.insort(pipe.parked, (number, frames))
             return
-        size = sum(len(frame) for frame in frames)
-        delay_s = LATENCY_S + JITTER_S * self._random.random() + size / BYTES_PER_S
+        delay_s = LATENCY_S + JITTER_S * self._random.random() + sum(map(len, frames)) / BYTES_PER_S
         pipe.arrives_at = max(pipe.arrives_at, max(depart, self._timeline.now) + delay_s)
         pipe.flying += 1
         self._timeline.at(pipe.arrives_at, lambda: self._arrive(wire, pipe, number, frames))
@@ -211,7 +210,7 @@ class Network:
         if self._is_silent(wire, pipe):
             bisect.insort(pipe.parked, (number, frames))
             return
-        self._trace(f"{self._ends(wire, pipe)[1].name} {sum(len(frame) for frame in frames)}")
+        self._trace(f"{self._ends(wire, pipe)[1].name} {sum(map(len, frames))}")
         if pipe is wire.up:
             if wire.router_has_it:
                 pipe.unread += 1
@@ -237,8 +236,7 @@ class Network:
 
     def _is_silent(self, wire: _Wire, pipe: _Pipe) -> bool:
         """Whether nothing gets through."""
-        sender, receiver = self._ends(wire, pipe)
-        return self._is_blocked(sender, receiver)
+        return bool(self._blocked) and self._is_blocked(*self._ends(wire, pipe))
 
     def _is_mute(self, wire: _Wire, pipe: _Pipe) -> bool:
         """Whether the receiver has no sign of the sender: nothing gets through, or it is frozen, or has gone."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -24,8 +26,10 @@ from zmqinfer.sim.worker import SimulatedModel, WorkerProcess
 
 __all__ = ["Result", "World", "run"]
 
-# After so many events one machine checks itself in full, in turns; what costs next to nothing is looked at after each.
+# After so many events one machine of each kind checks itself in full, in turns; what costs next to nothing is looked
+# at after each. A gateway's check looks at all its workers, so among more of them it comes less often.
 _CHECK_EVERY = 29
+_CHECKED_WORKERS = 16
 # After the last deadline: sessions of clients that are gone are kept for 5 s, and everything is to be quiet then.
 _SETTLE_S = 8.0
 _KEYS = 16
@@ -233,6 +237,7 @@ class World:
 
     def _go(self, until: float) -> None:
         timeline = self.timeline
+        check_every = _CHECK_EVERY * max(1, len(self.workers) // _CHECKED_WORKERS)
         while timeline.step(until):
             for gateway in self.gateways.values():
                 ledger = gateway.machine.ledger
@@ -240,7 +245,7 @@ class World:
                     raise Violation(f"{gateway.name}: received is not refused + accepted")
                 if ledger.accepted != ledger.answered + ledger.pending:
                     raise Violation(f"{gateway.name}: accepted is not answered + pending")
-            if not timeline.events % _CHECK_EVERY:
+            if not timeline.events % check_every:
                 self._check_next()
 
     def _strike(self, fault: Fault) -> None:
@@ -296,16 +301,29 @@ def faults_of(scenario: Scenario, seed: int) -> list[Fault]:
     return draw(random, counts, scenario.lasts_s, scenario.duration_s)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keeps the garbage collector still: what a run makes stays, or goes by itself, and looking took a sixth of it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def run(scenario: Scenario, seed: int, faults: Sequence[Fault] | None = None) -> Result:
     """Does one run, with the faults of the seed or those given."""
-    world = World(scenario, seed)
     violation = ""
     if faults is None:
         faults = faults_of(scenario, seed)
-    try:
-        world.run(faults)
-    except Exception as error:  # noqa: BLE001 - whatever a machine raises is a defect
-        violation = f"{type(error).__name__}: {error} (at {world.timeline.now:.6f} s)"
+    with _uncollected():
+        world = World(scenario, seed)
+        try:
+            world.run(faults)
+        except Exception as error:  # noqa: BLE001 - whatever a machine raises is a defect
+            violation = f"{type(error).__name__}: {error} (at {world.timeline.now:.6f} s)"
     return Result(
         seed,
         world.digest(),
