@@ -20,8 +20,7 @@ from zmqinfer.machine.flight import Flight
 from zmqinfer.machine.hedges import Hedges
 from zmqinfer.policy.hedging import Hedging
 from zmqinfer.records import Kind, Record
-from zmqinfer.sim.scenario import Scenario
-from zmqinfer.sim.worker import SimulatedModel
+from zmqinfer.scenario import Scenario, TimedModel
 from zmqinfer.sim.world import World
 
 WORKERS = 4
@@ -63,7 +62,7 @@ class _Lavish(Hedging):
 
 def latencies(variant: str, load: float, seconds: float, seed: int) -> tuple[list[float], float]:
     """Returns how long each call took, sorted, in seconds, and for which part of them a second worker was asked."""
-    model = SimulatedModel(
+    model = TimedModel(
         "m", a_ms=5.0, b_ms=0.5, max_batch_size=MAX_BATCH_SIZE, hedge=variant != "no hedging", stall_every=STALL_EVERY,
         stall_ms=STALL_MS,
     )  # fmt: skip

@@ -8,9 +8,9 @@ import pytest
 
 from tests.sim.towns import ask, go, town
 from zmqinfer.errors import Status
-from zmqinfer.sim.worker import SimulatedModel
+from zmqinfer.scenario import TimedModel
 
-MODEL = SimulatedModel("sleep", a_ms=10.0, b_ms=0.0, max_batch_size=4)
+MODEL = TimedModel("sleep", a_ms=10.0, b_ms=0.0, max_batch_size=4)
 WORKERS = 2
 CAPACITY_PER_S = WORKERS * MODEL.max_batch_size / (MODEL.a_ms / 1000)
 STEP_S = 0.01

@@ -9,7 +9,7 @@ import sys
 import tomllib
 from importlib import resources
 
-from zmqinfer.sim.scenario import Scenario
+from zmqinfer.scenario import Scenario
 from zmqinfer.sim.world import World, faults_of, run
 
 

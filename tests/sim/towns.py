@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from zmqinfer.machine.call import CallOptions
+from zmqinfer.scenario import Scenario, TimedModel
 from zmqinfer.sim.history import Call
-from zmqinfer.sim.scenario import Scenario
-from zmqinfer.sim.worker import SimulatedModel
 from zmqinfer.sim.world import World
 
-MODEL = SimulatedModel("m", a_ms=10.0, b_ms=1.0)
+MODEL = TimedModel("m", a_ms=10.0, b_ms=1.0)
 
 
-def town(*, gateways: int = 1, workers: int = 1, models: tuple[SimulatedModel, ...] = (MODEL,)) -> World:
+def town(*, gateways: int = 1, workers: int = 1, models: tuple[TimedModel, ...] = (MODEL,)) -> World:
     """Returns a world of one client, without load or faults, half a second after its start."""
     scenario = Scenario(gateways=(gateways, gateways), workers=(workers, workers), clients=(1, 1), models=models)
     world = World(scenario, 1)

@@ -25,6 +25,19 @@ def test_a_batch_takes_a_plus_b_for_each_row(
     assert slept == [pytest.approx(seconds)]
 
 
+def test_some_batches_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in four or so, by as much."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    model = Sleep(a_ms=10, stall_every=4, stall_ms=50)
+
+    for _ in range(400):
+        model.infer({"x": np.zeros((1, 3), np.float32)})
+
+    assert {round(seconds, 3) for seconds in slept} == {0.01, 0.06}
+    assert 50 < sum(seconds > 0.02 for seconds in slept) < 150
+
+
 @pytest.mark.parametrize("parameters", [{"a_ms": -1}, {"b_ms": float("nan")}, {"a_ms": 1e9}])
 def test_a_time_that_cannot_be_slept_is_refused(parameters: dict[str, float]) -> None:
     """Before the first batch."""

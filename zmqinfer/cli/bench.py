@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from zmqinfer.cli import EXIT_FAILED
 from zmqinfer.cli.options import clients_option
+from zmqinfer.cli.scenarios import check_out, read_document, result_of, write
 from zmqinfer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["bench", "report"]
 
 _PRESETS = ("light", "medium", "heavy")
+_BESIDE_A_SCENARIO = ("scenario", "seed", "out", "help")
 
 
 @click.command()
+@click.argument("scenario", required=False)
 @clients_option
 @click.option("--model", default="digits", show_default=True, help="Which model to load.")
 @click.option("--preset", "presets", multiple=True, type=click.Choice(_PRESETS), help="A closed loop; may be repeated.")
@@ -41,10 +45,12 @@ _PRESETS = ("light", "medium", "heavy")
     show_default=True,
     help="Also run the presets side by side, and batching on against off.",
 )
+@click.option("--seed", type=click.IntRange(0, 2**53), default=1, show_default=True, help="Of a SCENARIO.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Where to write."
 )
 def bench(
+    scenario: str | None,
     gateway: list[str],
     model: str,
     presets: tuple[str, ...],
@@ -53,27 +59,25 @@ def bench(
     rate: float | None,
     duration_s: float,
     compare: bool,
+    seed: int,
     out: Path,
 ) -> None:
     """Make load, check every answer, and write figures and pictures.
 
+    With SCENARIO, a TOML file as `zmqinfer simulate` takes, its cluster is started on free ports and its load made;
+    its faults do not happen.
+
     A closed loop runs rounds until at least 3 s and 3 rounds have passed; an open loop runs once.
     Exit code 1 if any request failed or any answer was wrong.
     """
-    from zmqinfer.load import plots
-    from zmqinfer.load import report as text
-    from zmqinfer.load.results import write_results
-
-    loads = _loads(presets, requests, concurrency, rate, duration_s)
-    present = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not present.is_dir() or not os.access(present, os.W_OK):
-        raise ConfigError(f"--out {out} cannot be made: {present} is no folder that can be written to; choose another")
-    result = asyncio.run(_run(gateway, model, loads, compare=compare))
-    write_results(result, out)
-    text.write_report(result, out)
-    plots.write_pictures(result, out)
-    click.echo(text.headline(result))
-    click.echo(f"see {out / 'performance_report.txt'} and the pictures beside it")
+    check_out(out)
+    if scenario is None:
+        loads = _loads(presets, requests, concurrency, rate, duration_s)
+        result = asyncio.run(_run(gateway, model, loads, compare=compare))
+    else:
+        _refuse_beside_a_scenario()
+        result = _run_scenario(scenario, seed)
+    write(result, out)
     if not result.is_clean:
         raise click.exceptions.Exit(EXIT_FAILED)
 
@@ -108,6 +112,45 @@ def _loads(
     if closed:
         return {"custom": ClosedLoop(concurrency or 50, requests or 5_000)}
     return {"medium": PRESETS["medium"]}
+
+
+def _refuse_beside_a_scenario() -> None:
+    context = click.get_current_context()
+    for option in context.command.params:
+        name = option.name or ""
+        if name not in _BESIDE_A_SCENARIO and context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise ConfigError(f"a SCENARIO says itself what is served and asked; leave out {option.opts[0]}")
+
+
+def _run_scenario(name: str, seed: int) -> BenchResult:
+    """Runs a scenario on a cluster of its own."""
+    from zmqinfer.launch.processes import ProcessCluster
+    from zmqinfer.load.live import run_live, write_models
+    from zmqinfer.load.measured import measured
+    from zmqinfer.load.results import Configuration
+    from zmqinfer.scenario import Load, Scenario, settings_of, source
+
+    scenario = Scenario.of(read_document(name))
+    load = Load(scenario, seed)
+    gateway, worker = settings_of(scenario, source(seed, "nodes"))
+    if sum(most for _, most in scenario.faults.values()):
+        click.echo("the faults of this scenario are left out: they happen in `zmqinfer simulate`", err=True)
+    started_at = datetime.now(UTC)
+    with TemporaryDirectory() as folder:
+        write_models(scenario.models, Path(folder))
+        with ProcessCluster(
+            load.workers,
+            models=[Path(folder)],
+            gateways=load.gateways,
+            gateway_settings=gateway,
+            worker_settings=worker,
+        ) as cluster:
+            ended, before, after = asyncio.run(run_live(scenario, load, cluster.clients_address))
+    addresses = tuple(cluster.clients_address.split(","))
+    settings = {"seed": seed, **gateway, **worker}
+    return result_of(
+        measured(scenario, load, ended, before, after), Configuration(load.workers, addresses, settings), started_at
+    )
 
 
 async def _run(

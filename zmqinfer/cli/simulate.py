@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import sys
 import time
-import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib import resources
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zmqinfer.cli import EXIT_FAILED
-from zmqinfer.errors import ConfigError
+from zmqinfer.cli.scenarios import check_out, read_document, result_of, write
+from zmqinfer.errors import ConfigError, Status
 
 if TYPE_CHECKING:
-    from zmqinfer.sim.world import Result
+    from zmqinfer.sim.world import Result, World
 
 __all__ = ["simulate"]
 
@@ -40,7 +41,10 @@ _NUMBERS = re.compile(r"[0-9][0-9.]*")
 @click.option("--jobs", type=click.IntRange(1, 256), default=lambda: os.cpu_count() or 1, help="Processes.")
 @click.option("--faults", help="Of a seed's faults only these, as a failing run names them: 0,3,4. - for none.")
 @click.option("--shrink/--no-shrink", default=True, show_default=True, help="Look for the fewest faults that fail.")
-def simulate(scenario: str, seed: int, schedules: int, jobs: int, faults: str | None, shrink: bool) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="Of a single seed: where to write figures and pictures.")
+def simulate(
+    scenario: str, seed: int, schedules: int, jobs: int, faults: str | None, shrink: bool, out: Path | None
+) -> None:
     """Run the machines of gateways, workers and clients in virtual time, with faults drawn from a seed.
 
     SCENARIO is a TOML file, or the name of one that is shipped: backlogs, hangs, hedges, large, losses, mixed,
@@ -48,15 +52,25 @@ def simulate(scenario: str, seed: int, schedules: int, jobs: int, faults: str | 
     One seed gives one run, always the same. Exit code 1 if anything was violated that must always hold,
     or a kind of fault never fired.
     """
-    from zmqinfer.sim.scenario import Scenario
+    from zmqinfer.scenario import Scenario
 
-    document = _read(scenario)
+    document = read_document(scenario)
     Scenario.of(document)
     chosen = _places(faults)
     if seed + schedules > 2**53:
         raise ConfigError(f"--seed {seed} and --schedules {schedules} go beyond 2**53; begin with a smaller seed")
+    if out is not None:
+        if schedules > 1:
+            raise ConfigError(
+                f"--out is for the figures of one seed, but --schedules is {schedules}; leave one of both"
+            )
+        check_out(out)
     began_at = time.perf_counter()
-    results = list(_runs(document, range(seed, seed + schedules), jobs, chosen))
+    results = (
+        [_measure(document, seed, chosen, out)]
+        if out is not None
+        else list(_runs(document, range(seed, seed + schedules), jobs, chosen))
+    )
     wall_s = time.perf_counter() - began_at
     fired: Counter[str] = Counter()
     drawn: Counter[str] = Counter()
@@ -89,19 +103,6 @@ def simulate(scenario: str, seed: int, schedules: int, jobs: int, faults: str | 
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
-def _read(scenario: str) -> dict[str, Any]:
-    path = Path(scenario)
-    shipped = resources.files("zmqinfer.sim") / "scenarios"
-    try:
-        text = (path if path.suffix or path.exists() else shipped / f"{scenario}.toml").read_text()
-        return tomllib.loads(text)
-    except OSError as cause:
-        names = ", ".join(sorted(one.name.removesuffix(".toml") for one in shipped.iterdir()))
-        raise ConfigError(f"no scenario {scenario!r} ({cause.strerror}); give a TOML file, or: {names}") from cause
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
-        raise ConfigError(f"{scenario} is no TOML: {cause}") from cause
-
-
 def _places(faults: str | None) -> list[int] | None:
     if faults is None:
         return None
@@ -129,8 +130,10 @@ def _runs(document: dict[str, Any], seeds: range, jobs: int, chosen: Sequence[in
             click.echo("\r", nl=False, err=True)
 
 
-def _run(document: dict[str, Any], seed: int, chosen: Sequence[int] | None) -> Result:
-    from zmqinfer.sim.scenario import Scenario
+def _run(
+    document: dict[str, Any], seed: int, chosen: Sequence[int] | None, watch: Callable[[World], None] | None = None
+) -> Result:
+    from zmqinfer.scenario import Scenario
     from zmqinfer.sim.world import faults_of, run
 
     scenario = Scenario.of(document)
@@ -138,7 +141,38 @@ def _run(document: dict[str, Any], seed: int, chosen: Sequence[int] | None) -> R
     if chosen is not None and not all(0 <= place < len(drawn) for place in chosen):
         raise ConfigError(f"--faults names {max(chosen)}, but seed {seed} has only the faults 0 to {len(drawn) - 1}")
     faults = drawn if chosen is None else [drawn[place] for place in chosen]
-    return run(scenario, seed, faults)
+    return run(scenario, seed, faults, watch)
+
+
+def _measure(document: dict[str, Any], seed: int, chosen: Sequence[int] | None, out: Path) -> Result:
+    """Does one run and writes its figures, as `zmqinfer bench` does for real processes."""
+    from zmqinfer.load.measured import Ended, measured
+    from zmqinfer.load.results import Configuration
+
+    started_at = datetime.now(UTC)
+    seen: list[World] = []
+    looks: list[list[dict[str, Any]]] = []
+
+    def watch(world: World) -> None:
+        seen.append(world)
+        for at in (world.scenario.warm_up_s, world.scenario.duration_s):
+            world.timeline.at(at, lambda: looks.append(world.statuses()))
+
+    result = _run(document, seed, chosen, watch)
+    world = seen[0]
+    ended = [
+        Ended(
+            call.model, call.sent_at, call.ended_at - call.sent_at, "" if call.status is Status.OK else call.status.name
+        )
+        for call in world.history.calls
+        if call.status is not None
+    ]
+    gateways = tuple(f"gateway {number}, simulated" for number in range(world.load.gateways))
+    settings: dict[str, str | int] = {"time": "virtual", "seed": seed, "faults": sum(result.fired.values())}
+    configuration = Configuration(world.load.workers, gateways, settings)
+    named = dataclasses.replace(world.scenario, name=f"{world.scenario.name}, simulated")
+    write(result_of(measured(named, world.load, ended, *looks), configuration, started_at), out)
+    return result
 
 
 def _digest(results: Sequence[Result]) -> str:
@@ -151,7 +185,7 @@ def _digest(results: Sequence[Result]) -> str:
 
 def _replay(name: str, document: dict[str, Any], seed: int, violation: str) -> str:
     """Returns the command that replays a failing run with as few faults as will do, for the same violation."""
-    from zmqinfer.sim.scenario import Scenario
+    from zmqinfer.scenario import Scenario
     from zmqinfer.sim.shrink import shrink
     from zmqinfer.sim.world import faults_of
 

@@ -1,13 +1,14 @@
-"""A gateway and workers in processes of their own on free ports, for benchmarks and tests."""
+"""Gateways and workers in processes of their own on free ports, for benchmarks and tests."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from zmqinfer.client import Client
@@ -20,17 +21,20 @@ _START_S = 20.0
 
 
 class ProcessCluster:
-    """A gateway and `workers` processes that serve models, until the block ends.
+    """Gateways and `workers` processes that serve models, until the block ends.
 
     Args:
+        gateways: how many; more than one only on free ports.
+        gateway_settings: by the names in `GatewaySettings`.
+        worker_settings: by the names in `WorkerSettings`.
         max_batch_size: of all models, 0 for their own.
         models: folders of model folders; the shipped models if there are none.
         addresses: where clients and where workers dial. Without them free ports are taken; should another
             program take one just then, the gateway says so.
 
     Attributes:
-        clients_address: what clients dial.
-        workers_address: what workers dial.
+        clients_address: what clients dial, of several gateways with commas between.
+        workers_address: what workers dial, likewise.
     """
 
     def __init__(
@@ -40,17 +44,28 @@ class ProcessCluster:
         max_batch_size: int = 0,
         models: Sequence[Path] = (),
         addresses: tuple[str, str] | None = None,
+        gateways: int = 1,
+        gateway_settings: Mapping[str, object] = MappingProxyType({}),
+        worker_settings: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         self._workers = workers
-        self.clients_address, self.workers_address = addresses or _free_addresses()
+        doors = [addresses] if addresses else _free_addresses(gateways)
+        self.clients_address, self.workers_address = (",".join(side) for side in zip(*doors, strict=True))
         quiet = ("--log-level", "warning")
         threads = str(max(1, (os.cpu_count() or 1) // workers))
-        gateway = ["gateway", "--clients", self.clients_address, "--workers", self.workers_address, *quiet]
-        worker = ["worker", "--gateway", self.workers_address, "--max-batch-size", str(max_batch_size), *quiet]
+        worker = ["worker", "--gateway", self.workers_address, *_options(worker_settings), *quiet]
+        worker += ["--max-batch-size", str(max_batch_size)] if max_batch_size else []
         worker += [part for folder in models for part in ("--models", str(folder))]
+        self._gateways = [
+            Child(
+                f"gateway_{number}",
+                ["gateway", "--clients", front, "--workers", back, *_options(gateway_settings), *quiet],
+            )
+            for number, (front, back) in enumerate(doors)
+        ]
         self._supervisor = Supervisor(
             [
-                Child("gateway", gateway),
+                *self._gateways,
                 *(
                     Child(
                         f"worker_{number}",
@@ -82,7 +97,8 @@ class ProcessCluster:
         with Client(self.clients_address, connect_timeout_s=_START_S) as client:
             while time.monotonic() < give_up_at:
                 try:
-                    if sum(w["state"] == "ready" for w in client.status()[0]["workers"]) >= self._workers:
+                    ready = [sum(w["state"] == "ready" for w in one["workers"]) for one in client.status()]
+                    if len(ready) == len(self._gateways) and min(ready) >= self._workers:
                         return
                 except ZmqInferError:
                     continue
@@ -91,20 +107,24 @@ class ProcessCluster:
 
     @property
     def pids(self) -> tuple[int, list[int]]:
-        """The gateway's process id, and those of the workers."""
-        gateway, *workers = self._supervisor.children
-        return gateway.pid, [worker.pid for worker in workers]
+        """The first gateway's process id, and those of the workers."""
+        return self._gateways[0].pid, [worker.pid for worker in self._supervisor.children[len(self._gateways) :]]
 
     def close(self) -> None:
-        """Drains the workers, then ends the gateway."""
-        gateway, *workers = self._supervisor.children
-        self._supervisor.stop(workers, 5.0)
-        self._supervisor.stop([gateway], 3.0)
+        """Drains the workers, then ends the gateways."""
+        self._supervisor.stop(self._supervisor.children[len(self._gateways) :], 5.0)
+        self._supervisor.stop(self._gateways, 3.0)
 
 
-def _free_addresses() -> tuple[str, str]:
-    """Returns two addresses at which nobody listens now."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{one.getsockname()[1]}", f"tcp://127.0.0.1:{other.getsockname()[1]}"
+def _options(settings: Mapping[str, object]) -> list[str]:
+    return [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def _free_addresses(gateways: int) -> list[tuple[str, str]]:
+    """Returns two addresses for each gateway at which nobody listens now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(2 * gateways)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        addresses = [f"tcp://127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    return list(zip(addresses[::2], addresses[1::2], strict=True))

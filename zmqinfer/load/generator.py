@@ -19,6 +19,7 @@ import numpy as np
 
 from zmqinfer.aio import AsyncClient
 from zmqinfer.errors import ZmqInferError
+from zmqinfer.load.measured import worked
 from zmqinfer.load.results import Batching, ClosedLoop, OpenLoop, Round, Scenario
 from zmqinfer.load.statistics import Latencies
 from zmqinfer.load.workload import Workload
@@ -111,7 +112,7 @@ async def run_scenario(
         if isinstance(load, OpenLoop):
             break
     after = await client.status()
-    requests, mean_batch_size = _difference(before, after)
+    requests, mean_batch_size = worked(before, after)
     return Scenario(
         name,
         workload.model,
@@ -151,29 +152,3 @@ async def _open(client: AsyncClient, collector: _Collector, load: OpenLoop, seed
         task.add_done_callback(tasks.discard)
     if tasks:
         await asyncio.gather(*tasks)
-
-
-def _difference(before: list[dict[str, object]], after: list[dict[str, object]]) -> tuple[dict[str, int], float | None]:
-    """Returns the requests of each worker and the mean batch size between two looks at the gateways' counters."""
-
-    def counters(gateways: list[dict[str, object]]) -> dict[str, tuple[int, float, float]]:
-        found: dict[str, tuple[int, float, float]] = {}
-        for gateway in gateways:
-            for worker in gateway["workers"]:  # type: ignore[attr-defined]
-                answered, batches, rows = found.get(worker["name"], (0, 0.0, 0.0))
-                found[worker["name"]] = (
-                    answered + worker["answered"],
-                    batches + worker["batches"],
-                    rows + worker["batches"] * worker["mean_batch_size"],
-                )
-        return found
-
-    first, last = counters(before), counters(after)
-    # A worker that joined meanwhile began at nothing; one that restarted counts from nothing again.
-    past = {name: first.get(name, (0, 0.0, 0.0)) for name in last}
-    requests = {
-        name: counts[0] - (past[name][0] if counts[0] >= past[name][0] else 0) for name, counts in sorted(last.items())
-    }
-    batches = sum(counts[1] for counts in last.values()) - sum(counts[1] for counts in past.values())
-    rows = sum(counts[2] for counts in last.values()) - sum(counts[2] for counts in past.values())
-    return requests, rows / batches if batches > 0 and rows > 0 else None

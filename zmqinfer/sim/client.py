@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import cast
 
@@ -29,8 +29,9 @@ class ClientProcess(Process):
 
     def __init__(
         self, name: str, timeline: Timeline, network: Network, random: Random, gateways: Sequence[str],
-        settings: ClientSettings, history: History,
+        settings: ClientSettings, history: History, on_turn: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
+        """Starts a client; its program does `on_turn` at the end of each turn."""
         super().__init__(name, timeline)
         self.machine = ClientMachine(
             settings,
@@ -41,10 +42,16 @@ class ClientProcess(Process):
             now=timeline.now,
         )
         self._history = history
+        self._on_turn = on_turn
         self._dialler = Dialler(network, self, gateways)
         self._tags: dict[int, int] = {}
         self._is_stuck = True
         self.rouse()
+
+    @property
+    def open(self) -> int:
+        """How many calls its program waits for."""
+        return len(self._tags)
 
     def call(self, call: Call, options: CallOptions) -> None:
         """Submits a call; it leaves with the next turn."""
@@ -62,6 +69,7 @@ class ClientProcess(Process):
         tag = self._tags.get(call.number)
         if tag is None or not self.machine.cancel(tag):
             return False
+        del self._tags[call.number]
         self._history.give_up(call)
         self.rouse()
         return True
@@ -76,6 +84,7 @@ class ClientProcess(Process):
         if due is not None and due <= now:
             machine.on_timer(now)
         self._give_out(now)
+        self._on_turn()
         took_s = _TURN_S + _RECORD_S * taken
         if machine.dirty:
             is_stuck = self._dialler.flush(machine.dirty, now, now + took_s)

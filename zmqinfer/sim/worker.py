@@ -14,6 +14,7 @@ from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.machine.worker import WorkerMachine
 from zmqinfer.policy.batching import BatchLimits
 from zmqinfer.records import PAYLOAD, Kind, Record
+from zmqinfer.scenario import TimedModel
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.sim.dialler import Dialler
 from zmqinfer.sim.history import ANSWER_BYTES, OUTPUT_LAYOUT, ROW_BYTES, History, answer_to, is_poison
@@ -21,7 +22,7 @@ from zmqinfer.sim.network import Network
 from zmqinfer.sim.process import Process
 from zmqinfer.sim.timeline import Timeline
 
-__all__ = ["SimulatedModel", "WorkerProcess"]
+__all__ = ["WorkerProcess", "card_of"]
 
 _RETRY_S = 0.010
 _TURN_S, _RECORD_S = 50e-6, 8e-6
@@ -30,27 +31,12 @@ _NOISE = 0.1
 _SIGNATURE = Signature((TensorSpec("x", "INT64", (2,)),), (TensorSpec("y", "INT64", (3,)),))
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatedModel:
-    """A model that takes `a_ms + b_ms * rows` for a batch, and `stall_ms` more for one of `stall_every` batches."""
-
-    name: str
-    a_ms: float = 1.0
-    b_ms: float = 0.1
-    max_batch_size: int = 32
-    max_wait_ms: float = 20.0
-    policy: str = "adaptive"
-    idempotent: bool = True
-    hedge: bool = False
-    stall_every: int = 0
-    stall_ms: float = 0.0
-
-    def card(self) -> ModelCard:
-        """Returns what a worker announces of it."""
-        limits = BatchLimits(
-            max_rows=self.max_batch_size, max_wait_s=self.max_wait_ms / 1000, is_timed=self.policy == "timed"
-        )
-        return ModelCard(self.name, 1, _SIGNATURE, limits, self.idempotent, self.hedge)
+def card_of(model: TimedModel) -> ModelCard:
+    """Returns what a worker announces of a model."""
+    limits = BatchLimits(
+        max_rows=model.max_batch_size, max_wait_s=model.max_wait_ms / 1000, is_timed=model.policy == "timed"
+    )
+    return ModelCard(model.name, 1, _SIGNATURE, limits, model.idempotent, model.hedge)
 
 
 @dataclass(slots=True)
@@ -62,7 +48,7 @@ class _Engine:
         hangs: whether the present one was made to last.
     """
 
-    model: SimulatedModel
+    model: TimedModel
     queue: deque[Batch]
     done: list[tuple[Batch, list[Outcome], float]]
     ends_at: float = 0.0
@@ -81,7 +67,7 @@ class WorkerProcess(Process):
 
     def __init__(
         self, name: str, worker: str, timeline: Timeline, network: Network, random: Random, gateways: Sequence[str],
-        models: Sequence[SimulatedModel], settings: WorkerSettings, history: History, kill: Callable[[Process], None],
+        models: Sequence[TimedModel], settings: WorkerSettings, history: History, kill: Callable[[Process], None],
     ) -> None:  # fmt: skip
         super().__init__(name, timeline)
         self.machine = WorkerMachine(
@@ -89,7 +75,7 @@ class WorkerProcess(Process):
             name=worker,
             session=random.randbytes(16),
             agent="simulated",
-            cards=[model.card() for model in models],
+            cards=[card_of(model) for model in models],
             gateways=list(gateways),
             now=timeline.now,
         )

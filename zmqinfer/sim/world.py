@@ -5,24 +5,24 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from random import Random
 from typing import Any
 
 from zmqinfer.config import ClientSettings, GatewaySettings, WorkerSettings
 from zmqinfer.errors import Status
+from zmqinfer.machine import snapshot
 from zmqinfer.machine.call import CallOptions
+from zmqinfer.scenario import PATIENCE_S, Load, Scenario, TimedModel, settings_of, source, whole
 from zmqinfer.sim.client import ClientProcess
 from zmqinfer.sim.faults import BLOCKING, KINDS, Fault, draw
 from zmqinfer.sim.gateway import GatewayProcess
 from zmqinfer.sim.history import RECOVERY_S, Call, History, Violation
 from zmqinfer.sim.network import Network
 from zmqinfer.sim.process import Process
-from zmqinfer.sim.scenario import Scenario, Span, whole
 from zmqinfer.sim.timeline import Timeline
-from zmqinfer.sim.worker import SimulatedModel, WorkerProcess
+from zmqinfer.sim.worker import WorkerProcess
 
 __all__ = ["Result", "World", "run"]
 
@@ -32,9 +32,6 @@ _CHECK_EVERY = 29
 _CHECKED_WORKERS = 16
 # After the last deadline: sessions of clients that are gone are kept for 5 s, and everything is to be quiet then.
 _SETTLE_S = 8.0
-_KEYS = 16
-# The time limit of patient calls.
-_PATIENCE_S = 30.0
 # Of each model and client, in the calm after everything.
 _CALM_CALLS = 3
 # A worker that its own model ended is started again.
@@ -66,16 +63,16 @@ class World:
     """All processes of a run.
 
     Attributes:
+        load: what is asked.
         gateways: those that are alive, by place; and so workers and clients.
     """
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
-        # Each purpose draws from its own source, so that a fault less leaves the load as it was.
-        self._random = Random(f"{seed} nodes")  # noqa: S311 - a simulation is to be repeatable
-        self._load = Random(f"{seed} load")  # noqa: S311
+        self._random = source(seed, "nodes")
+        self.load = load = Load(scenario, seed)
         self.scenario = scenario
         self.timeline = Timeline()
-        self.network = Network(self.timeline, Random(f"{seed} network"), self._trace)  # noqa: S311
+        self.network = Network(self.timeline, source(seed, "network"), self._trace)
         self.history = History(scenario.promised_s, scenario.most_kills)
         self.wall_clock_s = 0.0
         self.fired = dict.fromkeys(scenario.faults, 0)
@@ -83,15 +80,15 @@ class World:
         self.workers: dict[int, WorkerProcess] = {}
         self.clients: dict[int, ClientProcess] = {}
         self._lives = self._checked = 0
-        self._gateway_settings = GatewaySettings(**_drawn(self._random, scenario.gateway))
-        self._worker_settings = WorkerSettings(**_drawn(self._random, scenario.worker))
+        gateway, worker = settings_of(scenario, self._random)
+        self._gateway_settings, self._worker_settings = GatewaySettings(**gateway), WorkerSettings(**worker)
         self._digest = hashlib.blake2b(digest_size=8)
-        self._addresses = [(f"clients-{n}", f"workers-{n}") for n in range(whole(self._load, scenario.gateways))]
+        self._addresses = [(f"clients-{n}", f"workers-{n}") for n in range(load.gateways)]
         for place in range(len(self._addresses)):
             self.start_gateway(place)
-        for place in range(whole(self._load, scenario.workers)):
+        for place in range(load.workers):
             self.start_worker(place)
-        for place in range(whole(self._load, scenario.clients)):
+        for place in range(load.clients):
             self.start_client(place)
 
     def _trace(self, text: str) -> None:
@@ -128,7 +125,7 @@ class World:
             dials = [clients for clients, _ in self._addresses]
             self.clients[place] = ClientProcess(
                 self._name("client", place), self.timeline, self.network, self._random, dials, ClientSettings(),
-                self.history,
+                self.history, lambda: self._refill(place),
             )  # fmt: skip
 
     def kill(self, process: Process) -> None:
@@ -155,40 +152,37 @@ class World:
 
     def call(self, place: int, *, is_poison: bool = False) -> None:
         """Lets a client make a call of its own drawing."""
-        load, scenario = self._load, self.scenario
-        model = load.choice(scenario.models)
-        deadline_s = load.uniform(*scenario.deadline_s)
-        if load.random() < scenario.patient:
-            deadline_s = _PATIENCE_S
-        key = b"key-%d" % load.randrange(_KEYS) if load.random() < scenario.keyed else None
-        priority = load.choice((1, 4, 4, 4, 8))
-        is_taken_back = load.random() < scenario.cancelled
-        after_s = load.uniform(0, 0.1)
+        ask = self.load.ask()
         client = self.clients.get(place)
         if client is None:
             return
-        call = self._begin(client, model, deadline_s, is_poison=is_poison)
-        client.call(call, CallOptions(deadline_s, None, key, priority, None))
-        if is_taken_back:
-            self.timeline.after(after_s, lambda: self._take_back(client, call))
+        call = self._begin(client, ask.model, ask.deadline_s, is_poison=is_poison)
+        client.call(call, CallOptions(ask.deadline_s, None, ask.key, ask.priority, None))
+        if ask.takes_back_after_s:
+            self.timeline.after(ask.takes_back_after_s, lambda: self._take_back(client, call))
 
     @staticmethod
     def _take_back(client: ClientProcess, call: Call) -> None:
         if client.is_alive and not client.is_frozen:
             client.cancel(call)
 
-    def _arrive(self, until: float, rate: float) -> None:
+    def _arrive(self) -> None:
         """Lets a client make some calls at once, and draws when that will be the next time."""
-        load = self._load
-        calls = load.randint(1, self.scenario.burst)
-        place = load.randrange(max(1, len(self.clients)))
+        calls, place = self.load.burst(len(self.clients))
         client = self.clients.get(place)
         for _ in range(calls):
             # A frozen program asks nothing.
             self.call(-1 if client is not None and client.is_frozen else place)
-        next_at = self.timeline.now + load.expovariate(rate / (1 + self.scenario.burst) * 2)
-        if next_at < until:
-            self.timeline.at(next_at, lambda: self._arrive(until, rate))
+        next_at = self.timeline.now + self.load.pause_s()
+        if next_at < self.scenario.duration_s:
+            self.timeline.at(next_at, self._arrive)
+
+    def _refill(self, place: int) -> None:
+        """Lets a client make as many calls as its part of those in flight lacks."""
+        if self.timeline.now < self.scenario.duration_s and (client := self.clients.get(place)) is not None:
+            part = len(range(place, self.scenario.in_flight, self.load.clients))
+            for _ in range(part - client.open):
+                self.call(place)
 
     # The run --------------------------------------------------------------------------------------
 
@@ -200,9 +194,10 @@ class World:
         history.hidden_s += sum(fault.lasts_s for fault in faults if fault.kind in BLOCKING)
         for fault in faults:
             timeline.at(fault.at, lambda fault=fault: self._strike(fault))  # type: ignore[misc]
-        timeline.at(0.0, lambda: self._arrive(until, self._load.uniform(*scenario.rate)))
+        if not scenario.in_flight:
+            timeline.at(0.0, self._arrive)
         self._go(until)
-        self._go_on_while_open(history.healed_at + _PATIENCE_S)
+        self._go_on_while_open(history.healed_at + PATIENCE_S)
         history.check_all_ended()
         self._go(max(timeline.now, history.healed_at + RECOVERY_S))
         self._be_calm()
@@ -225,7 +220,7 @@ class World:
             if call.status is not Status.OK:
                 raise Violation(f"call {call.number} to {call.model!r} ended as {call.status!r} though all was calm")
 
-    def _begin(self, client: ClientProcess, model: SimulatedModel, deadline_s: float, *, is_poison: bool) -> Call:
+    def _begin(self, client: ClientProcess, model: TimedModel, deadline_s: float, *, is_poison: bool) -> Call:
         return self.history.begin(
             client.name, model.name, self.timeline.now, deadline_s, may_run_twice=model.idempotent, is_poison=is_poison
         )
@@ -284,19 +279,18 @@ class World:
             if client.machine.pending:
                 raise Violation(f"{client.name} still waits for {client.machine.pending} calls")
 
+    def statuses(self) -> list[dict[str, Any]]:
+        """Returns what each gateway would answer to `status --json`."""
+        return [snapshot.status(gateway.machine, self.timeline.now) for gateway in self.gateways.values()]
+
     def digest(self) -> str:
         """Returns a digest of everything that happened so far."""
         return self._digest.hexdigest()
 
 
-def _drawn(random: Random, spans: Mapping[str, Span]) -> dict[str, Any]:
-    """Draws settings that are whole numbers."""
-    return {name: whole(random, span) for name, span in spans.items()}
-
-
 def faults_of(scenario: Scenario, seed: int) -> list[Fault]:
     """Returns the faults of a seed."""
-    random = Random(f"{seed} faults")  # noqa: S311
+    random = source(seed, "faults")
     counts = {kind: whole(random, span) for kind, span in scenario.faults.items()}
     return draw(random, counts, scenario.lasts_s, scenario.duration_s)
 
@@ -313,13 +307,17 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def run(scenario: Scenario, seed: int, faults: Sequence[Fault] | None = None) -> Result:
-    """Does one run, with the faults of the seed or those given."""
+def run(
+    scenario: Scenario, seed: int, faults: Sequence[Fault] | None = None, watch: Callable[[World], None] | None = None
+) -> Result:
+    """Does one run, with the faults of the seed or those given; `watch` is shown the world before it begins."""
     violation = ""
     if faults is None:
         faults = faults_of(scenario, seed)
     with _uncollected():
         world = World(scenario, seed)
+        if watch is not None:
+            watch(world)
         try:
             world.run(faults)
         except Exception as error:  # noqa: BLE001 - whatever a machine raises is a defect

@@ -9,8 +9,8 @@ from random import Random
 import pytest
 
 from zmqinfer.errors import ConfigError
+from zmqinfer.scenario import FAULTS, Scenario, whole
 from zmqinfer.sim.faults import KINDS
-from zmqinfer.sim.scenario import Scenario, whole
 
 
 def test_the_shipped_scenario_has_every_kind_of_fault() -> None:
@@ -18,7 +18,7 @@ def test_the_shipped_scenario_has_every_kind_of_fault() -> None:
     text = (resources.files("zmqinfer.sim") / "scenarios" / "mixed.toml").read_text()
     scenario = Scenario.of(tomllib.loads(text))
 
-    assert scenario.faults.keys() == KINDS.keys()
+    assert scenario.faults.keys() == KINDS.keys() == set(FAULTS)
     assert scenario.workers == (2, 16)
     assert [model.idempotent for model in scenario.models] == [True, True, False]
 
@@ -37,7 +37,18 @@ def test_a_number_is_a_span_of_itself() -> None:
         ({"workers": "many"}, "expected a number"),
         ({"workers": True}, "expected a number"),
         ({"rate": [1, 2, 3]}, "expected a number"),
-        ({"burst": "many"}, "burst is 'many', expected a number"),
+        ({"burst": "many"}, "burst is 'many', expected a whole number"),
+        ({"burst": 0}, "burst is 0"),
+        ({"in_flight": 1.5}, "in_flight is 1.5, expected a whole number"),
+        ({"workers": 0}, "more than 0"),
+        ({"duration_s": 2, "warm_up_s": 2}, "less than duration_s, 2"),
+        ({"models": []}, "expected one or more"),
+        ({"models": [{"name": "m"}, {"name": "m"}]}, "a name of its own"),
+        ({"models": [{"name": "m n"}]}, "does not match"),
+        ({"models": [{"name": "m", "a_ms": "long"}]}, "a_ms of a model is 'long', expected a number"),
+        ({"models": [{"name": "m", "a_ms": -1}]}, "a_ms of a model is -1"),
+        ({"models": [{"name": "m", "policy": "eager"}]}, "policy of a model is 'eager'"),
+        ({"models": [{"name": "m", "max_batch_size": 0}]}, "expected 1 or more"),
         ({"name": 5}, "name is 5, expected text"),
         ({"faults": {"fire": 1}}, "unknown faults.fire"),
         ({"faults": {"cut": -1}}, "0 or more"),

@@ -1,0 +1,67 @@
+"""What `zmqinfer bench` and `zmqinfer simulate` share: reading a scenario, writing what came of one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zmqinfer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zmqinfer.load.results import BenchResult, Configuration, Scenario
+
+__all__ = ["check_out", "read_document", "result_of", "write"]
+
+
+def read_document(scenario: str) -> dict[str, Any]:
+    """Returns the tables of a TOML file, or of a scenario that is shipped.
+
+    Raises:
+        ConfigError: there is none, or it is no TOML.
+    """
+    path = Path(scenario)
+    shipped = resources.files("zmqinfer.sim") / "scenarios"
+    try:
+        text = (path if path.suffix or path.exists() else shipped / f"{scenario}.toml").read_text()
+        return tomllib.loads(text)
+    except OSError as cause:
+        names = ", ".join(sorted(one.name.removesuffix(".toml") for one in shipped.iterdir()))
+        raise ConfigError(f"no scenario {scenario!r} ({cause.strerror}); give a TOML file, or: {names}") from cause
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+        raise ConfigError(f"{scenario} is no TOML: {cause}") from cause
+
+
+def check_out(out: Path) -> None:
+    """Raises `ConfigError` if results cannot be written there; to be asked before the work is done."""
+    present = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not present.is_dir() or not os.access(present, os.W_OK):
+        raise ConfigError(f"--out {out} cannot be made: {present} is no folder that can be written to; choose another")
+
+
+def result_of(found: tuple[Scenario, ...], configuration: Configuration, started_at: datetime) -> BenchResult:
+    """Returns the results of a scenario with what they were made by."""
+    from zmqinfer.load.results import BenchResult, Machine, Versions
+
+    when = started_at.astimezone(UTC).isoformat(timespec="seconds")
+    command = " ".join(["zmqinfer", *sys.argv[1:]])
+    return BenchResult(found, (), Machine.here(), Versions.installed(), configuration, when, command)
+
+
+def write(result: BenchResult, out: Path) -> None:
+    """Writes results, report and pictures, and says the headline."""
+    from zmqinfer.load import plots
+    from zmqinfer.load import report as text
+    from zmqinfer.load.results import write_results
+
+    write_results(result, out)
+    text.write_report(result, out)
+    plots.write_pictures(result, out)
+    click.echo(text.headline(result))
+    click.echo(f"see {out / 'performance_report.txt'} and the pictures beside it")
