@@ -42,7 +42,10 @@ Span: TypeAlias = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class TimedModel:
-    """A model that takes `a_ms + b_ms * rows` for a batch, and `stall_ms` more for one of `stall_every` batches."""
+    """A model that takes `a_ms + b_ms * rows` for a batch, and `stall_ms` more for one of `stall_every` batches.
+
+    Times vary by the part `noise` to either side.
+    """
 
     name: str
     a_ms: float = 1.0
@@ -52,6 +55,7 @@ class TimedModel:
     policy: str = "adaptive"
     idempotent: bool = True
     hedge: bool = False
+    noise: float = 0.1
     stall_every: int = 0
     stall_ms: float = 0.0
 
@@ -140,8 +144,8 @@ class Scenario:
             raise ConfigError(
                 f"scenario: burst is {scenario.burst} and in_flight {scenario.in_flight}, expected 1 and 0 or more"
             )
-        if min(scenario.rate[0], scenario.workers[0], scenario.gateways[0], scenario.clients[0]) <= 0:
-            raise ConfigError("scenario: rate, gateways, workers and clients are more than 0")
+        if scenario.rate[0] <= 0:
+            raise ConfigError("scenario: rate is 0, expected more; `in_flight` makes a closed loop")
         return scenario
 
 
@@ -179,6 +183,8 @@ def _model(table: Mapping[str, Any]) -> TimedModel:
         raise ConfigError(f"scenario: model name {model.name!r} does not match {NAME.pattern}")
     if model.policy not in _POLICIES:
         raise ConfigError(f"scenario: policy of a model is {model.policy!r}, expected one of: {', '.join(_POLICIES)}")
+    if model.noise >= 1:
+        raise ConfigError(f"scenario: noise of a model is {model.noise}, expected less than 1")
     if model.max_batch_size < 1:
         raise ConfigError("scenario: max_batch_size of a model is 0, expected 1 or more")
     return model

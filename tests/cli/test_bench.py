@@ -125,6 +125,86 @@ def test_failures_and_wrong_answers_end_with_1(processes: Processes, tmp_path: P
     assert one["latencies"]["count"] == 400 - bad
 
 
+SCENARIO = """
+name = "two of each"
+duration_s = 1.5
+warm_up_s = 0.5
+gateways = 2
+workers = 2
+clients = 2
+rate = 200
+burst = 4
+cancelled = 0.1
+deadline_s = 5
+[gateway]
+max_queued = 500
+[[models]]
+name = "one"
+a_ms = 2
+[[models]]
+name = "other"
+a_ms = 3.0
+policy = "timed"
+hedge = true
+"""
+
+
+def test_one_scenario_is_run_live_and_simulated(tmp_path: Path) -> None:
+    """The same calls are made in both, all are answered right, and the same files are written."""
+    scenario = tmp_path / "scenario.toml"
+    scenario.write_text(SCENARIO)
+
+    live = run("bench", scenario, "--seed", "3", "--out", tmp_path / "live", timeout_s=60)
+    simulated = run("simulate", scenario, "--seed", "3", "--out", tmp_path / "simulated", timeout_s=60)
+
+    assert live.returncode == simulated.returncode == 0, live.stderr + simulated.stderr
+    for name, one in (("two of each", "live"), ("two of each, simulated", "simulated")):
+        results = json.loads(written(tmp_path / one)["benchmark_results.json"])
+        assert [(found["name"], found["model"]) for found in results["scenarios"]] == [(name, "one"), (name, "other")]
+        sent = sum(found["rounds"][0]["sent"] for found in results["scenarios"])
+        # What is taken back in time counts in neither; whether it is in time differs.
+        assert 150 < sent < 260
+        assert results["configuration"]["settings"]["seed"] == 3
+
+
+def test_a_closed_loop_of_a_scenario(tmp_path: Path) -> None:
+    """Each worker takes its part; and that faults are left out is said."""
+    scenario = tmp_path / "scenario.toml"
+    load = "duration_s = 1\nin_flight = 8\nworkers = 2\nclients = 2\ngateways = 1\npatient = 1.0\ncancelled = 0\n"
+    scenario.write_text(load + '[[models]]\nname = "m"\na_ms = 10\n[faults]\ncrash_worker = 1\n')
+
+    live = run("bench", scenario, "--out", tmp_path / "live", timeout_s=60)
+    simulated = run("simulate", scenario, "--out", tmp_path / "simulated", "--faults", "-", timeout_s=60)
+
+    assert live.returncode == simulated.returncode == 0, live.stderr + simulated.stderr
+    assert "faults of this scenario are left out" in live.stderr
+    for one in ("live", "simulated"):
+        (found,) = json.loads(written(tmp_path / one)["benchmark_results.json"])["scenarios"]
+        assert found["load"]["concurrency"] == 8
+        # Eight in flight, two workers, 10 ms: 400 to 800 a second by how they are divided.
+        assert found["rounds"][0]["sent"] > 200
+        assert sorted(found["worker_requests"]) == ["worker_1", "worker_2"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--model", "echo"], "leave out --model"),
+        (["--no-compare"], "leave out --compare"),
+        (["--rate", "5"], "leave out --rate"),
+        ([], "no worker"),
+    ],
+)
+def test_a_scenario_says_itself_what_is_asked(tmp_path: Path, words: list[str], sentence: str) -> None:
+    """Exit code 2 before anything is started."""
+    (tmp_path / "empty.toml").write_text("workers = 0\n")
+    done = run("bench", tmp_path / "empty.toml", *words, "--out", tmp_path / "results")
+
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
 def test_model_that_is_not_served_ends_with_2(cluster: Cluster, tmp_path: Path) -> None:
     """With the names of those that are; nothing is written."""
     done = run("bench", "-g", cluster.clients, "--model", "missing", "--out", tmp_path / "results")

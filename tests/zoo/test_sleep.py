@@ -38,6 +38,19 @@ def test_some_batches_stall(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 50 < sum(seconds > 0.02 for seconds in slept) < 150
 
 
+def test_times_vary_by_as_much_as_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To either side."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    model = Sleep(a_ms=10, noise=0.2)
+
+    for _ in range(400):
+        model.infer({"x": np.zeros((1, 3), np.float32)})
+
+    assert 0.008 <= min(slept) < 0.0085
+    assert 0.0115 < max(slept) <= 0.012
+
+
 @pytest.mark.parametrize("parameters", [{"a_ms": -1}, {"b_ms": float("nan")}, {"a_ms": 1e9}])
 def test_a_time_that_cannot_be_slept_is_refused(parameters: dict[str, float]) -> None:
     """Before the first batch."""

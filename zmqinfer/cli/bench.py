@@ -132,6 +132,8 @@ def _run_scenario(name: str, seed: int) -> BenchResult:
 
     scenario = Scenario.of(read_document(name))
     load = Load(scenario, seed)
+    if not (load.gateways and load.workers and load.clients):
+        raise ConfigError(f"scenario {name}: seed {seed} draws no gateway, no worker or no client; give one of each")
     gateway, worker = settings_of(scenario, source(seed, "nodes"))
     if sum(most for _, most in scenario.faults.values()):
         click.echo("the faults of this scenario are left out: they happen in `zmqinfer simulate`", err=True)

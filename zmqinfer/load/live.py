@@ -16,6 +16,7 @@ import numpy as np
 
 from zmqinfer.aio import AsyncClient
 from zmqinfer.errors import ZmqInferError
+from zmqinfer.load.generator import sleep_until
 from zmqinfer.load.measured import Ended, Status
 from zmqinfer.scenario import Ask, Load, Scenario, TimedModel
 from zmqinfer.zoo import ZOO
@@ -33,6 +34,7 @@ hedge = {hedge}
 [parameters]
 a_ms = {0.a_ms}
 b_ms = {0.b_ms}
+noise = {0.noise}
 stall_every = {0.stall_every}
 stall_ms = {0.stall_ms}
 
@@ -79,9 +81,8 @@ class _Run:
         load, at = self._load, 0.0
         async with asyncio.TaskGroup() as tasks:
             while at < self._scenario.duration_s:
-                wait_s = at - self.now()
-                # Behind its time it still lets answers in.
-                await asyncio.sleep(max(0.0, wait_s))
+                if not await sleep_until(self._began_at + at):
+                    await asyncio.sleep(0)  # behind its time it still lets answers in
                 calls, place = load.burst(len(self._clients))
                 for _ in range(calls):
                     tasks.create_task(self._make(place, load.ask(), at))

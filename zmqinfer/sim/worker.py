@@ -26,8 +26,6 @@ __all__ = ["WorkerProcess", "card_of"]
 
 _RETRY_S = 0.010
 _TURN_S, _RECORD_S = 50e-6, 8e-6
-# Times of one batch size vary by so much to either side.
-_NOISE = 0.1
 _SIGNATURE = Signature((TensorSpec("x", "INT64", (2,)),), (TensorSpec("y", "INT64", (3,)),))
 
 
@@ -144,7 +142,7 @@ class WorkerProcess(Process):
         seconds = (model.a_ms + model.b_ms * batch.rows) / 1000
         if model.stall_every and not self._random.randrange(model.stall_every):
             seconds += model.stall_ms / 1000
-        engine.took_s = seconds * self.slowness * self._random.uniform(1 - _NOISE, 1 + _NOISE)
+        engine.took_s = seconds * self.slowness * self._random.uniform(1 - model.noise, 1 + model.noise)
         engine.ends_at = now + engine.took_s
         self.timeline.at(engine.ends_at, lambda: self._end(engine, batch))
 

@@ -114,7 +114,7 @@ class World:
         if place not in self.workers:
             dials = [workers for _, workers in self._addresses]
             self.workers[place] = WorkerProcess(
-                self._name("worker", place), f"worker-{place}", self.timeline, self.network, self._random, dials,
+                self._name("worker", place), f"worker_{place + 1}", self.timeline, self.network, self._random, dials,
                 self.scenario.models, self._worker_settings, self.history,
                 lambda process: self._on_own_end(place, process),
             )  # fmt: skip
