@@ -18,6 +18,7 @@ from zmqinfer.errors import (
     DeadlineExceeded,
     InvalidArgument,
     ModelError,
+    NotFound,
     Unavailable,
     UsageError,
     ZmqInferError,
@@ -327,6 +328,21 @@ def test_closing_fails_what_is_pending(cluster: LocalCluster) -> None:
     run(cluster, story)
 
 
+def test_a_worker_is_asked_to_drain(cluster: LocalCluster) -> None:
+    """By its name; a gateway that knows none of it says whom it knows."""
+
+    async def story(client: AsyncClient) -> None:
+        with pytest.raises(NotFound, match="ghost.*worker_1"):
+            await client.drain("ghost")
+        with pytest.raises(InvalidArgument, match="a b"):
+            await client.drain("a b")
+        with LocalCluster(model, workers=1) as other:
+            async with AsyncClient(other.address) as leaving:
+                assert "worker_1" in await leaving.drain("worker_1")
+
+    run(cluster, story)
+
+
 def test_closed_client_is_of_no_use(cluster: LocalCluster) -> None:
     """UsageError, at once, also for one that was never used."""
 
@@ -334,7 +350,7 @@ def test_closed_client_is_of_no_use(cluster: LocalCluster) -> None:
         fresh = AsyncClient(cluster.address)
         for one in (client, fresh):
             await one.close()
-            for call in (one.infer("model", X), one.infer_batch("model", X), one.status(), one.models()):
+            for call in (one.infer("model", X), one.infer_batch("model", X), one.status(), one.drain("w")):
                 with pytest.raises(UsageError, match="closed"):
                     await call
             with pytest.raises(UsageError, match="closed"):

@@ -27,9 +27,8 @@ from zmqinfer.node.connection import (
     PUSH_BLOCKS,
     PUSH_CALLS,
     Connection,
-    read_answer,
-    those_who_answered,
 )
+from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
 from zmqinfer.node.stream import MANY_BYTES
 from zmqinfer.records import Kind, Record
 from zmqinfer.tensor import INLINE_BYTES, input_bytes
@@ -322,6 +321,10 @@ class AsyncClient:
     async def models(self, *, timeout_s: float = 5.0) -> list[list[dict[str, Any]]]:
         """Returns for each gateway that answers the models that can be called now."""
         return [read_answer(reply) for reply in await self._ask(Kind.STATS, ["models", None], timeout_s)]
+
+    async def drain(self, worker: str, *, timeout_s: float = 5.0) -> str:
+        """Asks a worker to finish what it holds and to leave, as `zmqinfer.Client.drain` does."""
+        return drain_answer(await self._ask(Kind.ADMIN, drain_words(worker), timeout_s), self._machine.codec)
 
     async def _ask(self, kind: Kind, words: Record, timeout_s: float) -> list[Record]:
         self._connection.check_timeout(timeout_s)

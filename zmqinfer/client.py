@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from zmqinfer.config import DEFAULT_CLIENTS
-from zmqinfer.errors import InvalidArgument, Status, ZmqInferError
+from zmqinfer.errors import ZmqInferError
 from zmqinfer.machine.call import Body, CallOptions, body_bytes
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node.addresses import addresses_of
@@ -26,13 +26,11 @@ from zmqinfer.node.connection import (
     PUSH_BLOCKS,
     PUSH_CALLS,
     Connection,
-    read_answer,
-    those_who_answered,
 )
+from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
 from zmqinfer.node.stream import MANY_BYTES, Stream
 from zmqinfer.node.turns import Promise, Turns, Waiter
 from zmqinfer.records import Kind, Record
-from zmqinfer.tensor import NAME
 
 __all__ = ["Client"]
 
@@ -419,13 +417,7 @@ class Client:
             InvalidArgument: no worker can have this name.
             NotFound: no gateway knows a worker of this name.
         """
-        if not isinstance(worker, str) or not NAME.fullmatch(worker):
-            raise InvalidArgument(f"worker is {worker!r}, expected a name of letters, digits and . _ : -")
-        replies = self._ask(Kind.ADMIN, ["drain", worker, None, ""], timeout_s)
-        for reply in replies:
-            if reply[3] == Status.OK:
-                return str(reply[4])
-        raise self._machine.codec.error([0, 1, replies[0][3], replies[0][4], None, "", 0, 1, 0, None, 0, 0, 0])
+        return drain_answer(self._ask(Kind.ADMIN, drain_words(worker), timeout_s), self._machine.codec)
 
     def _ask(self, kind: Kind, words: Record, timeout_s: float) -> list[Record]:
         self._connection.check_timeout(timeout_s)

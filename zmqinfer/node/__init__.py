@@ -14,6 +14,7 @@ models       finds model folders and loads them
 memory       keeps freed memory at hand
 shared       large inputs through shared memory, the owner's side and the readers'
 connection   what both clients share: machine, sockets, checks of a call's arguments
+questions    what clients ask of gateways beside calls
 turns        whose thread waits at the sockets of a client that many threads use
 stream       the results of one `infer_many`
 report       the only module that logs

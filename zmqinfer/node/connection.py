@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import weakref
@@ -13,7 +12,7 @@ import numpy as np
 
 from zmqinfer import __version__
 from zmqinfer.config import ClientSettings
-from zmqinfer.errors import InvalidArgument, Unavailable, UsageError, ZmqInferError
+from zmqinfer.errors import InvalidArgument, UsageError, ZmqInferError
 from zmqinfer.machine.call import DEFAULT_PRIORITY, Body, CallOptions, SharedBody
 from zmqinfer.machine.client import ClientMachine
 from zmqinfer.machine.codec import Input, Output
@@ -32,8 +31,6 @@ __all__ = [
     "PUSH_CALLS",
     "Connection",
     "Owner",
-    "read_answer",
-    "those_who_answered",
 ]
 
 MAX_DEADLINE_S = 300.0
@@ -356,23 +353,6 @@ def _joined(arrays: list[Array]) -> Array:
 def _as_float(seconds: float) -> float:
     """Returns a whole number as the settings want it; they complain of everything else."""
     return float(seconds) if type(seconds) is int else seconds
-
-
-def those_who_answered(outcomes: Sequence[Record | BaseException]) -> list[Record]:
-    """Returns the answers of the gateways to a question; raises the first error if there is none."""
-    answers = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
-    if not answers:
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-    return answers
-
-
-def read_answer(reply: Record) -> Any:
-    """Returns what a STATS record tells; raises `Unavailable` if the gateway does not know the question."""
-    if reply[2] is None:
-        raise Unavailable(f"the gateway does not know the question {reply[1]!r}; run the same release at both ends")
-    return json.loads(reply[2])
 
 
 _OPEN: weakref.WeakSet[Connection] = weakref.WeakSet()

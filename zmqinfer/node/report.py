@@ -1,23 +1,30 @@
 """The only module that logs: one event, one line; a fixed sentence, then key=value pairs.
 
-Values may come from peers, so they are cut and escaped. Never bodies, never keys, and no line
-for a request: those are counted.
+Values may come from peers, so they are cut and escaped; and peers may cause events, so of each there are a few lines
+a second, and of the others the number. Never bodies, never keys, and no line for a request: those are counted.
 """
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 
 __all__ = ["Report"]
 
 _MAX_VALUE = 256
+# Lines of one event within a second.
+_MOST_LINES = 10
 
 
 class Report:
     """The voice of one node."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._logger = logging.getLogger(f"zmqinfer.{node}")
+        self._clock = clock
+        # For each event when its second began, how many lines there were in it, and how many were left out.
+        self._said: dict[str, tuple[float, int, int]] = {}
 
     def info(self, event: str, **values: object) -> None:
         """Says something that a person would want to know."""
@@ -32,9 +39,20 @@ class Report:
         self._say(logging.ERROR, event, values)
 
     def _say(self, level: int, event: str, values: dict[str, object]) -> None:
-        if self._logger.isEnabledFor(level):
-            pairs = " ".join(f"{key}={_shown(value)}" for key, value in values.items())
-            self._logger.log(level, "%s %s", event, pairs)
+        if not self._logger.isEnabledFor(level):
+            return
+        now = self._clock()
+        began_at, lines, left_out = self._said.get(event, (now, 0, 0))
+        if now - began_at >= 1.0:
+            began_at, lines = now, 0
+        if lines >= _MOST_LINES:
+            self._said[event] = began_at, lines, left_out + 1
+            return
+        self._said[event] = began_at, lines + 1, 0
+        if left_out:
+            values = {**values, "not_logged_before": left_out}
+        pairs = " ".join(f"{key}={_shown(value)}" for key, value in values.items())
+        self._logger.log(level, "%s %s", event, pairs)
 
 
 def _shown(value: object) -> str:
