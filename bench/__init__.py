@@ -6,6 +6,7 @@ floors           raw pyzmq over the same hops: what moving the bytes costs
 models           what zmqinfer serves in a comparison
 micro            micro-benchmarks of the pure parts, and two commits as a ratio
 batching         what batching costs and gains at every load
+calibration      whether the simulator is to be believed: thirty scenarios, live and simulated
 hedging          what hedging does to the slowest calls, in virtual time
 shared           from which size on shared memory beats frames
 scaling          throughput with 1 to 16 workers
