@@ -14,11 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +27,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from bench.command import Command, whole, within
+from trials.nodes import Node, address, free_port
 from trials.proxy import Link, Proxies
 from zmqinfer.aio import AsyncClient
 from zmqinfer.errors import ZmqInferError
@@ -38,56 +36,6 @@ GATEWAYS, WORKERS = 2, 3
 DEADLINE_S = 10.0
 _START_S = 30.0
 _REST_S = (0.5, 1.5)
-_END_S = 15.0
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-@dataclass
-class Node:
-    """One process of zmqinfer that is started again and again under the same command."""
-
-    name: str
-    command: list[str]
-    folder: Path
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Starts it, with its log behind that of its earlier lives."""
-        with (self.folder / f"{self.name}.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "zmqinfer", *self.command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            )
-
-    def send(self, number: signal.Signals) -> None:
-        """Gives it a signal."""
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    async def ended(self, within_s: float = 40.0) -> int:
-        """Waits for its end, and returns its exit code."""
-        assert self.process is not None
-        return await asyncio.to_thread(self.process.wait, within_s)
-
-    def finish(self) -> None:
-        """Ends it, politely first."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        for number in (signal.SIGCONT, signal.SIGTERM):
-            self.process.send_signal(number)
-        try:
-            self.process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
 
 @dataclass
@@ -132,9 +80,9 @@ class Town:
 
     def __init__(self, proxies: Proxies, folder: Path, chance: random.Random) -> None:
         self.chance = chance
-        doors = [(_free_port(), _free_port()) for _ in range(GATEWAYS)]
+        doors = [(free_port(), free_port()) for _ in range(GATEWAYS)]
         self.gateways = [
-            Node(f"gateway_{n}", ["gateway", "--clients", _address(front), "--workers", _address(back)], folder)
+            Node(f"gateway_{n}", ["gateway", "--clients", address(front), "--workers", address(back)], folder)
             for n, (front, back) in enumerate(doors)
         ]
         self.client_links = [proxies.add(front) for front, _ in doors]
@@ -142,7 +90,7 @@ class Town:
         self.workers = [
             Node(
                 f"worker_{n}",
-                ["worker", "--name", f"worker_{n}", "--gateway", ",".join(_address(one.port) for one in links)],
+                ["worker", "--name", f"worker_{n}", "--gateway", ",".join(address(one.port) for one in links)],
                 folder,
             )
             for n, links in enumerate(self.worker_links)
@@ -154,7 +102,7 @@ class Town:
     @property
     def addresses(self) -> list[str]:
         """Where clients dial."""
-        return [_address(link.port) for link in self.client_links]
+        return [address(link.port) for link in self.client_links]
 
     def everyone(self) -> list[Node]:
         """Returns all nodes."""
@@ -163,10 +111,6 @@ class Town:
     def a_link(self) -> Link:
         """Picks a connection, a client's or a worker's."""
         return self.chance.choice([*self.client_links, *(link for links in self.worker_links for link in links)])
-
-
-def _address(port: int) -> str:
-    return f"tcp://127.0.0.1:{port}"
 
 
 # Faults: each lasts until it returns, and has healed then. ----------------------------------------
@@ -227,7 +171,7 @@ async def join_worker(town: Town) -> None:
     """A guest comes, works for two seconds, and leaves."""
     town.guests += 1
     name = f"guest_{town.guests}"
-    where = ",".join(_address(link.port) for link in town.worker_links[0])
+    where = ",".join(address(link.port) for link in town.worker_links[0])
     guest = Node(name, ["worker", "--name", name, "--gateway", where], town.folder)
     guest.start()
     try:

@@ -1,0 +1,86 @@
+"""Nodes of zmqinfer in processes of their own, started through its command line and ended by their ids."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Node", "address", "free_port"]
+
+_ROOT = Path(__file__).resolve().parents[1]
+_END_S = 15.0
+
+
+def free_port() -> int:
+    """Returns a port of loopback at which nobody listens now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def address(port: int) -> str:
+    """Returns where to dial a port of loopback."""
+    return f"tcp://127.0.0.1:{port}"
+
+
+@dataclass
+class Node:
+    """One process of zmqinfer that is started again and again under the same command."""
+
+    name: str
+    command: list[str]
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The id of its present process."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """What all its lives have said so far."""
+        return (self.folder / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def start(self) -> None:
+        """Starts it, with its log behind that of its earlier lives."""
+        # Settings of whoever runs this would make it another trial.
+        own = {name: value for name, value in os.environ.items() if not name.startswith("ZMQINFER_")}
+        with (self.folder / f"{self.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "zmqinfer", *self.command],
+                cwd=_ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**own, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        """Gives it a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def ended(self, within_s: float = 40.0) -> int:
+        """Waits for its end, and returns its exit code."""
+        assert self.process is not None
+        return await asyncio.to_thread(self.process.wait, within_s)
+
+    def finish(self) -> None:
+        """Ends it, politely first."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        for number in (signal.SIGCONT, signal.SIGTERM):
+            self.process.send_signal(number)
+        try:
+            self.process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
