@@ -8,7 +8,7 @@ from zmqinfer.errors import Status
 from zmqinfer.machine.block import covering, cut_reply
 from zmqinfer.machine.flight import Flight
 from zmqinfer.machine.members import WorkerSession
-from zmqinfer.machine.routes import Engine
+from zmqinfer.machine.routes import Engine, Route
 from zmqinfer.records import ALONE, BATCH_ROWS, CALLS, COMPUTE_US, MAX_CALLS, MODEL_VERSION, STATUS, TAG, Record
 
 __all__ = ["Dispatches"]
@@ -45,6 +45,7 @@ class Dispatches:
         elif len(record) > ALONE and record[ALONE] is True:  # it is acquitted
             record[ALONE] = None
         engine.placement.take(engine, flight.rows)
+        engine.route.dispatched += flight.calls
         engine.worker.outbox.put_request(record, flight.deadline, flight.size)
 
     def enter(self, flight: Flight) -> None:
@@ -89,6 +90,7 @@ class Dispatches:
         engine.placement.give_back(engine, rows)
         engine.answered += flight.calls
         engine.route.answered += flight.calls
+        engine.route.dispatched -= flight.calls
         if record[STATUS]:
             # How long it took says nothing: what fails may fail at once.
             engine.failed += flight.calls if record[STATUS] == Status.MODEL_ERROR else 0
@@ -110,17 +112,26 @@ class Dispatches:
         held = [flight for flight in self._open.values() if flight.engine and flight.engine.worker is worker]
         for flight in held:
             del self._open[flight.tag]
+            assert flight.engine is not None
+            flight.engine.route.dispatched -= flight.calls
         # A part that was divided off is behind others in the table.
         held.sort(key=lambda flight: flight.tag)
         return held
 
-    def check(self) -> tuple[int, dict[Engine, int]]:
-        """Asserts that the tags agree; returns how many calls somebody waits for, and the rows of each engine."""
+    def check(self) -> tuple[int, dict[Engine, int], dict[Route, int]]:
+        """Asserts that the tags agree.
+
+        Returns:
+            how many calls somebody waits for, the rows of each engine, and the calls of each route.
+        """
         awaited = 0
         held: dict[Engine, int] = {}
+        calls: dict[Route, int] = {}
         for tag, flight in self._open.items():
             assert flight.tag == tag
             assert flight.engine is not None
             held[flight.engine] = held.get(flight.engine, 0) + flight.rows
+            route = flight.engine.route
+            calls[route] = calls.get(route, 0) + flight.calls
             awaited += flight.calls if flight.client is not None else 0
-        return awaited, held
+        return awaited, held, calls

@@ -78,6 +78,7 @@ class Route:
 
     Attributes:
         answered: calls that its workers answered.
+        dispatched: calls that its workers have, those that nobody waits for too. Changed by `Dispatches` alone.
         engines: all that are ready, by their workers' names.
         placement: of those that have any credit.
         rotation: how the engines do in comparison.
@@ -86,8 +87,8 @@ class Route:
     """
 
     __slots__ = (
-        "_drain", "_looked", "answered", "engines", "hedge", "hedging", "idempotent", "max_rows", "model", "placement",
-        "rotation", "signature", "version", "waiting",
+        "_drain", "_looked", "answered", "dispatched", "engines", "hedge", "hedging", "idempotent", "max_rows", "model",
+        "placement", "rotation", "signature", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, model: str, version: int | None) -> None:
@@ -104,7 +105,7 @@ class Route:
         # When it was looked at last, and how many rows its engines had answered by then.
         self._looked = 0.0, 0
         self.waiting: WaitingRoom[Flight] = WaitingRoom()
-        self.answered = 0
+        self.answered = self.dispatched = 0
         self._drain = DrainRate()
 
     def queue(self, flight: Flight, now: float, home: str | None = None, until: float = 0.0) -> None:
@@ -113,11 +114,14 @@ class Route:
             self._drain.begin(now, self.answered)
         self.waiting.put(flight, now, home, until)
 
-    def wait_s(self, priority: int, now: float) -> float | None:
-        """Returns how long a request that joins the queue now will wait, None if nobody can tell."""
+    def answer_s(self, priority: int, calls: int, now: float) -> float | None:
+        """Returns how long it takes until calls that join the queue now are answered, None if nobody can tell.
+
+        What the workers have already comes first too: with long batches that may be most of it.
+        """
         ahead = self.waiting.ahead_of(priority)
         rate = self._drain.calls_per_s(now, self.answered) if ahead else None
-        return ahead / rate if rate else None
+        return (ahead + self.dispatched + calls) / rate if rate else None
 
     def add(self, engine: Engine) -> None:
         """Makes an engine a holder, in the place of an earlier one of the same worker's name."""
