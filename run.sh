@@ -18,6 +18,7 @@ usage() {
 ./run.sh bench PRESET    light, medium or heavy, on a cluster of its own
 ./run.sh compare         measure zmqinfer beside its floors and other servers, at most 30 minutes; --quick: 5
 ./run.sh chaos           five minutes of faults for real processes under load; with options as python -m trials.chaos has
+./run.sh promises        some five minutes: each figure of docs/RELIABILITY.md beside what is asked; python -m trials.promises
 ./run.sh soak            twenty minutes of load with churn, and whether memory stays flat; python -m trials.soak
 ./run.sh fuzz            ten million broken messages for the decoder, then 100,000 for a live gateway
 ./run.sh stop            end what an earlier ./run.sh left running
@@ -149,7 +150,7 @@ case "${1:-}" in
     cd "$ROOT"
     exec "$VENV/bin/python" -m bench.compare "$@"
     ;;
-  chaos | soak)
+  chaos | promises | soak)
     trial=$1
     shift
     install

@@ -1,1 +1,1 @@
-"""Long trials of real processes: chaos, soak and fuzz; short forms of them are in tests/trials."""
+"""Trials of real processes: chaos, soak, fuzz, and what is promised; short forms of them are in tests/trials."""

@@ -45,6 +45,11 @@ class Node:
         return self.process.pid
 
     @property
+    def is_running(self) -> bool:
+        """Whether its present process has not ended."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
     def log(self) -> str:
         """What all its lives have said so far."""
         return (self.folder / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")
