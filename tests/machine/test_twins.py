@@ -179,7 +179,7 @@ def test_answers_are_kept_for_a_minute() -> None:
 
 def test_answers_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """In number and in bytes: the oldest go first."""
-    for bound, value in (("MAX_KEPT", 2), ("MAX_KEPT_BYTES", 1_200)):
+    for bound, value in (("MAX_KEPT", 2), ("MAX_KEPT_BYTES", 1_700)):
         with monkeypatch.context() as patched:
             patched.setattr(twins, bound, value)
             shift = Shift(limits=BatchLimits(max_rows=1)).welcomed()
