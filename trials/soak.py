@@ -39,6 +39,7 @@ from trials import soak_verdict as verdict
 from trials.soak_verdict import Fault, Sample, Series
 from zmqinfer import AsyncClient, Client
 from zmqinfer.errors import ZmqInferError
+from zmqinfer.node.memory import keep_freed_memory
 from zmqinfer.tensor import Array
 from zmqinfer.zoo.heldout import heldout
 
@@ -731,6 +732,7 @@ def main() -> int:
         command.error(f"--pause-s is {given.pause_s[0]:g} {given.pause_s[1]:g}, expected the lesser one first")
     if not Path("/proc/self/fd").is_dir():
         command.error("there is no /proc/self/fd here; this trial needs Linux")
+    keep_freed_memory()  # this process is the client, and judged as the nodes are
     form = Form(given.minutes, given.seed, (given.pause_s[0], given.pause_s[1]), given.sample_s)
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         try:
