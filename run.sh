@@ -17,8 +17,7 @@ usage() {
 ./run.sh up              serve the shipped models until Ctrl-C
 ./run.sh bench PRESET    light, medium or heavy, on a cluster of its own
 ./run.sh compare         measure zmqinfer beside its floors and other servers, at most 30 minutes; --quick: 5
-./run.sh chaos           five minutes of faults for real processes under load; with options as python -m trials.chaos has:
-                         --network namespaces, for root, loses packets and pulls cables
+./run.sh chaos           five minutes of faults for real processes under load; with options as python -m trials.chaos has
 ./run.sh promises        some five minutes: each figure of docs/RELIABILITY.md beside what is asked; python -m trials.promises
 ./run.sh soak            twenty minutes of load with churn, and whether memory stays flat; python -m trials.soak
 ./run.sh fuzz            ten million broken messages for the decoder, then 100,000 for a live gateway
@@ -126,30 +125,9 @@ main_job() {
   say "pictures results/latency_distribution.png, node_distribution.png, performance_comparison.png"
 }
 
-# Says why there can be no network namespaces here, or nothing; iproute2 is got where that is a matter of asking.
-no_namespaces() {
-  local probe=zmqinfer-$$
-  [ "$(uname)" = Linux ] || { say "this is no Linux"; return; }
-  [ "$(id -u)" = 0 ] || { say "not root"; return; }
-  if ! command -v ip >/dev/null || ! command -v tc >/dev/null; then
-    { apt-get -qq update && apt-get -qq install -y iproute2; } >/dev/null 2>&1 </dev/null || true
-    command -v ip >/dev/null && command -v tc >/dev/null || { say "no iproute2"; return; }
-  fi
-  { ip netns add "$probe" && ip -n "$probe" link add name probe type veth && ip netns del "$probe"; } >/dev/null 2>&1 || {
-    ip netns del "$probe" 2>/dev/null || true
-    say "the kernel refuses"
-  }
-}
-
 run_tests() {
   install dev
   cd "$ROOT"
-  local why
-  why=$(no_namespaces)
-  if [ -n "$why" ]; then
-    say "no tests with network namespaces: $why"
-    export ZMQINFER_WITHOUT="${ZMQINFER_WITHOUT:+$ZMQINFER_WITHOUT,}netns"
-  fi
   "$VENV/bin/ruff" check --quiet .
   "$VENV/bin/ruff" format --check --quiet .
   "$VENV/bin/mypy"

@@ -1,12 +1,10 @@
 """Real processes under load while one thing after another goes wrong: `./run.sh chaos`.
 
     .venv/bin/python -m trials.chaos --seconds 300 --seed 1
-    .venv/bin/python -m trials.chaos --network namespaces
 
 Two gateways and three workers, each in a process of its own, dial each other through proxies that can delay,
-throttle, cut and block; or, as root of a Linux machine, are on hosts of their own, network namespaces whose cables
-are pulled and whose packets are lost. A client sends calls at a steady rate, each with ten seconds of time, and checks
-every answer. Faults follow one another in seeded order, every kind in turn, each healed before the next begins.
+throttle, cut and block. A client sends calls at a steady rate, each with ten seconds of time, and checks every
+answer. Faults follow one another in seeded order, every kind in turn, each healed before the next begins.
 
 Nothing may fail, nothing may be wrong, and at the end the books of both gateways must balance and every worker be
 ready. The table says how long the slowest call took that was sent while a fault lasted.
@@ -17,11 +15,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,12 +27,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from bench.command import Command, whole, within
-from trials.namespaces import CannotError, host_town
-from trials.proxied import proxied_town
-from trials.town import GATEWAYS, WORKERS, Town
+from trials.nodes import Node, address, free_port
+from trials.proxy import Link, Proxies
 from zmqinfer.aio import AsyncClient
 from zmqinfer.errors import ZmqInferError
 
+GATEWAYS, WORKERS = 2, 3
 DEADLINE_S = 10.0
 _START_S = 30.0
 _REST_S = (0.5, 1.5)
@@ -77,10 +75,168 @@ class Load:
         return max((took for sent_at, took in self.times if since <= sent_at <= until), default=0.0)
 
 
-NETWORKS: dict[str, Callable[[random.Random, Path], AbstractContextManager[Town]]] = {
-    "proxies": proxied_town,
-    "namespaces": host_town,
-}
+class Town:
+    """The processes, and the links between them."""
+
+    def __init__(self, proxies: Proxies, folder: Path, chance: random.Random) -> None:
+        self.chance = chance
+        doors = [(free_port(), free_port()) for _ in range(GATEWAYS)]
+        self.gateways = [
+            Node(f"gateway_{n}", ["gateway", "--clients", address(front), "--workers", address(back)], folder)
+            for n, (front, back) in enumerate(doors)
+        ]
+        self.client_links = [proxies.add(front) for front, _ in doors]
+        self.worker_links = [[proxies.add(back) for _, back in doors] for _ in range(WORKERS)]
+        self.workers = [
+            Node(
+                f"worker_{n}",
+                ["worker", "--name", f"worker_{n}", "--gateway", ",".join(address(one.port) for one in links)],
+                folder,
+            )
+            for n, links in enumerate(self.worker_links)
+        ]
+        self.proxies = proxies
+        self.folder = folder
+        self.guests = 0
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where clients dial."""
+        return [address(link.port) for link in self.client_links]
+
+    def everyone(self) -> list[Node]:
+        """Returns all nodes."""
+        return [*self.gateways, *self.workers]
+
+    def a_link(self) -> Link:
+        """Picks a connection, a client's or a worker's."""
+        return self.chance.choice([*self.client_links, *(link for links in self.worker_links for link in links)])
+
+
+# Faults: each lasts until it returns, and has healed then. ----------------------------------------
+
+
+async def kill_worker(town: Town) -> None:
+    """SIGKILL, and another life half a second later."""
+    await _kill(town.chance.choice(town.workers), 0.5)
+
+
+async def kill_gateway(town: Town) -> None:
+    """SIGKILL, and another life a second later."""
+    await _kill(town.chance.choice(town.gateways), 1.0)
+
+
+async def _kill(node: Node, rest_s: float) -> None:
+    node.send(signal.SIGKILL)
+    await node.ended()
+    await asyncio.sleep(rest_s)
+    node.start()
+
+
+async def stop_worker(town: Town) -> None:
+    """SIGSTOP, and SIGCONT some seconds later."""
+    await _stop(town.chance.choice(town.workers), town.chance.uniform(0.3, 4.0))
+
+
+async def stop_gateway(town: Town) -> None:
+    """SIGSTOP, and SIGCONT some seconds later."""
+    await _stop(town.chance.choice(town.gateways), town.chance.uniform(0.3, 4.0))
+
+
+async def _stop(node: Node, seconds: float) -> None:
+    node.send(signal.SIGSTOP)
+    await asyncio.sleep(seconds)
+    node.send(signal.SIGCONT)
+
+
+async def drain_worker(town: Town) -> None:
+    """SIGTERM, and another life when it has gone."""
+    await _drain(town.chance.choice(town.workers))
+
+
+async def drain_gateway(town: Town) -> None:
+    """SIGTERM, and another life when it has gone."""
+    await _drain(town.chance.choice(town.gateways))
+
+
+async def _drain(node: Node) -> None:
+    node.send(signal.SIGTERM)
+    code = await node.ended()
+    if code != 0:
+        raise AssertionError(f"{node.name} ended with {code} after SIGTERM")
+    node.start()
+
+
+async def join_worker(town: Town) -> None:
+    """A guest comes, works for two seconds, and leaves."""
+    town.guests += 1
+    name = f"guest_{town.guests}"
+    where = ",".join(address(link.port) for link in town.worker_links[0])
+    guest = Node(name, ["worker", "--name", name, "--gateway", where], town.folder)
+    guest.start()
+    try:
+        await asyncio.sleep(2.0)
+        guest.send(signal.SIGTERM)
+        await guest.ended()
+    finally:
+        guest.finish()
+
+
+async def delay(town: Town) -> None:
+    """Everything on a link arrives up to a fifth of a second later."""
+    await _change(town.a_link(), 2.0, delay_s=town.chance.uniform(0.05, 0.2))
+
+
+async def throttle(town: Town) -> None:
+    """A link passes 200 kB a second."""
+    await _change(town.a_link(), 2.0, bytes_per_s=200_000.0)
+
+
+async def block_up(town: Town) -> None:
+    """Nothing passes towards a gateway."""
+    await _change(town.a_link(), town.chance.uniform(0.5, 4.0), is_up_blocked=True)
+
+
+async def block_down(town: Town) -> None:
+    """Nothing passes from a gateway."""
+    await _change(town.a_link(), town.chance.uniform(0.5, 4.0), is_down_blocked=True)
+
+
+async def block_both(town: Town) -> None:
+    """Nothing passes either way."""
+    await _change(town.a_link(), town.chance.uniform(0.5, 4.0), is_up_blocked=True, is_down_blocked=True)
+
+
+async def _change(link: Link, seconds: float, **settings: Any) -> None:
+    for name, value in settings.items():
+        setattr(link, name, value)
+    await asyncio.sleep(seconds)
+    link.heal()
+
+
+async def reset(town: Town) -> None:
+    """All connections of a link are reset."""
+    await asyncio.to_thread(town.proxies.reset, town.a_link())
+    await asyncio.sleep(0.5)
+
+
+async def cut(town: Town) -> None:
+    """A link is reset in the middle of a message, some thousand bytes from now."""
+    link = town.a_link()
+    link.cut_after = town.chance.randrange(1, 20_000)
+    give_up_at = time.perf_counter() + 5.0
+    while link.cut_after is not None and time.perf_counter() < give_up_at:
+        await asyncio.sleep(0.05)
+    link.heal()
+
+
+KINDS: dict[str, Callable[[Town], Awaitable[None]]] = {
+    one.__name__: one
+    for one in (
+        kill_worker, stop_worker, drain_worker, join_worker, kill_gateway, stop_gateway, drain_gateway, delay, throttle,
+        block_up, block_down, block_both, reset, cut,
+    )
+}  # fmt: skip
 
 
 @dataclass
@@ -95,51 +251,54 @@ class Tally:
 Strike: TypeAlias = tuple[str, float, float]
 
 
-async def trial(town: Town, seconds: float, rate_per_s: int) -> tuple[dict[str, Tally], Load, list[str]]:
+async def trial(seconds: float, seed: int, rate_per_s: int, folder: Path) -> tuple[dict[str, Tally], Load, list[str]]:
     """Does it all; returns what was done, what the load met, and a sentence for each thing that does not hold."""
+    chance = random.Random(seed)
     strikes: list[Strike] = []
     mistakes: list[str] = []
-    try:
-        for node in town.everyone():
-            node.start()
-        async with AsyncClient(town.addresses, deadline_s=DEADLINE_S, connect_timeout_s=_START_S) as client:
-            await _until_ready(client, _START_S)
-            load = Load(rate_per_s)
-            running = asyncio.create_task(load.run(client))
-            try:
-                await _strike(town, strikes, time.perf_counter() + seconds)
-            except AssertionError as error:
-                mistakes.append(str(error))
-            load.is_over = True
-            await running
-            try:
-                mistakes += _unbalanced(await _until_ready(client, _START_S))
-            except TimeoutError as error:
-                mistakes.append(str(error))
-    finally:
-        # Workers first: the last that they say is for their gateways.
-        for node in reversed(town.everyone()):
-            node.finish()
-    return _tallied(town, strikes, load), load, mistakes
+    with Proxies() as proxies:
+        town = Town(proxies, folder, chance)
+        try:
+            for node in town.everyone():
+                node.start()
+            async with AsyncClient(town.addresses, deadline_s=DEADLINE_S, connect_timeout_s=_START_S) as client:
+                await _until_ready(client, _START_S)
+                load = Load(rate_per_s)
+                running = asyncio.create_task(load.run(client))
+                try:
+                    await _strike(town, strikes, time.perf_counter() + seconds)
+                except AssertionError as error:
+                    mistakes.append(str(error))
+                load.is_over = True
+                await running
+                try:
+                    mistakes += _unbalanced(await _until_ready(client, _START_S))
+                except TimeoutError as error:
+                    mistakes.append(str(error))
+        finally:
+            # Workers first: the last that they say is for their gateways.
+            for node in reversed(town.everyone()):
+                node.finish()
+    return _tallied(strikes, load), load, mistakes
 
 
 async def _strike(town: Town, strikes: list[Strike], until: float) -> None:
     kinds: list[str] = []
     while time.perf_counter() < until:
         if not kinds:
-            kinds = list(town.kinds)
+            kinds = list(KINDS)
             town.chance.shuffle(kinds)
         kind = kinds.pop()
         began = time.perf_counter()
-        await town.kinds[kind](town)
+        await KINDS[kind](town)
         strikes.append((kind, began, time.perf_counter()))
         await asyncio.sleep(town.chance.uniform(*_REST_S))
     await asyncio.sleep(1.0)
 
 
-def _tallied(town: Town, strikes: list[Strike], load: Load) -> dict[str, Tally]:
+def _tallied(strikes: list[Strike], load: Load) -> dict[str, Tally]:
     """Counts the faults of each kind, once every call has ended: those that a fault held up longest end last."""
-    tallies = {kind: Tally() for kind in town.kinds}
+    tallies = {kind: Tally() for kind in KINDS}
     for kind, began, ended in strikes:
         tally = tallies[kind]
         tally.count += 1
@@ -194,17 +353,10 @@ def main() -> None:
     command.add_argument("--seconds", type=within, default=300.0)
     command.add_argument("--seed", type=whole, default=1)
     command.add_argument("--rate", type=whole, default=500, help="calls a second")
-    command.add_argument("--network", choices=NETWORKS, default="proxies", help="between the processes (%(default)s)")
     command.add_argument("--some-kinds", action="store_true", help="a short run need not have every kind")
     given = command.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            with NETWORKS[given.network](random.Random(given.seed), Path(folder)) as town:
-                tallies, load, mistakes = asyncio.run(trial(town, given.seconds, given.rate))
-        except CannotError as error:
-            sys.exit(f"not tried: {error}")
-        for kind, why in town.left_out.items():
-            print(f"left out: {kind}, for {why}")
+        tallies, load, mistakes = asyncio.run(trial(given.seconds, given.seed, given.rate, Path(folder)))
         print(f"{'fault':<16}{'times':>6}{'slowest call meanwhile':>26}")
         for kind, tally in tallies.items():
             print(f"{kind:<16}{tally.count:>6}{tally.slowest_s:>24.2f} s")

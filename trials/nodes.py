@@ -31,16 +31,11 @@ def address(port: int) -> str:
 
 @dataclass
 class Node:
-    """One process of zmqinfer that is started again and again under the same command.
-
-    Attributes:
-        where: what comes before the command, such as one that enters a host and becomes it.
-    """
+    """One process of zmqinfer that is started again and again under the same command."""
 
     name: str
     command: list[str]
     folder: Path
-    where: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -65,7 +60,7 @@ class Node:
         own = {name: value for name, value in os.environ.items() if not name.startswith("ZMQINFER_")}
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.where, sys.executable, "-m", "zmqinfer", *self.command],
+                [sys.executable, "-m", "zmqinfer", *self.command],
                 cwd=_ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
