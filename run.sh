@@ -18,6 +18,7 @@ usage() {
 ./run.sh bench PRESET    light, medium or heavy, on a cluster of its own
 ./run.sh compare         measure zmqinfer beside its floors and other servers, at most 30 minutes; --quick: 5
 ./run.sh chaos           five minutes of faults for real processes under load; with options as python -m trials.chaos has
+                         --network namespaces: each node on a host of its own, in a network namespace (Linux, root)
 ./run.sh soak            twenty minutes of load with churn, and whether memory stays flat; python -m trials.soak
 ./run.sh fuzz            ten million broken messages for the decoder, then 100,000 for a live gateway
 ./run.sh stop            end what an earlier ./run.sh left running

@@ -1,9 +1,11 @@
 """Real processes under load while one thing after another goes wrong: `./run.sh chaos`.
 
     .venv/bin/python -m trials.chaos --seconds 300 --seed 1
+    .venv/bin/python -m trials.chaos --seconds 300 --seed 1 --network namespaces
 
 Two gateways and three workers, each in a process of its own, dial each other through proxies that can delay,
-throttle, cut and block. The client sends calls at a steady rate, each with ten seconds of time, and checks
+throttle, cut and block; or each of them, and the client, is a host of its own in a network namespace, whose cable is
+pulled and whose frames are lost. The client sends calls at a steady rate, each with ten seconds of time, and checks
 every answer. Faults follow one another in seeded order, every kind in turn, each healed before the next begins.
 
 Nothing may fail, nothing may be wrong, and at the end the books of both gateways must balance and every worker be
@@ -18,6 +20,8 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,11 +29,17 @@ from typing import Any
 import numpy as np
 
 from bench.command import Command, whole, within
+from bench.packages import Missing
+from trials.namespaces import namespace_town
 from trials.proxied import proxied_town
 from trials.town import DEADLINE_S, GATEWAYS, START_S, WORKERS, Fault, Town
 from zmqinfer.aio import AsyncClient
 from zmqinfer.errors import ZmqInferError
 
+NETWORKS: dict[str, Callable[[Path, random.Random], AbstractContextManager[Town]]] = {
+    "proxies": proxied_town,
+    "namespaces": namespace_town,
+}
 _REST_S = (0.5, 1.5)
 
 
@@ -212,14 +222,15 @@ def main() -> None:
     command.add_argument("--seconds", type=within, default=300.0)
     command.add_argument("--seed", type=whole, default=1)
     command.add_argument("--rate", type=whole, default=500, help="calls a second")
+    command.add_argument("--network", choices=list(NETWORKS), default="proxies", help="what lies between the nodes")
     command.add_argument("--only", nargs="+", default=[], metavar="KIND", help="these kinds of faults and no others")
     command.add_argument("--some-kinds", action="store_true", help="a short run need not have every kind")
     given = command.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with proxied_town(Path(folder), random.Random(given.seed)) as town:
+            with NETWORKS[given.network](Path(folder), random.Random(given.seed)) as town:
                 outcome = asyncio.run(trial(town, given.seconds, given.rate, given.only))
-        except ValueError as error:
+        except (Missing, ValueError) as error:
             command.exit(2, f"{command.prog}: {error}\n")
         _print_table(outcome, given.seed)
         found = outcome.judged(all_kinds=not given.some_kinds)

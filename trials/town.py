@@ -109,6 +109,10 @@ class Town(ABC):
         """Picks a gateway."""
         return self._struck(self.chance.choice(self.gateways))
 
+    def a_node(self) -> Node:
+        """Picks a worker or a gateway."""
+        return self._struck(self.chance.choice(self.everyone()))
+
     def _struck(self, node: Node) -> Node:
         self.victim = node.name
         return node

@@ -182,6 +182,7 @@ def test_a_link_is_cut_in_the_middle(link: tuple[Proxies, Link, socket.socket]) 
 
 
 @pytest.mark.slow
+@pytest.mark.chaos
 def test_some_seconds_of_chaos_fail_no_call() -> None:
     """The short form of `./run.sh chaos`."""
     done = subprocess.run(
