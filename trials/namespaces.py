@@ -108,6 +108,7 @@ async def pull_cable(town: NamespaceTown) -> None:
     await asyncio.to_thread(host.pull)
     await asyncio.sleep(town.chance.uniform(0.5, 4.0))
     await asyncio.to_thread(host.plug)
+    await asyncio.to_thread(host.settle)
 
 
 async def lose_host(town: NamespaceTown) -> None:
@@ -116,6 +117,7 @@ async def lose_host(town: NamespaceTown) -> None:
     await asyncio.to_thread(host.pull)
     await asyncio.sleep(DEADLINE_S + 1.0)
     await asyncio.to_thread(host.plug)
+    await asyncio.to_thread(host.settle)
 
 
 async def shut_device(town: NamespaceTown) -> None:
@@ -124,6 +126,7 @@ async def shut_device(town: NamespaceTown) -> None:
     await asyncio.to_thread(host.shut)
     await asyncio.sleep(town.chance.uniform(0.5, 4.0))
     await asyncio.to_thread(host.open)
+    await asyncio.to_thread(host.settle)
 
 
 async def flap(town: NamespaceTown) -> None:
@@ -134,6 +137,7 @@ async def flap(town: NamespaceTown) -> None:
         await asyncio.sleep(town.chance.uniform(0.05, 0.4))
         await asyncio.to_thread(host.plug)
         await asyncio.sleep(town.chance.uniform(0.05, 0.4))
+    await asyncio.to_thread(host.settle)
 
 
 async def lose_power(town: NamespaceTown) -> None:

@@ -17,6 +17,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from bench.packages import Missing, program
 __all__ = ["Drop", "Host", "Namespace", "Network", "drop_program", "refusal", "require"]
 
 _NET = "127.77.0."
+_SETTLE_S = 5.0
 _OWN = Path("/proc/thread-self/ns/net")
 _CLONE_NEWNET = 0x4000_0000
 
@@ -164,9 +166,19 @@ class Host:
         """Takes it up again."""
         self.namespace.run("ip link set eth0 up")
 
-    def _assert_is_off(self) -> None:
+    def settle(self) -> None:
+        """Waits until its device is up again: the kernel takes up to a second to say so."""
+        give_up_at = time.monotonic() + _SETTLE_S
+        while not self._is_up():
+            assert time.monotonic() < give_up_at, f"the device of {self.name} is not up after {_SETTLE_S:g} s"
+            time.sleep(0.02)
+
+    def _is_up(self) -> bool:
         (device,) = json.loads(self.namespace.run("ip -json link show eth0"))
-        assert device["operstate"] != "UP", f"the device of {self.name} is up in spite of all"
+        return bool(device["operstate"] == "UP")
+
+    def _assert_is_off(self) -> None:
+        assert not self._is_up(), f"the device of {self.name} is up in spite of all"
 
     def lose(self, *drops: Drop) -> None:
         """Drops frames from now on."""

@@ -182,11 +182,13 @@ def test_a_pulled_cable_tells_nobody(hosts: Hosts, line: Lines) -> None:
     one.pull()
     assert there.arrived() == 0
     one.plug()
+    one.settle()
     assert there.arrived(10) > 0
     one.shut()
     with pytest.raises(OSError, match="unreachable"):
         there.arrived()
     one.open()
+    one.settle()
     assert there.arrived(10) > 0
 
 
