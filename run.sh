@@ -18,6 +18,7 @@ usage() {
 ./run.sh bench PRESET    light, medium or heavy, on a cluster of its own
 ./run.sh compare         measure zmqinfer beside its floors and other servers, at most 30 minutes; --quick: 5
 ./run.sh chaos           five minutes of faults for real processes under load; with options as python -m trials.chaos has
+                         --network namespaces: each node on a host of its own, in a network namespace (Linux, root)
 ./run.sh promises        some five minutes: each figure of docs/RELIABILITY.md beside what is asked; python -m trials.promises
 ./run.sh soak            twenty minutes of load with churn, and whether memory stays flat; python -m trials.soak
 ./run.sh fuzz            ten million broken messages for the decoder, then 100,000 for a live gateway
@@ -131,6 +132,11 @@ run_tests() {
   "$VENV/bin/ruff" check --quiet .
   "$VENV/bin/ruff" format --check --quiet .
   "$VENV/bin/mypy"
+  local why
+  if ! why=$("$VENV/bin/python" -c 'from trials.netns import require; require()' 2>&1); then
+    say "the tests with network namespaces are left out: $(printf '%s' "$why" | tail -n 1)"
+    export ZMQINFER_WITHOUT="${ZMQINFER_WITHOUT:+$ZMQINFER_WITHOUT,}netns"
+  fi
   exec "$VENV/bin/python" -m pytest --quiet "$@"
 }
 

@@ -15,4 +15,5 @@ bare_loop        a gateway's inner work without sockets
 against_floor    the product beside its floors, in a minute
 children         processes that measure, and what they tell their parent
 command          how all of them are asked, and that they end their processes
+packages         programs of Debian's packages that they need
 """

@@ -1,7 +1,23 @@
 """Settings for all tests."""
 
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from tests.marks import WITHOUT, Marks, is_full, recorded
+from trials import netns
 
 # The cores are shared with whatever else runs: a slow example is no failure.
 settings.register_profile("zmqinfer", deadline=None, derandomize=True)
 settings.load_profile("zmqinfer")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Counts the tests that need more."""
+    numbers = recorded(Path(__file__).with_name("marks.toml"))
+    marks = Marks(numbers, {"netns": netns.require}, os.environ.get(WITHOUT, ""), is_full=is_full(config))
+    config.pluginmanager.register(marks, "marks")

@@ -332,7 +332,7 @@ def test_a_worker_is_asked_to_drain(cluster: LocalCluster) -> None:
     """By its name; a gateway that knows none of it says whom it knows."""
 
     async def story(client: AsyncClient) -> None:
-        with pytest.raises(NotFound, match="ghost.*worker_1"):
+        with pytest.raises(NotFound, match=r"ghost.*worker_1"):
             await client.drain("ghost")
         with pytest.raises(InvalidArgument, match="a b"):
             await client.drain("a b")

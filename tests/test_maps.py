@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ["zmqinfer/launch", "zmqinfer/machine", "zmqinfer/node", "zmqinfer/policy", "bench"]
+PACKAGES = ["zmqinfer/launch", "zmqinfer/machine", "zmqinfer/node", "zmqinfer/policy", "bench", "trials"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +33,16 @@ def address(port: int) -> str:
 
 @dataclass
 class Node:
-    """One process of zmqinfer that is started again and again under the same command."""
+    """One process of zmqinfer that is started again and again under the same command.
+
+    Attributes:
+        there: what its parent enters to start it, if that is to be in another network than its own.
+    """
 
     name: str
     command: list[str]
     folder: Path
+    there: Callable[[], AbstractContextManager[object]] = nullcontext
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -58,7 +65,7 @@ class Node:
         """Starts it, with its log behind that of its earlier lives."""
         # Settings of whoever runs this would make it another trial.
         own = {name: value for name, value in os.environ.items() if not name.startswith("ZMQINFER_")}
-        with (self.folder / f"{self.name}.log").open("ab") as log:
+        with (self.folder / f"{self.name}.log").open("ab") as log, self.there():
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "zmqinfer", *self.command],
                 cwd=_ROOT,

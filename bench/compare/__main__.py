@@ -18,10 +18,10 @@ from pathlib import Path
 from bench.bare_loop import run as bare_loop
 from bench.command import Command, whole, within
 from bench.compare import plots, table
-from bench.compare.environment import Missing
 from bench.compare.figures import Cell, Figures
 from bench.compare.promises import pairs_to_measure
 from bench.compare.systems import SYSTEMS, System
+from bench.packages import Missing
 from zmqinfer.load.results import Machine
 
 MODELS = ("echo", "mlp", "big")

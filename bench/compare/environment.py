@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["PEERS", "Missing", "interpreter", "prepare", "wrk"]
+from bench.packages import Missing, program
+
+__all__ = ["PEERS", "interpreter", "prepare", "wrk"]
 
 PEERS = Path(__file__).resolve().parents[1] / "peers"
 _STAMP = ".requirements"
-
-
-class Missing(Exception):
-    """A peer or a tool cannot be had here; says which and why."""
 
 
 def interpreter(peer: str) -> Path:
@@ -45,20 +42,8 @@ def prepare(peer: str) -> None:
 
 
 def wrk() -> str:
-    """Returns the path of wrk; where we are root on Debian it is installed if need be.
-
-    Raises:
-        Missing: it is not there.
-    """
-    found = shutil.which("wrk")
-    if found is None and shutil.which("apt-get") is not None:
-        print("installing wrk (once)", flush=True)
-        for words in (("update", "-qq"), ("install", "-y", "-qq", "wrk")):
-            subprocess.run(["apt-get", *words], check=False, capture_output=True, timeout=300)
-        found = shutil.which("wrk")
-    if found is None:
-        raise Missing("wrk, the compiled load generator, is not installed; on Debian: apt-get install wrk")
-    return found
+    """Returns the path of wrk, the compiled load generator; raises `Missing` if it cannot be had."""
+    return program("wrk", "wrk")
 
 
 def _run(*command: str) -> None:

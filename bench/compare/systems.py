@@ -71,7 +71,7 @@ class System:
     """A server to be measured.
 
     Attributes:
-        prepare: makes what it needs; raises `environment.Missing`.
+        prepare: makes what it needs; raises `packages.Missing`.
         serve: a context in which it serves a model.
         about: how it is set up, for the table's notes.
     """
