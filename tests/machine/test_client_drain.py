@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.machine.client_playbook import BEAT_S, NO_SESSION, Playbook, card, echo, welcome
-from zmqinfer.errors import Status
+from zmqinfer.errors import EXECUTED, Executed, Status
 from zmqinfer.machine.link import LinkState
 from zmqinfer.records import RAN, STATUS, Kind, Record
 
@@ -145,6 +145,25 @@ def test_calls_that_wait_end_at_their_deadlines() -> None:
     play.waits(0.5)
 
     assert play.ended()["call"][STATUS] == Status.DEADLINE_EXCEEDED
+
+
+def test_what_waits_for_the_next_gateway_may_have_run_at_the_last_one() -> None:
+    """Though no greeting of the one it waits for has left: what is held is behind none of them."""
+    play = Playbook(2).up(0, 1)
+    play.says(0, Kind.DISCONNECT, DRAINING)
+    play.calls("a", deadline_s=4.0)
+    play.calls("b", deadline_s=4.0, key=b"another block, for the other gateway")
+    assert len(play.requests(1)) == 2
+    play.alive.clear()
+    play.waits(BEAT_S)
+    assert state(play) is LinkState.LEFT
+
+    play.is_connected = False
+    play.waits(4.0)
+
+    ended = play.ended()
+    assert {record[STATUS] for record in ended.values()} == {Status.DEADLINE_EXCEEDED}
+    assert [record[RAN] for record in ended.values()] == [EXECUTED.index(Executed.MAYBE)] * 2
 
 
 def test_what_was_refused_and_rests_waits_for_the_next_gateway() -> None:

@@ -499,16 +499,22 @@ class ClientMachine:
                 continue
             if entry.is_at_rest():
                 continue  # nobody has it, and its pause goes on
-            if entry.sends > is_unsaid and not self._may_run_twice(entry):
+            entry.sends = self._times_gone(entry, is_unsaid=is_unsaid)
+            if entry.sends and not self._may_run_twice(entry):
                 if link.welcomes:
                     detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
                     self._fail(entry, Status.WORKER_LOST, detail, None, _RAN_MAYBE)
                     continue
             elif is_silent or not link.welcomes:
                 entry.link = self._choose(entry)
-            if is_unsaid and entry.sends:
-                entry.sends -= 1
             self._send(entry)
+
+    def _times_gone(self, block: Block, *, is_unsaid: bool) -> int:
+        """Returns how often a block may have left: its last time waits behind its gateway's greeting if that is unsaid.
+
+        What is held waits behind none: all its times were at other gateways, or with an earlier greeting.
+        """
+        return max(0, block.sends - (is_unsaid and block.tag not in self._held))
 
     def _may_run_twice(self, block: Block) -> bool:
         declared = block.options.idempotent
@@ -551,19 +557,20 @@ class ClientMachine:
             # To those who ask one thing after another no silence is long enough: each call has its own.
             link.is_doubtful = True
             self._review_choice()
+        is_unsaid = link.is_unsaid
+        has_gone = not is_unsaid if isinstance(entry, Question) else self._times_gone(entry, is_unsaid=is_unsaid) > 0
+        ran = _RAN_MAYBE if has_gone else _RAN_NO
         if not self._was_welcome:
             looked = ", ".join(link.address for link in self.links)
             limit = "its deadline" if now >= entry.deadline else "connect_timeout_s"
             detail = f"no gateway answered at {looked} in time, which is {limit}; start one with: zmqinfer up"
-            may_have_left = isinstance(entry, Block) and entry.sends > link.is_unsaid
-            self._fail(entry, Status.UNAVAILABLE, detail, None, _RAN_MAYBE if may_have_left else _RAN_NO)
+            self._fail(entry, Status.UNAVAILABLE, detail, None, ran)
         elif link.state is LinkState.UP:
             detail = f"the time was up before gateway {link.address} answered"
             self._fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", _RAN_MAYBE)
         else:
             detail = f"the time was up while the connection to gateway {link.address} was lost"
-            was_sent = isinstance(entry, Question) or entry.sends
-            self._fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", _RAN_MAYBE if was_sent else _RAN_NO)
+            self._fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", ran)
 
     def is_greeting(self) -> bool:
         """Whether a gateway has still to welcome this client, or to let it go."""
