@@ -20,7 +20,6 @@ from zmqinfer.records import (
     REQUEST_FIELDS,
     REQUEST_ID,
     RESULT,
-    RETRY_AFTER_MS,
     ROWS,
     STATUS,
     TAG,
@@ -667,43 +666,6 @@ def test_waiting_requests_of_a_model_are_limited() -> None:
     answer = play.says("a", Kind.REPLY)
     assert outcome(answer) == (3, Status.OVERLOADED)
     assert play.requests() | {"received": 4, "refused": 1, "accepted": 3, "pending": 3} == play.requests()
-
-
-def draining(play: Playbook, seconds: float, *, calls_each_s: int) -> Playbook:
-    """Lets the worker, which takes one request at a time, answer so many a second."""
-    for _ in range(int(seconds * calls_each_s)):
-        play.waits(1 / calls_each_s).answers("w1")
-    return play
-
-
-def test_who_would_wait_for_nothing_is_refused_at_once() -> None:
-    """And told how long it may take; who has the time waits, and who is more urgent waits less."""
-    play = Playbook().with_workers("w1", credits_rows=1).with_clients("a")
-    play.hears("a", Kind.REQUEST, *[request(tag) for tag in range(101)])
-    draining(play, 1.5, calls_each_s=20).said("a", Kind.REPLY)
-
-    play.hears("a", Kind.REQUEST, request(200, budget_s=3.0))
-    refused = play.says("a", Kind.REPLY)
-    assert outcome(refused) == (200, Status.OVERLOADED)
-    # 71 wait, one is at work, and this is one: 3.65 s at 20 a second, and a third more for caution.
-    assert "may take 4.8" in refused[RESULT]
-    assert "has 3.00 s" in refused[RESULT]
-    assert 4_800 <= refused[RETRY_AFTER_MS] < 4_900
-
-    play.hears("a", Kind.REQUEST, request(201, budget_s=5.0), request(202, budget_s=1.0, priority=1))
-    play.says_nothing("a")
-
-
-def test_a_young_queue_refuses_nobody() -> None:
-    """What was answered at leisure before says nothing of how fast it empties."""
-    play = Playbook().with_workers("w1", credits_rows=1).with_clients("a")
-    for tag in range(5):
-        play.hears("a", Kind.REQUEST, request(tag)).waits(1.0).answers("w1")
-    play.said("a", Kind.REPLY)
-
-    play.hears("a", Kind.REQUEST, *[request(tag) for tag in range(10, 60)])
-    play.hears("a", Kind.REQUEST, request(100, budget_s=0.5))
-    play.says_nothing("a")
 
 
 def test_duplicate_of_a_pending_tag_is_ignored() -> None:

@@ -27,6 +27,10 @@ class Someone:
     def __repr__(self) -> str:
         return self.name
 
+    @property
+    def rows(self) -> int:
+        return self.calls
+
     def cut(self, calls: int) -> Someone:
         head = Someone(
             f"{self.name}'",
@@ -129,7 +133,7 @@ def test_clients_take_turns() -> None:
 
 
 def test_a_client_who_joins_waits_for_its_turn() -> None:
-    """Behind those who were there, not behind all their requests."""
+    """Behind those whose turn it was, not behind all their requests, nor behind those who have just had one."""
     room = room_of(Someone("a0"), Someone("a1"), Someone("b0", "bob"), Someone("b1", "bob"))
     first = room.best("w1")
     assert first is not None
@@ -137,7 +141,7 @@ def test_a_client_who_joins_waits_for_its_turn() -> None:
 
     room.put(Someone("c0", "carol"), 0.0)
 
-    assert order(room) == "b0 a1 c0 b1"
+    assert order(room) == "b0 c0 a1 b1"
 
 
 def test_whoever_looks_does_not_take() -> None:
@@ -224,7 +228,8 @@ def test_clearing_gives_everyone_back_once() -> None:
 
 
 def entries(room: WaitingRoom[Someone]) -> int:
-    return sum(len(heap) for lane in room._lanes.values() for turns in lane._levels.values() for heap in turns.values())
+    levels = [turns for lane in room._lanes.values() for turns in lane._levels.values()]
+    return sum(len(turns._order) + sum(map(len, turns._heaps.values())) for turns in levels)
 
 
 def test_the_departed_take_no_room() -> None:

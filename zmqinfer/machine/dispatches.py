@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import covering, cut_reply
 from zmqinfer.machine.flight import Flight
+from zmqinfer.machine.ledger import RAN_NO
 from zmqinfer.machine.members import WorkerSession
-from zmqinfer.machine.routes import Engine, Route
-from zmqinfer.records import ALONE, BATCH_ROWS, CALLS, COMPUTE_US, MAX_CALLS, MODEL_VERSION, STATUS, TAG, Record
+from zmqinfer.machine.routes import Engine
+from zmqinfer.records import ALONE, BATCH_ROWS, CALLS, COMPUTE_US, MAX_CALLS, MODEL_VERSION, RAN, STATUS, TAG, Record
 
 __all__ = ["Dispatches"]
 
@@ -45,7 +46,6 @@ class Dispatches:
         elif len(record) > ALONE and record[ALONE] is True:  # it is acquitted
             record[ALONE] = None
         engine.placement.take(engine, flight.rows)
-        engine.route.dispatched += flight.calls
         engine.worker.outbox.put_request(record, flight.deadline, flight.size)
 
     def enter(self, flight: Flight) -> None:
@@ -89,8 +89,8 @@ class Dispatches:
         rows = flight.rows
         engine.placement.give_back(engine, rows)
         engine.answered += flight.calls
-        engine.route.answered += flight.calls
-        engine.route.dispatched -= flight.calls
+        if record[RAN] != RAN_NO:
+            engine.route.ran_rows += rows
         if record[STATUS]:
             # How long it took says nothing: what fails may fail at once.
             engine.failed += flight.calls if record[STATUS] == Status.MODEL_ERROR else 0
@@ -113,25 +113,21 @@ class Dispatches:
         for flight in held:
             del self._open[flight.tag]
             assert flight.engine is not None
-            flight.engine.route.dispatched -= flight.calls
         # A part that was divided off is behind others in the table.
         held.sort(key=lambda flight: flight.tag)
         return held
 
-    def check(self) -> tuple[int, dict[Engine, int], dict[Route, int]]:
+    def check(self) -> tuple[int, dict[Engine, int]]:
         """Asserts that the tags agree.
 
         Returns:
-            how many calls somebody waits for, the rows of each engine, and the calls of each route.
+            how many calls somebody waits for, and the rows of each engine.
         """
         awaited = 0
         held: dict[Engine, int] = {}
-        calls: dict[Route, int] = {}
         for tag, flight in self._open.items():
             assert flight.tag == tag
             assert flight.engine is not None
             held[flight.engine] = held.get(flight.engine, 0) + flight.rows
-            route = flight.engine.route
-            calls[route] = calls.get(route, 0) + flight.calls
             awaited += flight.calls if flight.client is not None else 0
-        return awaited, held, calls
+        return awaited, held

@@ -13,7 +13,7 @@ from zmqinfer.policy.hedging import Hedging
 from zmqinfer.policy.placement import Holder, Placement
 from zmqinfer.policy.rotation import Rotation, Work
 from zmqinfer.policy.waiting import WaitingRoom
-from zmqinfer.records import MAX_RECORDS, Record
+from zmqinfer.records import MAX_RECORDS, PRIORITY, ROWS, Record
 
 if TYPE_CHECKING:
     from zmqinfer.machine.members import WorkerSession
@@ -77,8 +77,7 @@ class Route:
     """One version of one model: the engines that are ready for it, and the requests that wait.
 
     Attributes:
-        answered: calls that its workers answered.
-        dispatched: calls that its workers have, those that nobody waits for too. Changed by `Dispatches` alone.
+        ran_rows: rows that its workers ran. Changed by `Dispatches` alone.
         engines: all that are ready, by their workers' names.
         placement: of those that have any credit.
         rotation: how the engines do in comparison.
@@ -87,8 +86,8 @@ class Route:
     """
 
     __slots__ = (
-        "_drain", "_looked", "answered", "dispatched", "engines", "hedge", "hedging", "idempotent", "max_rows", "model",
-        "placement", "rotation", "signature", "version", "waiting",
+        "_drain", "_looked", "engines", "hedge", "hedging", "idempotent", "max_rows", "model", "placement", "ran_rows",
+        "rotation", "signature", "version", "waiting",
     )  # fmt: skip
 
     def __init__(self, model: str, version: int | None) -> None:
@@ -105,23 +104,30 @@ class Route:
         # When it was looked at last, and how many rows its engines had answered by then.
         self._looked = 0.0, 0
         self.waiting: WaitingRoom[Flight] = WaitingRoom()
-        self.answered = self.dispatched = 0
+        self.ran_rows = 0
         self._drain = DrainRate()
 
     def queue(self, flight: Flight, now: float, home: str | None = None, until: float = 0.0) -> None:
         """Lets a request wait: for the worker named `home` alone until that instant, or for any."""
         if not self.waiting.count:
-            self._drain.begin(now, self.answered)
+            self._drain.begin()
         self.waiting.put(flight, now, home, until)
 
-    def answer_s(self, priority: int, calls: int, now: float) -> float | None:
-        """Returns how long it takes until calls that join the queue now are answered, None if nobody can tell.
+    def on_return(self, now: float) -> None:
+        """Notes that rows came back from workers while others wait, before these take their place."""
+        self._drain.note(now, self.ran_rows, self.placement.total)
+
+    def answer_s(self, client: object, record: Record, deadline: float) -> float | None:
+        """Returns how long it takes until a request that joins the queue now is answered, None if nobody can tell.
 
         What the workers have already comes first too: with long batches that may be most of it.
         """
-        ahead = self.waiting.ahead_of(priority)
-        rate = self._drain.calls_per_s(now, self.answered) if ahead else None
-        return (ahead + self.dispatched + calls) / rate if rate else None
+        rate = self._drain.rows_per_s()
+        if not rate:
+            return None
+        rows: int = record[ROWS]
+        ahead = self.waiting.backlog.ahead_of(record[PRIORITY], client, deadline, rows)
+        return (ahead + self.placement.total + rows) / rate
 
     def add(self, engine: Engine) -> None:
         """Makes an engine a holder, in the place of an earlier one of the same worker's name."""
@@ -134,6 +140,7 @@ class Route:
         self.placement = Placement(engines)
         for engine in engines:
             engine.placement = self.placement
+        self._drain.begin()
 
     def allow(self, engine: Engine, granted: int | None = None, *, leash: int | None = None) -> None:
         """Takes the worker's word of its credits, or with `granted` None this gateway's own mind of them.

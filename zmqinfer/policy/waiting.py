@@ -1,6 +1,6 @@
 """In which order requests wait when no worker can take them.
 
-Within a priority the clients take turns, so that one of them cannot starve the others; within
+Within a priority the clients take turns (`turns`), so that one of them cannot starve the others; within
 one client the earliest deadline goes first. Of the next ones of two priorities the more urgent goes
 first, unless the other has waited long enough to make up for it: half a second a level. A request
 with a routing key may wait for its own worker for a while (`home`), then it takes any.
@@ -8,9 +8,11 @@ with a routing key may wait for its own worker for a while (`home`), then it tak
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from typing import Generic, Protocol, TypeVar
+
+from zmqinfer.policy.backlog import Backlog
+from zmqinfer.policy.turns import Turns
 
 __all__ = ["Waiter", "WaitingRoom"]
 
@@ -24,6 +26,7 @@ class Waiter(Protocol):
     priority: int
     deadline: float
     calls: int
+    rows: int
     size: int
     home: str | None
     is_waiting: bool
@@ -41,70 +44,50 @@ W = TypeVar("W", bound=Waiter)
 class _Lane(Generic[W]):
     """One order of waiting: priorities, clients in turn, deadlines. Those gone are skipped when met."""
 
-    __slots__ = ("_levels", "_next", "_sequence", "stale")
+    __slots__ = ("_levels", "_next", "home", "stale")
 
-    def __init__(self) -> None:
+    def __init__(self, home: str | None) -> None:
+        self.home = home
+        self.stale = 0
         # The priority of the one that `best` named last.
         self._next = 0
-        self._levels: dict[int, dict[int, list[tuple[float, int, W]]]] = {}
-        self._sequence = 0
-        self.stale = 0
+        self._levels: dict[int, Turns[W]] = {}
+
+    def _is_here(self, waiter: W) -> bool:
+        return waiter.is_waiting and waiter.home == self.home
 
     def put(self, waiter: W) -> None:
-        self._sequence += 1
-        turns = self._levels.setdefault(waiter.priority, {})
-        heap = turns.setdefault(id(waiter.client), [])
-        heapq.heappush(heap, (waiter.deadline, self._sequence, waiter))
+        turns = self._levels.get(waiter.priority)
+        if turns is None:
+            turns = self._levels[waiter.priority] = Turns()
+        turns.put(waiter)
 
-    def best(self, home: str | None) -> W | None:
+    def best(self) -> W | None:
         """Returns who is next, still in its place; drops those who left or moved to another lane."""
         found: W | None = None
-        for priority in list(self._levels):
-            waiter = self._first_of(priority, home)
-            if waiter is not None and (found is None or waiter.rank < found.rank):
+        for priority, turns in list(self._levels.items()):
+            waiter, dropped = turns.first(self._is_here)
+            self.stale -= dropped
+            if waiter is None:
+                del self._levels[priority]
+            elif found is None or waiter.rank < found.rank:
                 found = waiter
                 self._next = priority
         return found
 
-    def _first_of(self, priority: int, home: str | None) -> W | None:
-        turns = self._levels[priority]
-        while turns:
-            turn, heap = next(iter(turns.items()))
-            while heap and not (heap[0][2].is_waiting and heap[0][2].home == home):
-                heapq.heappop(heap)
-                self.stale -= 1
-            if heap:
-                return heap[0][2]
-            del turns[turn]
-        del self._levels[priority]
-        return None
-
     def pop(self) -> None:
-        """Removes the one that `best` just returned, and gives the next client its turn."""
-        heapq.heappop(next(iter(self._levels[self._next].values())))
-        self.end_turn()
+        """Removes the one that `best` just returned."""
+        self._levels[self._next].pop()
 
-    def end_turn(self) -> None:
-        """Gives the next client its turn."""
-        turns = self._levels[self._next]
-        turn, heap = next(iter(turns.items()))
-        del turns[turn]
-        if heap:
-            turns[turn] = heap
-        elif not turns:
-            del self._levels[self._next]
+    def charge(self, rows: int) -> None:
+        """Notes that the client of the one that `best` just returned got a part of it."""
+        self._levels[self._next].charge(rows)
 
-    def compact(self, home: str | None) -> None:
+    def compact(self) -> None:
         """Drops all that have left; called when they are the majority, so it costs O(1) each. Turns stay."""
         self.stale = 0
-        for priority, turns in list(self._levels.items()):
-            for turn, heap in list(turns.items()):
-                turns[turn] = [entry for entry in heap if entry[2].is_waiting and entry[2].home == home]
-                heapq.heapify(turns[turn])
-                if not turns[turn]:
-                    del turns[turn]
-            if not turns:
-                del self._levels[priority]
+        for turns in self._levels.values():
+            turns.compact(self._is_here)
 
 
 class WaitingRoom(Generic[W]):
@@ -113,15 +96,16 @@ class WaitingRoom(Generic[W]):
     Attributes:
         count: how many calls wait; an attribute, for it is asked for each request and reply (30 ns, `len` took 65).
         bytes: the size of their bodies.
+        backlog: who would be before one that came now.
     """
 
-    __slots__ = ("_by_priority", "_lanes", "_leave_home", "_sizes", "bytes", "count")
+    __slots__ = ("_lanes", "_leave_home", "_sizes", "backlog", "bytes", "count")
 
     def __init__(self) -> None:
         self._lanes: dict[str | None, _Lane[W]] = {}
         self._sizes: dict[str | None, int] = {}
         self._leave_home: deque[tuple[float, W]] = deque()
-        self._by_priority: dict[int, int] = {}
+        self.backlog = Backlog()
         self.count = 0
         self.bytes = 0
 
@@ -140,17 +124,13 @@ class WaitingRoom(Generic[W]):
     def _count(self, waiter: W, sign: int) -> None:
         self.count += sign * waiter.calls
         self.bytes += sign * waiter.size
-        self._by_priority[waiter.priority] = self._by_priority.get(waiter.priority, 0) + sign * waiter.calls
-
-    def ahead_of(self, priority: int) -> int:
-        """Returns how many calls wait that are as urgent, or more."""
-        return sum(calls for level, calls in self._by_priority.items() if level <= priority)
+        self.backlog.add(waiter.priority, waiter.client, waiter.deadline, sign * waiter.rows)
 
     def _enter(self, waiter: W, home: str | None) -> None:
         waiter.home = home
         lane = self._lanes.get(home)
         if lane is None:
-            lane = self._lanes[home] = _Lane()
+            lane = self._lanes[home] = _Lane(home)
             self._sizes[home] = 0
         lane.put(waiter)
         self._sizes[home] += waiter.calls
@@ -161,8 +141,8 @@ class WaitingRoom(Generic[W]):
         The one who waits for this worker, for whom no other will do, unless one who waits for anyone is more
         urgent by a level.
         """
-        at_home = self._lanes[worker].best(worker) if worker in self._lanes else None
-        anyone = self._lanes[None].best(None) if None in self._lanes else None
+        at_home = self._lanes[worker].best() if worker in self._lanes else None
+        anyone = self._lanes[None].best() if None in self._lanes else None
         if at_home is None or (anyone is not None and anyone.rank + _LEVEL_S <= at_home.rank):
             return anyone
         return at_home
@@ -179,7 +159,7 @@ class WaitingRoom(Generic[W]):
         head.is_waiting = False
         self._sizes[waiter.home] -= head.calls
         self._count(head, -1)
-        self._lanes[waiter.home].end_turn()
+        self._lanes[waiter.home].charge(head.rows)
 
     def divide(self, waiter: W, head: W) -> None:
         """Lets `head`, which was cut off from `waiter`, wait beside it."""
@@ -202,7 +182,7 @@ class WaitingRoom(Generic[W]):
         lane.stale += 1
         self._leave(home, calls)
         if home in self._lanes and lane.stale > 32 + self._sizes[home]:
-            lane.compact(home)
+            lane.compact()
 
     def _leave(self, home: str | None, calls: int) -> None:
         self._sizes[home] -= calls
@@ -213,7 +193,7 @@ class WaitingRoom(Generic[W]):
         """Lets those who waited for a worker that is gone wait for anyone."""
         lane = self._lanes.pop(home, None)
         self._sizes.pop(home, None)
-        while lane is not None and (waiter := lane.best(home)) is not None:
+        while lane is not None and (waiter := lane.best()) is not None:
             lane.pop()
             self._enter(waiter, None)
 
@@ -236,14 +216,14 @@ class WaitingRoom(Generic[W]):
             if home is not None:
                 self.release(home)
         lane = self._lanes.get(None)
-        while lane is not None and (waiter := lane.best(None)) is not None:
+        while lane is not None and (waiter := lane.best()) is not None:
             lane.pop()
             waiter.is_waiting = False
             everyone.append(waiter)
         self._lanes.clear()
         self._sizes.clear()
         self._leave_home.clear()
-        self._by_priority.clear()
+        self.backlog.clear()
         self.count = self.bytes = 0
         return everyone
 
@@ -254,7 +234,7 @@ class WaitingRoom(Generic[W]):
     def check(self) -> None:
         """Asserts that the counts agree with each other."""
         assert self.count == sum(self._sizes.values()), (self.count, self._sizes)
-        assert self.count == sum(self._by_priority.values())
-        assert all(calls >= 0 for calls in self._by_priority.values())
+        self.backlog.check()
+        assert bool(self.count) == bool(self.backlog.rows)
         assert self._sizes.keys() == self._lanes.keys()
         assert all(size > 0 for size in self._sizes.values()), self._sizes

@@ -266,7 +266,7 @@ class World:
     def _check_at_rest(self) -> None:
         """Raises `Violation` if anything is left anywhere once all calls have ended."""
         for gateway in self.gateways.values():
-            awaited, held, _ = gateway.machine.dispatches.check()
+            awaited, held = gateway.machine.dispatches.check()
             if gateway.machine.ledger.pending or awaited or held:
                 raise Violation(f"{gateway.name} is not at rest: {gateway.machine.ledger.pending} pending, {held}")
             for session in gateway.machine.workers.everyone():

@@ -1,0 +1,85 @@
+"""Clients that wait for the same thing take turns, in rows: as fair as if each were served a row at a time.
+
+Each client has a *start*, which grows by the rows that it gets; the least goes first. One that comes begins
+where the one that was served last began, and so neither waits for what others had before nor makes up for what
+it did not ask for (start-time fair queueing, Goyal, Vin, Cheng 1996). Of one client the earliest deadline goes
+first.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+__all__ = ["TurnTaker", "Turns"]
+
+
+class TurnTaker(Protocol):
+    """What turns need to know of a request."""
+
+    deadline: float
+    rows: int
+
+    @property
+    def client(self) -> object:
+        """Who sent it."""
+
+
+W = TypeVar("W", bound=TurnTaker)
+
+
+class Turns(Generic[W]):
+    """Who waits, by client. Those gone are skipped when met."""
+
+    __slots__ = ("_heaps", "_now", "_order", "_sequence")
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._sequence = 0
+        # A client whose heap is empty keeps its start until that is the least: who comes back soon has not paid less.
+        self._heaps: dict[int, list[tuple[float, int, W]]] = {}
+        self._order: list[tuple[float, int, int]] = []
+
+    def put(self, waiter: W) -> None:
+        """Lets one more wait."""
+        self._sequence += 1
+        client = id(waiter.client)
+        heap = self._heaps.get(client)
+        if heap is None:
+            heap = self._heaps[client] = []
+            heapq.heappush(self._order, (self._now, self._sequence, client))
+        heapq.heappush(heap, (waiter.deadline, self._sequence, waiter))
+
+    def first(self, is_here: Callable[[W], bool]) -> tuple[W | None, int]:
+        """Returns who is next, None if nobody is, and how many were dropped that are not here any more."""
+        dropped = 0
+        while self._order:
+            heap = self._heaps[self._order[0][2]]
+            while heap and not is_here(heap[0][2]):
+                heapq.heappop(heap)
+                dropped += 1
+            if heap:
+                return heap[0][2], dropped
+            del self._heaps[heapq.heappop(self._order)[2]]
+        return None, dropped
+
+    def pop(self) -> None:
+        """Removes the one that `first` just returned."""
+        heap = self._heaps[self._order[0][2]]
+        self.charge(heapq.heappop(heap)[2].rows)
+
+    def charge(self, rows: int) -> None:
+        """Notes that the client of the one that `first` just returned got rows."""
+        self._now, _, client = self._order[0]
+        self._sequence += 1
+        heapq.heapreplace(self._order, (self._now + rows, self._sequence, client))
+
+    def compact(self, is_here: Callable[[W], bool]) -> None:
+        """Drops all that are not here any more, and clients that would begin where they are; turns stay."""
+        for heap in self._heaps.values():
+            heap[:] = [entry for entry in heap if is_here(entry[2])]
+            heapq.heapify(heap)
+        self._order = [turn for turn in self._order if self._heaps[turn[2]] or turn[0] > self._now]
+        heapq.heapify(self._order)
+        self._heaps = {client: self._heaps[client] for _, _, client in self._order}
