@@ -45,7 +45,7 @@ _REST_S = (0.5, 1.5)
 
 @dataclass
 class Load:
-    """Calls at a steady rate; when each was sent, how long it took, and what went wrong."""
+    """Calls at a steady rate; when each was to be sent, how long it took from then, and what went wrong."""
 
     rate_per_s: int
     times: list[tuple[float, float]] = field(default_factory=list)
@@ -62,11 +62,11 @@ class Load:
                 number += 1
                 # Now and then a large one, which is many packets.
                 size = 50_000 if not number % 200 else 2 + number % 30
-                tasks.create_task(self._ask(client, np.full(size, number, np.float32)))
-                await asyncio.sleep(max(0.0, began + number / self.rate_per_s - time.perf_counter()))
+                due_at = began + number / self.rate_per_s
+                await asyncio.sleep(max(0.0, due_at - time.perf_counter()))
+                tasks.create_task(self._ask(client, np.full(size, number, np.float32), due_at))
 
-    async def _ask(self, client: AsyncClient, x: Any) -> None:
-        sent_at = time.perf_counter()
+    async def _ask(self, client: AsyncClient, x: Any, sent_at: float) -> None:
         try:
             y = await client.infer("echo", x, deadline_s=DEADLINE_S)
         except ZmqInferError as error:

@@ -10,10 +10,11 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
-from zmqinfer.config import GatewaySettings, ModelSettings, WorkerSettings
+from zmqinfer.config import GatewaySettings, ModelSettings, Setting, Settings, WorkerSettings, setting
 from zmqinfer.errors import ConfigError
+from zmqinfer.records import MAX_BUDGET_US
 from zmqinfer.tensor import NAME
 
 __all__ = ["FAULTS", "Ask", "Load", "Scenario", "Span", "TimedModel", "settings_of", "source", "whole"]
@@ -23,15 +24,6 @@ FAULTS = (
     "hang_worker", "faulty_worker", "stall", "partition", "one_way_up", "one_way_down", "cut", "flap", "drain_worker",
     "drain_gateway", "join_worker", "overload", "poison", "clock_jump",
 )  # fmt: skip
-# What the tables of a scenario may name.
-_TABLES = {
-    "gateway": [one.name for one in GatewaySettings.describe()],
-    "worker": [one.name for one in WorkerSettings.describe()],
-    "faults": list(FAULTS),
-    "lasts_s": list(FAULTS),
-}
-_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-_POLICIES = next(one.choices for one in ModelSettings.describe() if one.name == "policy")
 _KEYS = 16
 # The time limit of patient calls.
 PATIENCE_S = 30.0
@@ -40,24 +32,43 @@ PATIENCE_S = 30.0
 Span: TypeAlias = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class TimedModel:
+_LONGEST_MS = 3_600_000
+_SERVED = {one.name: one for one in ModelSettings.describe()}
+
+
+def _as_served(name: str) -> Any:
+    """Declares a key that model.toml has too, with the same bounds."""
+    one = _SERVED[name]
+    return setting(one.default, one.meaning, unit=one.unit, low=one.low, high=one.high, choices=one.choices)
+
+
+@dataclass(frozen=True)
+class TimedModel(Settings):
     """A model that takes `a_ms + b_ms * rows` for a batch, and `stall_ms` more for one of `stall_every` batches.
 
-    Times vary by the part `noise` to either side.
+    Raises:
+        ConfigError: a value is out of bounds.
     """
 
-    name: str
-    a_ms: float = 1.0
-    b_ms: float = 0.1
-    max_batch_size: int = 32
-    max_wait_ms: float = 20.0
-    policy: str = "adaptive"
-    idempotent: bool = True
-    hedge: bool = False
-    noise: float = 0.1
-    stall_every: int = 0
-    stall_ms: float = 0.0
+    PREFIX: ClassVar[str] = "scenario: models."
+
+    name: str = setting("", "what calls ask for")
+    a_ms: float = setting(1.0, "for any batch", unit="ms", low=0, high=_LONGEST_MS)
+    b_ms: float = setting(0.1, "more for each row", unit="ms", low=0, high=_LONGEST_MS)
+    max_batch_size: int = _as_served("max_batch_size")
+    max_wait_ms: float = _as_served("max_wait_ms")
+    policy: str = _as_served("policy")
+    idempotent: bool = _as_served("idempotent")
+    hedge: bool = _as_served("hedge")
+    noise: float = setting(0.1, "the part by which times vary to either side", low=0, high=0.99)
+    stall_every: int = setting(0, "one batch of so many stalls; 0: none", low=0, high=1_000_000)
+    stall_ms: float = setting(0.0, "for so much longer", unit="ms", low=0, high=_LONGEST_MS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # It becomes a folder of this name.
+        if not NAME.fullmatch(self.name) or not self.name.strip("."):
+            raise ConfigError(f"{self.PREFIX}name is {self.name!r}, expected {NAME.pattern}, and not dots alone")
 
 
 _MODELS = (
@@ -117,77 +128,95 @@ class Scenario:
         Raises:
             ConfigError: an unknown key, or a value that is none.
         """
-        known = {one.name: one for one in dataclasses.fields(cls)}
-        values: dict[str, Any] = {}
-        for key, value in document.items():
-            if key not in known:
-                raise ConfigError(f"scenario: unknown key {key!r}, expected one of: {', '.join(known)}")
-            if key == "models":
-                values[key] = tuple(_model(table) for table in value)
-            elif key in _TABLES:
-                values[key] = _spans(key, value)
-            elif isinstance(known[key].default, tuple):
-                values[key] = _span(key, value)
-            elif type(value) is not (kind := type(known[key].default)) and (kind, type(value)) != (float, int):
-                raise ConfigError(f"scenario: {key} is {value!r}, expected {_KINDS[kind]}")
-            else:
-                values[key] = value
+        values = {key: _value(key, value) for key, value in document.items()}
         scenario = cls(**values)
         names = [model.name for model in scenario.models]
         if not names or len({*names}) != len(names):
             raise ConfigError(f"scenario: the models are {names}, expected one or more, each with a name of its own")
-        if not 0 <= scenario.warm_up_s < scenario.duration_s:
+        if scenario.warm_up_s >= scenario.duration_s:
             raise ConfigError(
                 f"scenario: warm_up_s is {scenario.warm_up_s}, expected less than duration_s, {scenario.duration_s}"
             )
-        if scenario.burst < 1 or scenario.in_flight < 0:
-            raise ConfigError(
-                f"scenario: burst is {scenario.burst} and in_flight {scenario.in_flight}, expected 1 and 0 or more"
-            )
-        if scenario.rate[0] <= 0:
-            raise ConfigError("scenario: rate is 0, expected more; `in_flight` makes a closed loop")
         return scenario
 
 
-def _spans(key: str, table: Mapping[str, Any]) -> dict[str, Span]:
-    for name in table:
-        if name not in _TABLES[key]:
-            raise ConfigError(f"scenario: unknown {key}.{name}, expected one of: {', '.join(_TABLES[key])}")
-    return {name: _span(f"{key}.{name}", span) for name, span in table.items()}
+def _one(default: Any, unit: str, low: float | None, high: float | None) -> Setting:
+    return Setting("", default, "", unit, low, high, ())
 
 
-def _span(key: str, value: object) -> Span:
-    pair = value if isinstance(value, list) else [value, value]
-    numbers = [float(one) for one in pair if isinstance(one, int | float) and not isinstance(one, bool)]
-    if len(pair) != 2 or len(numbers) != 2:
-        raise ConfigError(f"scenario: {key} is {value!r}, expected a number, or the least and the most: [1, 3]")
-    low, high = numbers
-    if not 0 <= low <= high:
-        raise ConfigError(f"scenario: {key} is {value!r}, expected 0 or more, the least first")
+_PART, _COUNT = _one(0.0, "", 0, 1), _one(0, "", 0, 1_000)
+# The bounds of what has one value, and of what may be a span.
+_VALUES = {
+    "name": _one("", "", None, None),
+    "duration_s": _one(0.0, "s", 0.01, 3_600),
+    "warm_up_s": _one(0.0, "s", 0, 3_600),
+    "in_flight": _one(0, "calls", 0, 100_000),
+    "burst": _one(0, "calls", 1, 10_000),
+    **dict.fromkeys(("keyed", "cancelled", "patient"), _PART),
+    "promised_s": _one(0.0, "s", 0, 300),
+    "most_kills": _one(0, "workers", 0, 1_000),
+}
+_SPANS = {
+    "gateways": _one(0, "", 0, 16),
+    "workers": _one(0, "", 0, 4_096),
+    "clients": _one(0, "", 0, 4_000),
+    "rate": _one(0.0, "calls a second", 0.001, 1_000_000),
+    "deadline_s": _one(0.0, "s", 0.001, MAX_BUDGET_US / 1e6),
+}
+_TABLES = {
+    "gateway": {one.name: one for one in GatewaySettings.describe() if one.low is not None},
+    "worker": {one.name: one for one in WorkerSettings.describe() if one.low is not None},
+    "faults": dict.fromkeys(FAULTS, _COUNT),
+    "lasts_s": dict.fromkeys(FAULTS, _one(0.0, "s", 0, 3_600)),
+}
+
+
+def _value(key: str, value: Any) -> Any:
+    """Returns what a key of the file stands for."""
+    name = f"scenario: {key}"
+    if key in _VALUES:
+        _check(_VALUES[key], name, value)
+        return value
+    if key in _SPANS:
+        return _span(_SPANS[key], name, value)
+    if key == "models":
+        if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+            raise ConfigError(f"{name} is {value!r}, expected tables: [[models]]")
+        return tuple(_model(table) for table in value)
+    if key in _TABLES:
+        known = _TABLES[key]
+        if not isinstance(value, dict):
+            raise ConfigError(f"{name} is {value!r}, expected a table: [{key}]")
+        for one in value:
+            if one not in known:
+                raise ConfigError(f"scenario: unknown {key}.{one}, expected one of: {', '.join(known)}")
+        return {one: _span(known[one], f"{name}.{one}", span) for one, span in value.items()}
+    expected = ", ".join([*_VALUES, *_SPANS, "models", *_TABLES])
+    raise ConfigError(f"scenario: unknown key {key!r}, expected one of: {expected}")
+
+
+def _check(setting: Setting, name: str, value: object) -> None:
+    dataclasses.replace(setting, name=name).check(value)
+
+
+def _span(setting: Setting, name: str, value: Any) -> Span:
+    ends = value if isinstance(value, list) else [value, value]
+    if len(ends) != 2:
+        raise ConfigError(f"{name} is {value!r}, expected one value, or the least and the most: [1, 3]")
+    for end in ends:
+        _check(setting, name, end)
+    low, high = ends
+    if low > high:
+        raise ConfigError(f"{name} is {value!r}, expected the least first")
     return low, high
 
 
 def _model(table: Mapping[str, Any]) -> TimedModel:
-    known = {one.name: one for one in dataclasses.fields(TimedModel)}
-    for key, value in table.items():
+    known = [one.name for one in TimedModel.describe()]
+    for key in table:
         if key not in known:
             raise ConfigError(f"scenario: unknown key {key!r} of a model, expected one of: {', '.join(known)}")
-        kind = str if key == "name" else type(known[key].default)
-        is_fit = type(value) is kind or (kind is float and type(value) is int)
-        if not is_fit or (isinstance(value, int | float) and value < 0):
-            raise ConfigError(f"scenario: {key} of a model is {value!r}, expected {_KINDS[kind]}")
-    if "name" not in table:
-        raise ConfigError("scenario: a model has no name")
-    model = TimedModel(**table)
-    if not NAME.fullmatch(model.name):
-        raise ConfigError(f"scenario: model name {model.name!r} does not match {NAME.pattern}")
-    if model.policy not in _POLICIES:
-        raise ConfigError(f"scenario: policy of a model is {model.policy!r}, expected one of: {', '.join(_POLICIES)}")
-    if model.noise >= 1:
-        raise ConfigError(f"scenario: noise of a model is {model.noise}, expected less than 1")
-    if model.max_batch_size < 1:
-        raise ConfigError("scenario: max_batch_size of a model is 0, expected 1 or more")
-    return model
+    return TimedModel(**table)
 
 
 def whole(random: Random, span: Span) -> int:
@@ -200,10 +229,15 @@ def source(seed: int, purpose: str) -> Random:
     return Random(f"{seed} {purpose}")  # noqa: S311 - a scenario is to be repeatable
 
 
-def settings_of(scenario: Scenario, random: Random) -> tuple[dict[str, int], dict[str, int]]:
+def settings_of(scenario: Scenario, random: Random) -> tuple[dict[str, Any], dict[str, Any]]:
     """Draws the settings of gateways and of workers, as far as the scenario names them."""
-    gateway = {name: whole(random, span) for name, span in scenario.gateway.items()}
-    return gateway, {name: whole(random, span) for name, span in scenario.worker.items()}
+    gateway = {name: _drawn(random, span) for name, span in scenario.gateway.items()}
+    return gateway, {name: _drawn(random, span) for name, span in scenario.worker.items()}
+
+
+def _drawn(random: Random, span: Span) -> float:
+    """Draws a number of a span: a whole one, unless an end is not written as one."""
+    return whole(random, span) if all(type(end) is int for end in span) else random.uniform(*span)
 
 
 class Ask(NamedTuple):
@@ -226,11 +260,13 @@ class Load:
     Attributes:
         gateways: how many there are, and so workers and clients.
         rate: calls a second, of all clients.
+        taken_back: of the calls drawn so far so many are taken back, unless they have ended before.
     """
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
         self._random = source(seed, "load")
         self._scenario = scenario
+        self.taken_back = 0
         self.gateways, self.workers, self.clients = (
             whole(self._random, span) for span in (scenario.gateways, scenario.workers, scenario.clients)
         )
@@ -247,6 +283,7 @@ class Load:
         priority = random.choice((1, 4, 4, 4, 8))
         is_taken_back = random.random() < scenario.cancelled
         after_s = random.uniform(0, 0.1)
+        self.taken_back += is_taken_back
         return Ask(model, deadline_s, key, priority, after_s if is_taken_back else 0.0)
 
     def burst(self, clients: int) -> tuple[int, int]:

@@ -66,3 +66,15 @@ def test_a_fault_that_never_finds_a_victim_fails(tmp_path: Path) -> None:
     done = run("simulate", str(scenario))
     assert done.returncode == 1
     assert "never had a victim, so nothing was shown of them: crash_client" in done.stderr
+
+
+def test_a_run_that_was_broken_off_has_no_figures(tmp_path: Path) -> None:
+    """The violation is said, and nothing is written that looks like a result."""
+    scenario = tmp_path / "scenario.toml"
+    scenario.write_text("workers = 0\npromised_s = 0.1\ndeadline_s = 0.5\npatient = 0.0\n")
+    done = run("simulate", str(scenario), "--no-shrink", "--out", str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert "so nothing is written to" in done.stderr
+    assert "Violation: call" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

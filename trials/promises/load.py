@@ -39,7 +39,7 @@ class Call:
 
     @property
     def took_s(self) -> float:
-        """From its start to its end."""
+        """From when it was to be sent to its end."""
         return self.ended_at - self.sent_at
 
 
@@ -51,9 +51,14 @@ async def ask(
     longer_s: float = 0.0,
     key: str | None = None,
     calls: list[Call] | None = None,
+    due_at: float | None = None,
 ) -> Call:
-    """Makes one call and checks its answer; adds it to `calls` when it is sent."""
-    call = Call(next(_numbers), deadline_s, time.monotonic())
+    """Makes one call and checks its answer; adds it to `calls` when it is sent.
+
+    Args:
+        due_at: the time counts from when it was to be sent, on `time.monotonic`, if that is not now.
+    """
+    call = Call(next(_numbers), deadline_s, time.monotonic() if due_at is None else due_at)
     if calls is not None:
         calls.append(call)
     x = input_of(call.number, longer_s)
@@ -100,10 +105,13 @@ class Load:
         async with asyncio.TaskGroup() as tasks:
             while not self._is_over:
                 due = int((time.monotonic() - began) * self._rate_per_s)
-                for _ in range(due - sent):
+                for number in range(sent, due):
                     tasks.create_task(
-                        ask(self._client, model=self._model, deadline_s=self._deadline_s, calls=self.calls)
-                    )
+                        ask(
+                            self._client, model=self._model, deadline_s=self._deadline_s, calls=self.calls,
+                            due_at=began + number / self._rate_per_s,
+                        )
+                    )  # fmt: skip
                 sent = max(sent, due)
                 await asyncio.sleep(_TICK_S)
 

@@ -17,12 +17,13 @@ from click.core import ParameterSource
 
 from zmqinfer.cli import EXIT_FAILED
 from zmqinfer.cli.options import clients_option
-from zmqinfer.cli.scenarios import check_out, read_document, result_of, write
+from zmqinfer.cli.scenarios import check_out, read_document, result_of, say_taken_back, write
 from zmqinfer.errors import ConfigError
 
 if TYPE_CHECKING:
     from zmqinfer.load.generator import Progress
     from zmqinfer.load.results import BenchResult, ClosedLoop, OpenLoop, Scenario
+    from zmqinfer.scenario import Load
 
 __all__ = ["bench", "report"]
 
@@ -73,11 +74,13 @@ def bench(
     check_out(out)
     if scenario is None:
         loads = _loads(presets, requests, concurrency, rate, duration_s)
-        result = asyncio.run(_run(gateway, model, loads, compare=compare))
+        result, drawn = asyncio.run(_run(gateway, model, loads, compare=compare)), None
     else:
         _refuse_beside_a_scenario()
-        result = _run_scenario(scenario, seed)
+        result, drawn = _run_scenario(scenario, seed)
     write(result, out)
+    if drawn is not None:
+        say_taken_back(drawn)
     if not result.is_clean:
         raise click.exceptions.Exit(EXIT_FAILED)
 
@@ -122,8 +125,8 @@ def _refuse_beside_a_scenario() -> None:
             raise ConfigError(f"a SCENARIO says itself what is served and asked; leave out {option.opts[0]}")
 
 
-def _run_scenario(name: str, seed: int) -> BenchResult:
-    """Runs a scenario on a cluster of its own."""
+def _run_scenario(name: str, seed: int) -> tuple[BenchResult, Load]:
+    """Runs a scenario on a cluster of its own; returns what it found, and the load."""
     from zmqinfer.launch.processes import ProcessCluster
     from zmqinfer.load.live import run_live, write_models
     from zmqinfer.load.measured import measured
@@ -150,9 +153,8 @@ def _run_scenario(name: str, seed: int) -> BenchResult:
             ended, before, after = asyncio.run(run_live(scenario, load, cluster.clients_address))
     addresses = tuple(cluster.clients_address.split(","))
     settings = {"seed": seed, **gateway, **worker}
-    return result_of(
-        measured(scenario, load, ended, before, after), Configuration(load.workers, addresses, settings), started_at
-    )
+    found = measured(scenario, load, ended, before, after)
+    return result_of(found, Configuration(load.workers, addresses, settings), started_at), load
 
 
 async def _run(

@@ -16,8 +16,9 @@ from zmqinfer.errors import ConfigError
 
 if TYPE_CHECKING:
     from zmqinfer.load.results import BenchResult, Configuration, Scenario
+    from zmqinfer.scenario import Load
 
-__all__ = ["check_out", "read_document", "result_of", "write"]
+__all__ = ["check_out", "read_document", "result_of", "say_taken_back", "write"]
 
 
 def read_document(scenario: str) -> dict[str, Any]:
@@ -52,6 +53,12 @@ def result_of(found: tuple[Scenario, ...], configuration: Configuration, started
     when = started_at.astimezone(UTC).isoformat(timespec="seconds")
     command = " ".join(["zmqinfer", *sys.argv[1:]])
     return BenchResult(found, (), Machine.here(), Versions.installed(), configuration, when, command)
+
+
+def say_taken_back(load: Load) -> None:
+    """Says how many calls are in no figure, if any are."""
+    if load.taken_back:
+        click.echo(f"{load.taken_back:,} calls, drawn to be taken back, are in none of these figures")
 
 
 def write(result: BenchResult, out: Path) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zmqinfer.cli import EXIT_FAILED
-from zmqinfer.cli.scenarios import check_out, read_document, result_of, write
+from zmqinfer.cli.scenarios import check_out, read_document, result_of, say_taken_back, write
 from zmqinfer.errors import ConfigError, Status
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _run(
 
 
 def _measure(document: dict[str, Any], seed: int, chosen: Sequence[int] | None, out: Path) -> Result:
-    """Does one run and writes its figures, as `zmqinfer bench` does for real processes."""
+    """Does one run and writes its figures as `zmqinfer bench` does, unless something was violated."""
     from zmqinfer.load.measured import Ended, measured
     from zmqinfer.load.results import Configuration
 
@@ -159,19 +159,23 @@ def _measure(document: dict[str, Any], seed: int, chosen: Sequence[int] | None, 
             world.timeline.at(at, lambda: looks.append(world.statuses()))
 
     result = _run(document, seed, chosen, watch)
+    if result.violation:
+        click.echo(f"the run was broken off by what was violated, so nothing is written to {out}", err=True)
+        return result
     world = seen[0]
     ended = [
         Ended(
             call.model, call.sent_at, call.ended_at - call.sent_at, "" if call.status is Status.OK else call.status.name
         )
         for call in world.history.calls
-        if call.status is not None
+        if call.status is not None and not call.is_fleeting
     ]
     gateways = tuple(f"gateway {number}, simulated" for number in range(world.load.gateways))
     settings: dict[str, str | int] = {"time": "virtual", "seed": seed, "faults": sum(result.fired.values())}
     configuration = Configuration(world.load.workers, gateways, settings)
     named = dataclasses.replace(world.scenario, name=f"{world.scenario.name}, simulated")
     write(result_of(measured(named, world.load, ended, *looks), configuration, started_at), out)
+    say_taken_back(world.load)
     return result
 
 

@@ -62,7 +62,7 @@ class _Run:
     """The load of one run.
 
     Attributes:
-        ended: the calls that have ended, those that were taken back excepted.
+        ended: the calls that have ended, those excepted that were to be taken back.
     """
 
     def __init__(self, scenario: Scenario, load: Load, clients: list[AsyncClient]) -> None:
@@ -100,14 +100,14 @@ class _Run:
 
     async def _make(self, place: int, ask: Ask, intended_at: float) -> None:
         """Makes a call, whose time counts from when it should have left."""
-        if ask.takes_back_after_s:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ask.takes_back_after_s):
-                    await self._call(place, ask, intended_at)
-        else:
-            await self._call(place, ask, intended_at)
+        if not ask.takes_back_after_s:
+            self.ended.append(await self._call(place, ask, intended_at))
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ask.takes_back_after_s):
+                await self._call(place, ask, intended_at)
 
-    async def _call(self, place: int, ask: Ask, intended_at: float) -> None:
+    async def _call(self, place: int, ask: Ask, intended_at: float) -> Ended:
         self._number += 1
         # Whole numbers that FP32 holds exactly, so that no two calls within a minute or two have the same input.
         x = np.array([self._number % 2**24, place], np.float32)
@@ -119,14 +119,14 @@ class _Run:
             is_wrong = not np.array_equal(y, x)  # type: ignore[arg-type]
         except ZmqInferError as error:
             failure = error.code
-        self.ended.append(Ended(model, intended_at, self.now() - intended_at, failure, is_wrong))
+        return Ended(model, intended_at, self.now() - intended_at, failure, is_wrong)
 
 
 async def run_live(scenario: Scenario, load: Load, endpoints: str) -> tuple[list[Ended], Status, Status]:
     """Runs the load on a cluster that serves the scenario's models.
 
     Returns:
-        the calls that ended, and what the gateways told when the warm-up was over and at the end.
+        the calls that ended, and what the gateways told when the warm-up was over and when the last call was made.
     """
     async with contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(AsyncClient(endpoints)) for _ in range(load.clients)]
@@ -134,10 +134,11 @@ async def run_live(scenario: Scenario, load: Load, endpoints: str) -> tuple[list
             await client.models()
         run = _Run(scenario, load, clients)
 
-        async def look() -> Status:
-            await asyncio.sleep(scenario.warm_up_s)
+        async def look(at: float) -> Status:
+            await asyncio.sleep(at - run.now())
             return await clients[0].status()
 
-        looking = asyncio.create_task(look())
+        looks = [asyncio.create_task(look(at)) for at in (scenario.warm_up_s, scenario.duration_s)]
         await (run.closed_loop() if scenario.in_flight else run.open_loop())
-        return run.ended, await looking, await clients[0].status()
+        before, after = await asyncio.gather(*looks)
+        return run.ended, before, after

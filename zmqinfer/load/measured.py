@@ -18,7 +18,7 @@ Status = Sequence[Mapping[str, Any]]
 
 
 class Ended(NamedTuple):
-    """A call that has ended; one that was taken back has not.
+    """A call that has ended. Those that were to be taken back are none: only the quick ones would be here.
 
     Attributes:
         sent_at: when it was to be made, in seconds from the beginning of the load.
@@ -55,7 +55,7 @@ def measured(
             ClosedLoop(scenario.in_flight, len(ended))
             if scenario.in_flight
             else OpenLoop(load.rate / len(by_model), scenario.duration_s - scenario.warm_up_s),
-            (_round(ended, scenario.duration_s - scenario.warm_up_s),),
+            (_round(ended, scenario.warm_up_s, scenario.duration_s),),
             worker_requests=requests,
             mean_batch_size=mean_batch_size,
         )
@@ -63,7 +63,9 @@ def measured(
     )
 
 
-def _round(calls: list[Ended], seconds: float) -> Round:
+def _round(calls: list[Ended], began_at: float, until: float) -> Round:
+    """Returns the figures of calls that were made between two instants; it lasted until the last one had ended."""
+    seconds = max([until, *(call.sent_at + call.took_s for call in calls)]) - began_at
     right = [call.took_s * 1e3 for call in calls if not call.failure and not call.is_wrong]
     failures = Counter(call.failure for call in calls if call.failure)
     return Round(len(calls), seconds, Latencies.of(right), dict(failures), sum(call.is_wrong for call in calls))
@@ -73,10 +75,11 @@ def worked(before: Status, after: Status) -> tuple[dict[str, int], float | None]
     """Returns the requests of each worker and the mean batch size between two looks at the gateways' counters."""
     first, last = _counters(before), _counters(after)
     # A worker that joined meanwhile began at nothing; one that restarted counts from nothing again.
-    past = {name: first.get(name, (0, 0.0, 0.0)) for name in last}
-    requests = {
-        name: counts[0] - (past[name][0] if counts[0] >= past[name][0] else 0) for name, counts in sorted(last.items())
+    nothing = (0, 0.0, 0.0)
+    past = {
+        name: then if (then := first.get(name, nothing))[0] <= counts[0] else nothing for name, counts in last.items()
     }
+    requests = {name: counts[0] - past[name][0] for name, counts in sorted(last.items())}
     batches = sum(counts[1] for counts in last.values()) - sum(counts[1] for counts in past.values())
     rows = sum(counts[2] for counts in last.values()) - sum(counts[2] for counts in past.values())
     return requests, rows / batches if batches > 0 and rows > 0 else None

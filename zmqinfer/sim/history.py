@@ -66,6 +66,7 @@ class Call:
         has_failed: whether a model raised for it.
         has_died: whether its worker was killed while it ran alone.
         kills: how many workers it ended.
+        is_fleeting: whether its caller takes it back, if it has not ended before.
     """
 
     number: int
@@ -84,6 +85,7 @@ class Call:
     has_failed: bool = False
     has_died: bool = False
     kills: int = 0
+    is_fleeting: bool = False
 
 
 class History:

@@ -139,10 +139,11 @@ class WorkerProcess(Process):
         model = engine.model
         for row in _rows(batch):
             self._history.ran(row, now)
-        seconds = (model.a_ms + model.b_ms * batch.rows) / 1000
+        # As the model `sleep` does it.
+        ms = (model.a_ms + model.b_ms * batch.rows) * self._random.uniform(1 - model.noise, 1 + model.noise)
         if model.stall_every and not self._random.randrange(model.stall_every):
-            seconds += model.stall_ms / 1000
-        engine.took_s = seconds * self.slowness * self._random.uniform(1 - model.noise, 1 + model.noise)
+            ms += model.stall_ms
+        engine.took_s = ms / 1000 * self.slowness
         engine.ends_at = now + engine.took_s
         self.timeline.at(engine.ends_at, lambda: self._end(engine, batch))
 

@@ -159,6 +159,7 @@ class World:
         call = self._begin(client, ask.model, ask.deadline_s, is_poison=is_poison)
         client.call(call, CallOptions(ask.deadline_s, None, ask.key, ask.priority, None))
         if ask.takes_back_after_s:
+            call.is_fleeting = True
             self.timeline.after(ask.takes_back_after_s, lambda: self._take_back(client, call))
 
     @staticmethod
