@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 
-__all__ = ["Missing", "program"]
+__all__ = ["Missing", "installed", "program"]
 
 
 class Missing(Exception):
@@ -19,12 +19,16 @@ def program(name: str, package: str) -> str:
     Raises:
         Missing: it is not there.
     """
-    found = _found(name)
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get") is not None:
+    if _found(name) is None and os.geteuid() == 0 and shutil.which("apt-get") is not None:
         print(f"installing {package} (once)", flush=True)
         for words in (("update", "-qq"), ("install", "-y", "-qq", package)):
             subprocess.run(["apt-get", *words], check=False, capture_output=True, timeout=300)
-        found = _found(name)
+    return installed(name, package)
+
+
+def installed(name: str, package: str) -> str:
+    """Returns the path of a program; raises `Missing` if it is not there."""
+    found = _found(name)
     if found is None:
         raise Missing(f"{name} is not installed; on Debian: apt-get install {package}")
     return found

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -158,9 +159,10 @@ async def trial(town: Town, seconds: float, rate_per_s: int, only: list[str]) ->
             running = asyncio.create_task(outcome.load.run(client))
             try:
                 await _strike(town, faults, outcome.strikes, time.perf_counter() + seconds)
-            except AssertionError as error:
+            except (AssertionError, OSError, subprocess.SubprocessError) as error:
                 outcome.mistakes.append(str(error))
-            outcome.load.is_over = True
+            finally:
+                outcome.load.is_over = True
             await running
             try:
                 outcome.mistakes += _unbalanced(await _until_ready(client, START_S))
@@ -183,7 +185,7 @@ async def _strike(town: Town, faults: dict[str, Fault], strikes: list[Strike], u
         began = time.perf_counter()
         try:
             await faults[kind]()
-        except AssertionError as error:
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
             raise AssertionError(f"{kind}: {error}") from error
         strikes.append(Strike(kind, town.victim, began, time.perf_counter()))
         await asyncio.sleep(town.chance.uniform(*_REST_S))

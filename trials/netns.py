@@ -23,14 +23,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from bench.packages import Missing, program
+from bench.packages import Missing, installed, program
 
-__all__ = ["Drop", "Host", "Namespace", "Network", "drop_program", "refusal", "require"]
+__all__ = ["EXIT_MISSING", "Drop", "Host", "Namespace", "Network", "drop_program", "refusal", "require"]
 
 _NET = "127.77.0."
 _SETTLE_S = 5.0
 _OWN = Path("/proc/thread-self/ns/net")
 _CLONE_NEWNET = 0x4000_0000
+# What a kernel, or whoever confines us, says of what there is not for us; any other failure is a mistake.
+_CANNOT = (
+    "not permitted", "Permission denied", "not supported", "not implemented", "Unknown device type", "Read-only",
+    "timed out",
+)  # fmt: skip
+# The exit code of this module, if hosts cannot be made.
+EXIT_MISSING = 3
 
 
 class Namespace:
@@ -69,7 +76,7 @@ class Namespace:
         name, *words = command.split()
         with self.entered():
             done = subprocess.run(
-                [program(name, "iproute2"), *words, *last], capture_output=True, text=True, timeout=30, check=False
+                [installed(name, "iproute2"), *words, *last], capture_output=True, text=True, timeout=30, check=False
             )
         if done.returncode:
             said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -223,10 +230,14 @@ class Network:
     def __init__(self) -> None:
         self._bridge = Namespace()
         self._others: list[Namespace] = []
+        try:
+            self._bridge.run("ip link add bridge type bridge")
+            self._bridge.run("ip link set bridge up")
+        except BaseException:
+            self._bridge.close()
+            raise
 
     def __enter__(self) -> Self:
-        self._bridge.run("ip link add bridge type bridge")
-        self._bridge.run("ip link set bridge up")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -249,7 +260,7 @@ def require() -> None:
     if sys.platform != "linux":
         raise Missing("network namespaces are a thing of Linux; use --network proxies")
     for name in ("ip", "tc"):
-        program(name, "iproute2")
+        installed(name, "iproute2")
     try:
         with Network() as network:
             one, other = network.host("one"), network.host("other")
@@ -258,6 +269,8 @@ def require() -> None:
             with server, other.namespace.entered(), socket.create_connection(server.getsockname(), 5.0):
                 pass
     except OSError as error:
+        if not any(word in str(error) for word in _CANNOT):
+            raise  # a mistake of ours, or something that should be known
         raise Missing(
             f"no hosts can be made here ({error}); that takes root and a kernel with network namespaces, veth and"
             " bridge; where users may have namespaces of their own, run it behind: unshare --user --map-root-user --net"
@@ -275,3 +288,19 @@ def refusal(trying: Callable[[], object], undoing: Callable[[], object]) -> str 
     with contextlib.suppress(OSError):
         undoing()
     return why
+
+
+def main() -> None:
+    """Installs what hosts need, where that is possible, and says whether they can be made."""
+    try:
+        if sys.platform == "linux":
+            for name in ("ip", "tc"):
+                program(name, "iproute2")
+        require()
+    except Missing as missing:
+        print(missing)
+        sys.exit(EXIT_MISSING)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from zmqinfer.launch.pulse import Ear
+
 __all__ = ["Node", "address", "free_port"]
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +46,8 @@ class Node:
     folder: Path
     there: Callable[[], AbstractContextManager[object]] = nullcontext
     process: subprocess.Popen[bytes] | None = None
+    # It ends when this end of its pipe does, if we are killed.
+    _ear: Ear | None = None
 
     @property
     def pid(self) -> int:
@@ -65,15 +69,24 @@ class Node:
         """Starts it, with its log behind that of its earlier lives."""
         # Settings of whoever runs this would make it another trial.
         own = {name: value for name, value in os.environ.items() if not name.startswith("ZMQINFER_")}
+        self._forget()
+        ear = self._ear = Ear()
         with (self.folder / f"{self.name}.log").open("ab") as log, self.there():
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "zmqinfer", *self.command],
+                [sys.executable, "-m", "zmqinfer", *self.command, "--pulse-fd", str(ear.descriptor)],
+                pass_fds=[ear.descriptor],
                 cwd=_ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**own, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
+        ear.began()
+
+    def _forget(self) -> None:
+        if self._ear is not None:
+            self._ear.close()
+            self._ear = None
 
     def send(self, number: signal.Signals) -> None:
         """Gives it a signal."""
@@ -87,8 +100,12 @@ class Node:
 
     def finish(self) -> None:
         """Ends it, politely first."""
-        if self.process is None or self.process.poll() is not None:
-            return
+        if self.is_running:
+            self._end()
+        self._forget()
+
+    def _end(self) -> None:
+        assert self.process is not None
         for number in (signal.SIGCONT, signal.SIGTERM):
             self.process.send_signal(number)
         try:

@@ -361,6 +361,7 @@ class Form:
     seed: int
     pause_s: tuple[float, float]
     sample_s: float
+    most_per_s: float = MAX_RATE_PER_S
 
     @property
     def seconds(self) -> float:
@@ -404,7 +405,7 @@ class Soak:
         """
         async with AsyncClient(self.up.addresses) as client:
             self.capacity = await self.load.capacity(client)
-            self.rate = min(PART_OF_CAPACITY * self.capacity, MAX_RATE_PER_S)
+            self.rate = min(PART_OF_CAPACITY * self.capacity, self.form.most_per_s)
             print(f"capacity {self.capacity:,.0f} calls/s, load {self.rate:,.0f} calls/s", flush=True)
             self._began = time.monotonic()
             async with asyncio.TaskGroup() as tasks:
@@ -724,6 +725,7 @@ def main() -> int:
     command.add_argument("--pause-s", type=within, nargs=2, default=(5.0, 15.0), metavar=("LEAST", "MOST"),
                          help="between two faults")  # fmt: skip
     command.add_argument("--sample-s", type=within, default=5.0, help="between two samples")
+    command.add_argument("--most-per-s", type=within, default=MAX_RATE_PER_S, help="calls, if capacity allows more")
     command.add_argument("--out", type=Path, default=Path("results/soak"))
     given = command.parse_args()
     if not 0 < given.minutes <= 600:
@@ -733,7 +735,7 @@ def main() -> int:
     if not Path("/proc/self/fd").is_dir():
         command.error("there is no /proc/self/fd here; this trial needs Linux")
     keep_freed_memory()  # this process is the client, and judged as the nodes are
-    form = Form(given.minutes, given.seed, (given.pause_s[0], given.pause_s[1]), given.sample_s)
+    form = Form(given.minutes, given.seed, (given.pause_s[0], given.pause_s[1]), given.sample_s, given.most_per_s)
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         try:
             return run(form, Path(folder), given.out)

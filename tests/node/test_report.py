@@ -31,14 +31,26 @@ def test_values_of_peers_are_cut_and_escaped(report: Report, caplog: pytest.LogC
 def test_an_event_that_peers_repeat_is_ten_lines_a_second(
     report: Report, now: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Others are not held up by it, and the next line says how many were left out."""
+    """In the long run. The last line before the others says so, and the next one how many there were."""
     for peer in range(1_000):
         report.warning("cut off", peer=peer)
     report.info("worker joined", name="w1")
 
-    assert len(caplog.messages) == 11
-    assert caplog.messages[-1] == "worker joined name=w1"
-    now[0] += 1.0
-    report.warning("cut off", peer=7)
-    report.warning("cut off", peer=8)
-    assert caplog.messages[-2:] == ["cut off peer=7 not_logged_before=990", "cut off peer=8"]
+    assert len(caplog.messages) == 501
+    assert caplog.messages[-2:] == ["cut off peer=499 from_here_at_most_per_s=10", "worker joined name=w1"]
+    now[0] += 0.25
+    for peer in range(3):
+        report.warning("cut off", peer=peer)
+    assert caplog.messages[-2:] == [
+        "cut off peer=0 not_logged_before=500",
+        "cut off peer=1 from_here_at_most_per_s=10",
+    ]
+
+
+def test_who_is_lost_at_once_is_named(report: Report, caplog: pytest.LogCaptureFixture) -> None:
+    """As when the network between a gateway and all of its workers fails."""
+    for number in range(256):
+        report.info("worker gone", worker=f"w{number}")
+
+    assert len(caplog.messages) == 256
+    assert not any("per_s" in line for line in caplog.messages)

@@ -55,10 +55,24 @@ def test_without_the_right_hosts_are_missing(monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError(1, "unshare: Operation not permitted")
 
     monkeypatch.setattr(netns.sys, "platform", "linux")
-    monkeypatch.setattr(netns, "program", lambda name, package: name)
+    monkeypatch.setattr(netns, "installed", lambda name, package: name)
     monkeypatch.setattr(netns, "Network", refuse)
 
     with pytest.raises(Missing, match=r"Operation not permitted.*that takes root"):
+        require()
+
+
+def test_a_mistake_is_not_taken_for_a_kernel_that_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the tests would be left out for a slip of the pen, and nobody would know."""
+
+    def slip() -> None:
+        raise OSError('ip lnik add: Object "lnik" is unknown')
+
+    monkeypatch.setattr(netns.sys, "platform", "linux")
+    monkeypatch.setattr(netns, "installed", lambda name, package: name)
+    monkeypatch.setattr(netns, "Network", slip)
+
+    with pytest.raises(OSError, match="lnik"):
         require()
 
 

@@ -78,9 +78,9 @@ class ProcessCluster:
         )
 
     def __enter__(self) -> Self:
-        for child in self._supervisor.children:
-            child.start()
         try:
+            for child in self._supervisor.children:
+                child.start()
             self._wait_ready()
         except BaseException:
             self.close()
@@ -96,6 +96,9 @@ class ProcessCluster:
         give_up_at = time.monotonic() + _START_S
         with Client(self.clients_address, connect_timeout_s=_START_S) as client:
             while time.monotonic() < give_up_at:
+                for child in self._supervisor.children:
+                    if not child.pid:
+                        raise Unavailable(f"{child.name} has ended instead of becoming ready; its own words are above")
                 try:
                     ready = [sum(w["state"] == "ready" for w in one["workers"]) for one in client.status()]
                     if len(ready) == len(self._gateways) and min(ready) >= self._workers:

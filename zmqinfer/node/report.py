@@ -1,7 +1,8 @@
 """The only module that logs: one event, one line; a fixed sentence, then key=value pairs.
 
-Values may come from peers, so they are cut and escaped; and peers may cause events, so of each there are a few lines
-a second, and of the others the number. Never bodies, never keys, and no line for a request: those are counted.
+Values may come from peers, so they are cut and escaped; and peers may cause events, so of each that goes on and on
+there are a few lines a second, and of the others the number. Never bodies, never keys, and no line for a request:
+those are counted.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from collections.abc import Callable
 __all__ = ["Report"]
 
 _MAX_VALUE = 256
-# Lines of one event within a second.
-_MOST_LINES = 10
+# Lines of one event a second in the long run, and at once: as many workers may be lost.
+_LINES_PER_S, _LINES_AT_ONCE = 10.0, 500.0
 
 
 class Report:
@@ -23,8 +24,8 @@ class Report:
     def __init__(self, node: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._logger = logging.getLogger(f"zmqinfer.{node}")
         self._clock = clock
-        # For each event when its second began, how many lines there were in it, and how many were left out.
-        self._said: dict[str, tuple[float, int, int]] = {}
+        # For each event when it was last, how many lines it may have had then, and how many were left out.
+        self._said: dict[str, tuple[float, float, int]] = {}
 
     def info(self, event: str, **values: object) -> None:
         """Says something that a person would want to know."""
@@ -42,15 +43,16 @@ class Report:
         if not self._logger.isEnabledFor(level):
             return
         now = self._clock()
-        began_at, lines, left_out = self._said.get(event, (now, 0, 0))
-        if now - began_at >= 1.0:
-            began_at, lines = now, 0
-        if lines >= _MOST_LINES:
-            self._said[event] = began_at, lines, left_out + 1
+        at, lines, left_out = self._said.get(event, (now, _LINES_AT_ONCE, 0))
+        lines = min(lines + _LINES_PER_S * (now - at), _LINES_AT_ONCE)
+        if lines < 1:
+            self._said[event] = now, lines, left_out + 1
             return
-        self._said[event] = began_at, lines + 1, 0
+        self._said[event] = now, lines - 1, 0
         if left_out:
             values = {**values, "not_logged_before": left_out}
+        if lines < 2:
+            values = {**values, "from_here_at_most_per_s": int(_LINES_PER_S)}
         pairs = " ".join(f"{key}={_shown(value)}" for key, value in values.items())
         self._logger.log(level, "%s %s", event, pairs)
 
