@@ -8,7 +8,6 @@ proxy         the links, which are proxies
 namespaces    their network of hosts: what goes wrong with cables
 netns         the hosts, which are network namespaces
 soak          `./run.sh soak`: twenty minutes of load with churn
-soak_verdict  what has to hold then
 fuzz_wire     `./run.sh fuzz`: broken messages for the decoder
 fuzz_live     the same for a gateway
 promises      `./run.sh promises`: each figure of docs/RELIABILITY.md beside what is asked

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from bench.command import Command, whole
 from trials.fuzz_wire import changed
-from trials.soak_verdict import unbalanced
+from trials.soak.verdict import unbalanced
 from zmqinfer import Client
 from zmqinfer.errors import ProtocolError, UsageError, ZmqInferError
 from zmqinfer.launch.processes import ProcessCluster

@@ -11,8 +11,9 @@ from random import Random
 
 import pytest
 
-from trials.soak import KILL, KINDS, RENEW, Plan, draw
-from trials.soak_verdict import (
+from trials.soak.faults import KILL, KINDS, RENEW, Plan
+from trials.soak.shown import draw
+from trials.soak.verdict import (
     Fault,
     Sample,
     Series,

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from trials.nodes import Node, address, free_port
 from trials.promises.witness import Run, model_toml, read_journal
-from trials.soak_verdict import unbalanced
+from trials.soak.verdict import unbalanced
 from zmqinfer.aio import AsyncClient
 from zmqinfer.errors import ZmqInferError
 
