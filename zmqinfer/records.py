@@ -74,6 +74,8 @@ REQUEST_FIELDS = 13
 ALONE = 13
 # What its caller says of hedging: true, false, or None or missing, as the model says.
 HEDGE = 14
+# True from a client, else most often missing: an earlier copy left that nobody has answered.
+AGAIN = 15
 
 # The other positions in a REPLY record.
 STATUS = 2

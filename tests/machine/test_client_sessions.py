@@ -19,8 +19,10 @@ from zmqinfer.errors import EXECUTED, Executed, Status
 from zmqinfer.machine.client import GRACE_S
 from zmqinfer.machine.link import LinkState
 from zmqinfer.records import (
+    AGAIN,
     BUDGET_US,
     CALLS,
+    HEDGE,
     MODEL,
     OUTPUT,
     PAYLOAD,
@@ -337,3 +339,18 @@ def test_what_ended_before_its_turn_is_not_sent_or_held() -> None:
     assert play.cancels(play.calls(body=[b"l" * 2**21]))
     play.up()
     assert (play.machine.pending, play.requests()) == (0, [])
+
+
+def test_what_may_have_left_before_says_so() -> None:
+    """A client that has heard of no worker yet cannot know that the model may not run twice; its gateway can."""
+    play = Playbook(2).serving().up(0, 1)
+    play.calls("a", 9.0)
+    (first,) = play.asked(0) + play.asked(1)
+    assert len(first) == PAYLOAD + 1
+    play.alive.clear()
+
+    play.waits(4 * BEAT_S)
+
+    again = play.asked(0) + play.asked(1)
+    assert again
+    assert all(record[AGAIN] is True and record[HEDGE] is None for record in again)

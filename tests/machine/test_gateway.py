@@ -668,6 +668,23 @@ def test_waiting_requests_of_a_model_are_limited() -> None:
     assert play.requests() | {"received": 4, "refused": 1, "accepted": 3, "pending": 3} == play.requests()
 
 
+@pytest.mark.parametrize("of_request", [None, True, False])
+@pytest.mark.parametrize("of_model", [True, False])
+def test_what_may_have_run_before_is_not_run_unless_it_may(of_model: bool, of_request: bool | None) -> None:
+    """Its client had heard of no worker when it sent it again, and so did not know."""
+    play = Playbook().with_clients("alice").joins("w1", card(idempotent=of_model))
+
+    play.hears("alice", Kind.REQUEST, [*request(1, idempotent=of_request), None, None, True])
+
+    if of_model if of_request is None else of_request:
+        assert len(play.said("w1", Kind.REQUEST)) == 1
+        return
+    answer = play.says("alice", Kind.REPLY)
+    assert outcome(answer) == (1, Status.WORKER_LOST)
+    assert answer[RAN] == MAYBE
+    assert play.said("w1", Kind.REQUEST) == []
+
+
 def test_duplicate_of_a_pending_tag_is_ignored() -> None:
     """Resent behind a new greeting: one execution and one answer."""
     play = Playbook().with_workers("w1").with_clients("alice")

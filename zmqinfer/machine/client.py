@@ -264,7 +264,9 @@ class ClientMachine:
             block.layout,
             payload,
         ]
-        if options.hedge is not None:
+        if block.sends > 1:
+            record += [None, options.hedge, True]
+        elif options.hedge is not None:
             record += [None, options.hedge]
         self.links[block.link].outbox.put_request(record, block.deadline, size)
 

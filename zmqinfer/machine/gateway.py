@@ -23,6 +23,7 @@ from zmqinfer.machine.suspects import Suspects, oldest
 from zmqinfer.machine.workers import Workers
 from zmqinfer.policy.ring import key_hash
 from zmqinfer.records import (
+    AGAIN,
     BUDGET_US,
     CALLS,
     HEDGE,
@@ -223,6 +224,11 @@ class GatewayMachine:
             detail = f"worker {engine.name!r} is on another host and cannot read the client's memory"
             self._end(flight, Status.UNAVAILABLE, detail, where=INLINE)
             return
+        if len(flight.record) > AGAIN and flight.record[AGAIN] is True and not self._may_run_twice(flight):
+            # Its client did not know that when it sent it again: it had heard of no worker of this model yet.
+            detail = "the request may have reached a gateway before, and may not be run twice"
+            self._end(flight, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
+            return
         if flight.patience is not None:
             self.ledger.set_patience(flight, None)
         self.dispatches.send(flight, engine)
@@ -397,8 +403,7 @@ class GatewayMachine:
 
     def _move(self, flight: Flight, lost: WorkerSession, now: float, *, has_left: bool) -> None:
         flight.losses += has_left
-        declared = flight.record[IDEMPOTENT]
-        if has_left and not (flight.route.idempotent if declared is None else declared):
+        if has_left and not self._may_run_twice(flight):
             detail = f"worker {lost.name!r} was lost with the request, which may not be run twice"
             self._end(flight, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
         elif has_left and flight.losses >= MAX_LOSSES:
@@ -406,6 +411,11 @@ class GatewayMachine:
             self._end(flight, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
         else:
             self._place_again(flight, now)
+
+    @staticmethod
+    def _may_run_twice(flight: Flight) -> bool:
+        declared = flight.record[IDEMPOTENT]
+        return flight.route.idempotent if declared is None else declared
 
     def on_timer(self, now: float) -> None:
         """Does what is due: expires requests, ends waits, beats, and gives up silent peers."""
