@@ -86,9 +86,16 @@ def _simulate(folder: str, scenario: str, first: int, count: int) -> tuple[int, 
 
 
 def _main() -> None:
+    missed = 0
     for name in sys.argv[1:] or PATCHES:
-        schedules, violation = found_after(name)
-        print(f"{name:32} found in schedule {schedules:5,}: {violation[:110]}", flush=True)
+        try:
+            schedules, violation = found_after(name)
+        except AssertionError as error:
+            missed += 1
+            print(error, flush=True)
+        else:
+            print(f"{name:32} found in schedule {schedules:5,}: {violation[:110]}", flush=True)
+    sys.exit(bool(missed))
 
 
 if __name__ == "__main__":
