@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from types import TracebackType
 
 __all__ = ["Command", "whole", "within"]
 
 
 class Command(argparse.ArgumentParser):
-    """The options of a benchmark; once they are read, SIGTERM ends it as Ctrl-C does, with all that it started."""
+    """The options of a benchmark; once they are read, SIGTERM ends it as Ctrl-C does, with all that it started.
+
+    Neither shows people a traceback.
+    """
 
     def __init__(self, prog: str, about: str | None) -> None:
         """Takes the command as people write it, and the module's docstring."""
@@ -19,7 +23,15 @@ class Command(argparse.ArgumentParser):
     def parse_args(self, *arguments: object) -> argparse.Namespace:  # type: ignore[override]
         """Reads the options, or ends the process with a sentence."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        sys.excepthook = _say_interrupted
         return super().parse_args(*arguments)  # type: ignore[call-overload, no-any-return]
+
+
+def _say_interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def whole(text: str) -> int:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["simulate"]
 
 _SHOWN_FAILURES = 5
-# Seeds that one job takes at a time.
-_CHUNK = 20
+# Seeds that one job takes at a time: at Ctrl-C those that have been given out are still finished.
+_CHUNK = 2
 # What differs between two runs that violate the same rule.
 _NUMBERS = re.compile(r"[0-9][0-9.]*")
 
@@ -118,9 +118,7 @@ def _runs(document: dict[str, Any], seeds: range, jobs: int, chosen: Sequence[in
             yield _run(document, seed, chosen)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        # A few seeds are for all processes too.
-        chunk = max(1, min(_CHUNK, len(seeds) // (2 * jobs)))
-        work = pool.map(_run, [document] * len(seeds), seeds, [chosen] * len(seeds), chunksize=chunk)
+        work = pool.map(_run, [document] * len(seeds), seeds, [chosen] * len(seeds), chunksize=_CHUNK)
         is_shown = sys.stderr.isatty()
         for number, result in enumerate(work, 1):
             if is_shown and not number % 100:
