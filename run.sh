@@ -166,7 +166,6 @@ case "${1:-}" in
     shift
     install
     cd "$ROOT"
-    case " $* " in *" namespaces "*) "$VENV/bin/python" -m trials.netns || exit 2 ;; esac
     exec "$VENV/bin/python" -m "trials.$trial" "$@"
     ;;
   fuzz)

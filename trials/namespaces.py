@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from trials.netns import Drop, Host, Network, refusal, require
+from trials.netns import Drop, Host, Network, prepare, refusal
 from trials.nodes import Node
 from trials.town import DEADLINE_S, GATEWAYS, START_S, WORKERS, Fault, Town
 from zmqinfer.aio import AsyncClient
@@ -34,7 +34,7 @@ def namespace_town(folder: Path, chance: random.Random) -> Iterator[Town]:
     Raises:
         Missing: hosts cannot be made on this machine.
     """
-    require()
+    prepare()
     with Network() as network:
         town = NamespaceTown(network, folder, chance)
         with town.asker.namespace.entered():

@@ -25,7 +25,7 @@ from typing import Self
 
 from bench.packages import Missing, installed, program
 
-__all__ = ["EXIT_MISSING", "Drop", "Host", "Namespace", "Network", "drop_program", "refusal", "require"]
+__all__ = ["EXIT_MISSING", "Drop", "Host", "Namespace", "Network", "drop_program", "prepare", "refusal", "require"]
 
 _NET = "127.77.0."
 _SETTLE_S = 5.0
@@ -36,6 +36,7 @@ _CANNOT = (
     "not permitted", "Permission denied", "not supported", "not implemented", "Unknown device type", "Read-only",
     "timed out",
 )  # fmt: skip
+_PROGRAMS = ("ip", "tc")
 # The exit code of this module, if hosts cannot be made.
 EXIT_MISSING = 3
 
@@ -259,7 +260,7 @@ def require() -> None:
     """
     if sys.platform != "linux":
         raise Missing("network namespaces are a thing of Linux; use --network proxies")
-    for name in ("ip", "tc"):
+    for name in _PROGRAMS:
         installed(name, "iproute2")
     try:
         with Network() as network:
@@ -290,13 +291,18 @@ def refusal(trying: Callable[[], object], undoing: Callable[[], object]) -> str 
     return why
 
 
+def prepare() -> None:
+    """Installs what hosts need, where that is possible; raises `Missing` if they cannot be made all the same."""
+    if sys.platform == "linux":
+        for name in _PROGRAMS:
+            program(name, "iproute2")
+    require()
+
+
 def main() -> None:
-    """Installs what hosts need, where that is possible, and says whether they can be made."""
+    """Says whether hosts can be made; the exit code tells it too."""
     try:
-        if sys.platform == "linux":
-            for name in ("ip", "tc"):
-                program(name, "iproute2")
-        require()
+        prepare()
     except Missing as missing:
         print(missing)
         sys.exit(EXIT_MISSING)

@@ -31,7 +31,6 @@ PATIENCE_S = 30.0
 # One number, or the least and the most of what each seed draws for itself.
 Span: TypeAlias = tuple[float, float]
 
-
 _LONGEST_MS = 3_600_000
 _SERVED = {one.name: one for one in ModelSettings.describe()}
 
@@ -140,34 +139,34 @@ class Scenario:
         return scenario
 
 
-def _one(default: Any, unit: str, low: float | None, high: float | None) -> Setting:
+def _bounds(default: Any, unit: str, low: float | None, high: float | None) -> Setting:
     return Setting("", default, "", unit, low, high, ())
 
 
-_PART, _COUNT = _one(0.0, "", 0, 1), _one(0, "", 0, 1_000)
+_PART, _COUNT = _bounds(0.0, "", 0, 1), _bounds(0, "", 0, 1_000)
 # The bounds of what has one value, and of what may be a span.
 _VALUES = {
-    "name": _one("", "", None, None),
-    "duration_s": _one(0.0, "s", 0.01, 3_600),
-    "warm_up_s": _one(0.0, "s", 0, 3_600),
-    "in_flight": _one(0, "calls", 0, 100_000),
-    "burst": _one(0, "calls", 1, 10_000),
+    "name": _bounds("", "", None, None),
+    "duration_s": _bounds(0.0, "s", 0.01, 3_600),
+    "warm_up_s": _bounds(0.0, "s", 0, 3_600),
+    "in_flight": _bounds(0, "calls", 0, 100_000),
+    "burst": _bounds(0, "calls", 1, 10_000),
     **dict.fromkeys(("keyed", "cancelled", "patient"), _PART),
-    "promised_s": _one(0.0, "s", 0, 300),
-    "most_kills": _one(0, "workers", 0, 1_000),
+    "promised_s": _bounds(0.0, "s", 0, 300),
+    "most_kills": _bounds(0, "workers", 0, 1_000),
 }
 _SPANS = {
-    "gateways": _one(0, "", 0, 16),
-    "workers": _one(0, "", 0, 4_096),
-    "clients": _one(0, "", 0, 4_000),
-    "rate": _one(0.0, "calls a second", 0.001, 1_000_000),
-    "deadline_s": _one(0.0, "s", 0.001, MAX_BUDGET_US / 1e6),
+    "gateways": _bounds(0, "", 0, 16),
+    "workers": _bounds(0, "", 0, 4_096),
+    "clients": _bounds(0, "", 0, 4_000),
+    "rate": _bounds(0.0, "calls a second", 0.001, 1_000_000),
+    "deadline_s": _bounds(0.0, "s", 0.001, MAX_BUDGET_US / 1e6),
 }
 _TABLES = {
     "gateway": {one.name: one for one in GatewaySettings.describe() if one.low is not None},
     "worker": {one.name: one for one in WorkerSettings.describe() if one.low is not None},
     "faults": dict.fromkeys(FAULTS, _COUNT),
-    "lasts_s": dict.fromkeys(FAULTS, _one(0.0, "s", 0, 3_600)),
+    "lasts_s": dict.fromkeys(FAULTS, _bounds(0.0, "s", 0, 3_600)),
 }
 
 
@@ -195,16 +194,16 @@ def _value(key: str, value: Any) -> Any:
     raise ConfigError(f"scenario: unknown key {key!r}, expected one of: {expected}")
 
 
-def _check(setting: Setting, name: str, value: object) -> None:
-    dataclasses.replace(setting, name=name).check(value)
+def _check(bounds: Setting, name: str, value: object) -> None:
+    dataclasses.replace(bounds, name=name).check(value)
 
 
-def _span(setting: Setting, name: str, value: Any) -> Span:
+def _span(bounds: Setting, name: str, value: Any) -> Span:
     ends = value if isinstance(value, list) else [value, value]
     if len(ends) != 2:
         raise ConfigError(f"{name} is {value!r}, expected one value, or the least and the most: [1, 3]")
     for end in ends:
-        _check(setting, name, end)
+        _check(bounds, name, end)
     low, high = ends
     if low > high:
         raise ConfigError(f"{name} is {value!r}, expected the least first")

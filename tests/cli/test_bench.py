@@ -167,7 +167,7 @@ def test_one_scenario_is_run_live_and_simulated(tmp_path: Path) -> None:
     assert made[0] == made[1]
     assert sum(made[0]) > 100
     for done in (live, simulated):
-        assert " calls, drawn to be taken back, are in none of these figures\n" in done.stdout
+        assert " calls were drawn to be taken back: they are in no figure\n" in done.stdout
 
 
 def test_a_closed_loop_of_a_scenario(tmp_path: Path) -> None:

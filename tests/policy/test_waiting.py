@@ -228,8 +228,8 @@ def test_clearing_gives_everyone_back_once() -> None:
 
 
 def entries(room: WaitingRoom[Someone]) -> int:
-    levels = [turns for lane in room._lanes.values() for turns in lane._levels.values()]
-    return sum(len(turns._order) + sum(map(len, turns._heaps.values())) for turns in levels)
+    queues = [queue for lane in room._lanes.values() for queue in lane._levels.values()]
+    return sum(len(queue._order) + sum(map(len, queue._heaps.values())) for queue in queues)
 
 
 def test_the_departed_take_no_room() -> None:

@@ -23,7 +23,6 @@ from zmqinfer.errors import ConfigError
 if TYPE_CHECKING:
     from zmqinfer.load.generator import Progress
     from zmqinfer.load.results import BenchResult, ClosedLoop, OpenLoop, Scenario
-    from zmqinfer.scenario import Load
 
 __all__ = ["bench", "report"]
 
@@ -74,13 +73,11 @@ def bench(
     check_out(out)
     if scenario is None:
         loads = _loads(presets, requests, concurrency, rate, duration_s)
-        result, drawn = asyncio.run(_run(gateway, model, loads, compare=compare)), None
+        result = asyncio.run(_run(gateway, model, loads, compare=compare))
     else:
         _refuse_beside_a_scenario()
-        result, drawn = _run_scenario(scenario, seed)
+        result = _run_scenario(scenario, seed)
     write(result, out)
-    if drawn is not None:
-        say_taken_back(drawn)
     if not result.is_clean:
         raise click.exceptions.Exit(EXIT_FAILED)
 
@@ -125,8 +122,8 @@ def _refuse_beside_a_scenario() -> None:
             raise ConfigError(f"a SCENARIO says itself what is served and asked; leave out {option.opts[0]}")
 
 
-def _run_scenario(name: str, seed: int) -> tuple[BenchResult, Load]:
-    """Runs a scenario on a cluster of its own; returns what it found, and the load."""
+def _run_scenario(name: str, seed: int) -> BenchResult:
+    """Runs a scenario on a cluster of its own."""
     from zmqinfer.launch.processes import ProcessCluster
     from zmqinfer.load.live import run_live, write_models
     from zmqinfer.load.measured import measured
@@ -154,7 +151,8 @@ def _run_scenario(name: str, seed: int) -> tuple[BenchResult, Load]:
     addresses = tuple(cluster.clients_address.split(","))
     settings = {"seed": seed, **gateway, **worker}
     found = measured(scenario, load, ended, before, after)
-    return result_of(found, Configuration(load.workers, addresses, settings), started_at), load
+    say_taken_back(load)
+    return result_of(found, Configuration(load.workers, addresses, settings), started_at)
 
 
 async def _run(

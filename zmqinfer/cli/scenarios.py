@@ -58,7 +58,7 @@ def result_of(found: tuple[Scenario, ...], configuration: Configuration, started
 def say_taken_back(load: Load) -> None:
     """Says how many calls are in no figure, if any are."""
     if load.taken_back:
-        click.echo(f"{load.taken_back:,} calls, drawn to be taken back, are in none of these figures")
+        click.echo(f"{load.taken_back:,} calls were drawn to be taken back: they are in no figure")
 
 
 def write(result: BenchResult, out: Path) -> None:

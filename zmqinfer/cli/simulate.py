@@ -172,8 +172,8 @@ def _measure(document: dict[str, Any], seed: int, chosen: Sequence[int] | None, 
     settings: dict[str, str | int] = {"time": "virtual", "seed": seed, "faults": sum(result.fired.values())}
     configuration = Configuration(world.load.workers, gateways, settings)
     named = dataclasses.replace(world.scenario, name=f"{world.scenario.name}, simulated")
-    write(result_of(measured(named, world.load, ended, *looks), configuration, started_at), out)
     say_taken_back(world.load)
+    write(result_of(measured(named, world.load, ended, *looks), configuration, started_at), out)
     return result
 
 

@@ -98,7 +98,7 @@ class ProcessCluster:
             while time.monotonic() < give_up_at:
                 for child in self._supervisor.children:
                     if not child.pid:
-                        raise Unavailable(f"{child.name} has ended instead of becoming ready; its own words are above")
+                        raise Unavailable(f"{child.name} has ended before it was ready; mend what it says above")
                 try:
                     ready = [sum(w["state"] == "ready" for w in one["workers"]) for one in client.status()]
                     if len(ready) == len(self._gateways) and min(ready) >= self._workers:

@@ -156,8 +156,9 @@ class GatewayMachine:
             ledger.refuse(client, record, Status.NOT_FOUND, self._not_found(route))
             self.routes.sweep(route)
             return
+        deadline = arrived + record[BUDGET_US] * 1e-6
         # A block may exceed the limit by its own size: most of it may find a worker at once.
-        if route.waiting.count and self._is_too_much(client, record, route, now):
+        if route.waiting.count and self._is_too_much(client, record, route, deadline, now):
             return
         size = len(payload) if type(payload) is bytes else payload_bytes(payload)
         if type(payload) is tuple and size <= self.settings.max_body_bytes:
@@ -168,16 +169,16 @@ class GatewayMachine:
         key = record[KEY]
         # Without a key by the block, so that its parts, and a repeat of any of them, have one home.
         hashed = key_hash(block_of(record[REQUEST_ID]) if key is None else key)
-        flight = ledger.enter(client, record, size, arrived + record[BUDGET_US] * 1e-6, hashed, route)
+        flight = ledger.enter(client, record, size, deadline, hashed, route)
         if flight is None:
             self.routes.sweep(route)
         else:
             self._place(flight, now)
 
-    def _is_too_much(self, client: ClientSession, record: Record, route: Route, now: float) -> bool:
+    def _is_too_much(self, client: ClientSession, record: Record, route: Route, deadline: float, now: float) -> bool:
         """Whether a request is refused because the queue is full, or because it would wait there for nothing."""
-        budget_s = record[BUDGET_US] * 1e-6
-        expected_s = route.answer_s(client, record, now + budget_s)
+        budget_s = deadline - now
+        expected_s = route.answer_s(client, record, deadline)
         excess_s = 0.0 if expected_s is None else _CAUTION * expected_s - budget_s
         if route.waiting.count >= self.settings.max_queued:
             detail = f"{route.waiting.count:,} requests wait for {_described(route)} already"

@@ -4,7 +4,7 @@ ring         which worker is a key's home, and who comes next
 placement    who takes a request now: the home, unless it holds more than its bounded share
 rotation     which workers get work at all, by how they did of late
 waiting      in which order requests wait when nobody can take them
-turns        how clients share what they wait for
+fair_queue   how clients share what they wait for
 backlog      how much waits before a request that comes
 drain        how fast a queue empties, and so how long who joins it will wait
 admission    whether a request is let in at all: requests and bytes

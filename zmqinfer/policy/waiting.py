@@ -1,6 +1,6 @@
 """In which order requests wait when no worker can take them.
 
-Within a priority the clients take turns (`turns`), so that one of them cannot starve the others; within
+Within a priority the clients take turns (`fair_queue`), so that one of them cannot starve the others; within
 one client the earliest deadline goes first. Of the next ones of two priorities the more urgent goes
 first, unless the other has waited long enough to make up for it: half a second a level. A request
 with a routing key may wait for its own worker for a while (`home`), then it takes any.
@@ -12,7 +12,7 @@ from collections import deque
 from typing import Generic, Protocol, TypeVar
 
 from zmqinfer.policy.backlog import Backlog
-from zmqinfer.policy.turns import Turns
+from zmqinfer.policy.fair_queue import FairQueue, Queued
 
 __all__ = ["Waiter", "WaitingRoom"]
 
@@ -20,22 +20,16 @@ __all__ = ["Waiter", "WaitingRoom"]
 _LEVEL_S = 0.5
 
 
-class Waiter(Protocol):
+class Waiter(Queued, Protocol):
     """What the room needs to know of a request."""
 
     priority: int
-    deadline: float
     calls: int
-    rows: int
     size: int
     home: str | None
     is_waiting: bool
     # Set by the room: when it came, later by half a second for each level of its priority. The least goes first.
     rank: float
-
-    @property
-    def client(self) -> object:
-        """Who sent it; clients take turns."""
 
 
 W = TypeVar("W", bound=Waiter)
@@ -51,22 +45,22 @@ class _Lane(Generic[W]):
         self.stale = 0
         # The priority of the one that `best` named last.
         self._next = 0
-        self._levels: dict[int, Turns[W]] = {}
+        self._levels: dict[int, FairQueue[W]] = {}
 
     def _is_here(self, waiter: W) -> bool:
         return waiter.is_waiting and waiter.home == self.home
 
     def put(self, waiter: W) -> None:
-        turns = self._levels.get(waiter.priority)
-        if turns is None:
-            turns = self._levels[waiter.priority] = Turns()
-        turns.put(waiter)
+        queue = self._levels.get(waiter.priority)
+        if queue is None:
+            queue = self._levels[waiter.priority] = FairQueue()
+        queue.put(waiter)
 
     def best(self) -> W | None:
         """Returns who is next, still in its place; drops those who left or moved to another lane."""
         found: W | None = None
-        for priority, turns in list(self._levels.items()):
-            waiter, dropped = turns.first(self._is_here)
+        for priority, queue in list(self._levels.items()):
+            waiter, dropped = queue.first(self._is_here)
             self.stale -= dropped
             if waiter is None:
                 del self._levels[priority]
@@ -86,8 +80,8 @@ class _Lane(Generic[W]):
     def compact(self) -> None:
         """Drops all that have left; called when they are the majority, so it costs O(1) each. Turns stay."""
         self.stale = 0
-        for turns in self._levels.values():
-            turns.compact(self._is_here)
+        for queue in self._levels.values():
+            queue.compact(self._is_here)
 
 
 class WaitingRoom(Generic[W]):

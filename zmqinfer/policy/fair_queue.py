@@ -1,9 +1,8 @@
-"""Clients that wait for the same thing take turns, in rows: as fair as if each were served a row at a time.
+"""Start-time fair queueing of clients, in rows (Goyal, Vin, Cheng 1996); within one the earliest deadline goes first.
 
-Each client has a *start*, which grows by the rows that it gets; the least goes first. One that comes begins
-where the one that was served last began, and so neither waits for what others had before nor makes up for what
-it did not ask for (start-time fair queueing, Goyal, Vin, Cheng 1996). Of one client the earliest deadline goes
-first.
+Each client has a start tag, which grows by the rows that it gets; the least goes first. Virtual time is the start tag
+of the one that was served last, and one that comes begins there: it neither waits for what others had before, nor makes
+up for what it did not ask for.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import heapq
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["TurnTaker", "Turns"]
+__all__ = ["FairQueue", "Queued"]
 
 
-class TurnTaker(Protocol):
-    """What turns need to know of a request."""
+class Queued(Protocol):
+    """What the queue needs to know of a request."""
 
     deadline: float
     rows: int
@@ -26,18 +25,18 @@ class TurnTaker(Protocol):
         """Who sent it."""
 
 
-W = TypeVar("W", bound=TurnTaker)
+W = TypeVar("W", bound=Queued)
 
 
-class Turns(Generic[W]):
+class FairQueue(Generic[W]):
     """Who waits, by client. Those gone are skipped when met."""
 
-    __slots__ = ("_heaps", "_now", "_order", "_sequence")
+    __slots__ = ("_heaps", "_order", "_sequence", "_virtual_time")
 
     def __init__(self) -> None:
-        self._now = 0.0
+        self._virtual_time = 0.0
         self._sequence = 0
-        # A client whose heap is empty keeps its start until that is the least: who comes back soon has not paid less.
+        # A client whose heap is empty keeps its start tag until that is the least: who comes back soon still pays.
         self._heaps: dict[int, list[tuple[float, int, W]]] = {}
         self._order: list[tuple[float, int, int]] = []
 
@@ -48,7 +47,7 @@ class Turns(Generic[W]):
         heap = self._heaps.get(client)
         if heap is None:
             heap = self._heaps[client] = []
-            heapq.heappush(self._order, (self._now, self._sequence, client))
+            heapq.heappush(self._order, (self._virtual_time, self._sequence, client))
         heapq.heappush(heap, (waiter.deadline, self._sequence, waiter))
 
     def first(self, is_here: Callable[[W], bool]) -> tuple[W | None, int]:
@@ -71,15 +70,15 @@ class Turns(Generic[W]):
 
     def charge(self, rows: int) -> None:
         """Notes that the client of the one that `first` just returned got rows."""
-        self._now, _, client = self._order[0]
+        self._virtual_time, _, client = self._order[0]
         self._sequence += 1
-        heapq.heapreplace(self._order, (self._now + rows, self._sequence, client))
+        heapq.heapreplace(self._order, (self._virtual_time + rows, self._sequence, client))
 
     def compact(self, is_here: Callable[[W], bool]) -> None:
-        """Drops all that are not here any more, and clients that would begin where they are; turns stay."""
+        """Drops all that are not here any more, and clients that would begin where they are; start tags stay."""
         for heap in self._heaps.values():
             heap[:] = [entry for entry in heap if is_here(entry[2])]
             heapq.heapify(heap)
-        self._order = [turn for turn in self._order if self._heaps[turn[2]] or turn[0] > self._now]
+        self._order = [turn for turn in self._order if self._heaps[turn[2]] or turn[0] > self._virtual_time]
         heapq.heapify(self._order)
         self._heaps = {client: self._heaps[client] for _, _, client in self._order}
