@@ -48,6 +48,7 @@ def test_a_number_is_a_span_of_itself() -> None:
         ({"in_flight": 1.5}, "in_flight is 1.5, expected a whole number"),
         ({"keyed": 1.5}, "keyed is 1.5, expected 0 to 1"),
         ({"deadline_s": [0.1, 301]}, "deadline_s is 301, expected 0.001 to 300.0 s"),
+        ({"latency_ms": 0}, "latency_ms is 0, expected 0.001 to 1,000 ms"),
         ({"duration_s": float("inf")}, "duration_s is inf"),
         ({"duration_s": 2, "warm_up_s": 2}, "less than duration_s, 2"),
         ({"models": []}, "expected one or more"),

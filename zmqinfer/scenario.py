@@ -93,6 +93,7 @@ class Scenario:
         promised_s: calls with at least this time limit have to be answered right, whatever happens; 0: none has.
         most_kills: so many workers may a call of the kind poison end; 0: any number.
         patient: the part of the calls with a time limit that outlasts all faults.
+        latency_ms: from one process's send to another's poll, drawn for each message; in virtual time alone, as faults.
         gateway: settings of all gateways that are not the usual ones.
         worker: settings of all workers.
         faults: how many of each kind.
@@ -115,6 +116,8 @@ class Scenario:
     most_kills: int = 0
     patient: float = 0.3
     models: tuple[TimedModel, ...] = _MODELS
+    # Through ZeroMQ's threads and the kernel of two cores that are not busy; bench/calibration.py.
+    latency_ms: Span = (0.08, 0.15)
     gateway: Mapping[str, Span] = field(default_factory=dict)
     worker: Mapping[str, Span] = field(default_factory=dict)
     faults: Mapping[str, Span] = field(default_factory=dict)
@@ -161,6 +164,7 @@ _SPANS = {
     "clients": _bounds(0, "", 0, 4_000),
     "rate": _bounds(0.0, "calls a second", 0.001, 1_000_000),
     "deadline_s": _bounds(0.0, "s", 0.001, MAX_BUDGET_US / 1e6),
+    "latency_ms": _bounds(0.0, "ms", 0.001, 1_000),
 }
 _TABLES = {
     "gateway": {one.name: one for one in GatewaySettings.describe() if one.low is not None},

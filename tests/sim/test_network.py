@@ -26,7 +26,7 @@ class Pair:
 
     def __init__(self, seed: int = 1) -> None:
         self.timeline = Timeline()
-        self.network = Network(self.timeline, Random(seed), lambda _: None)
+        self.network = Network(self.timeline, Random(seed), lambda _: None, (0.08, 0.15))
         self.client, self.gateway = Node("client", self.timeline), Node("gateway", self.timeline)
         self.router: Router = self.network.listen(self.gateway, "here")
         self.dealer: Dealer = self.network.dial(self.client, "here")

@@ -22,9 +22,6 @@ __all__ = ["Dealer", "Network", "Router"]
 
 Frames = list[Buffer]
 
-# From one process's send to the other's poll, in ZeroMQ's threads and the kernel; bench/calibration.py.
-LATENCY_S = 0.000_08
-JITTER_S = 0.000_07
 BYTES_PER_S = 1e9
 # Messages on their way in one direction, unread ones included, before a send finds the socket full.
 PIPE_MESSAGES = 512
@@ -134,9 +131,18 @@ class Router:
 class Network:
     """All connections, and which directions between two processes are blocked."""
 
-    def __init__(self, timeline: Timeline, random: Random, trace: Callable[[str], None]) -> None:
-        """Makes a network without sockets; `trace` is told of each message that arrives."""
+    def __init__(
+        self, timeline: Timeline, random: Random, trace: Callable[[str], None], latency_ms: tuple[float, float]
+    ) -> None:
+        """Makes a network without sockets.
+
+        Args:
+            trace: is told of each message that arrives.
+            latency_ms: the least and the most from one process's send to the other's poll.
+        """
         self._timeline = timeline
+        self._least_s = latency_ms[0] / 1000
+        self._jitter_s = latency_ms[1] / 1000 - self._least_s
         self._random = random
         self._trace = trace
         self._routers: dict[str, Router] = {}
@@ -155,7 +161,7 @@ class Network:
     def dial(self, owner: Process, address: str) -> Dealer:
         """Makes a DEALER, which connects as soon as it can."""
         dealer = Dealer(self, owner, address)
-        self._timeline.after(3 * LATENCY_S, lambda: self._try(dealer))
+        self._timeline.after(3 * self._least_s, lambda: self._try(dealer))
         return dealer
 
     def _try(self, dealer: Dealer) -> None:
@@ -201,7 +207,7 @@ class Network:
         if self._is_silent(wire, pipe):
             bisect.insort(pipe.parked, (number, frames))
             return
-        delay_s = LATENCY_S + JITTER_S * self._random.random() + sum(map(len, frames)) / BYTES_PER_S
+        delay_s = self._least_s + self._jitter_s * self._random.random() + sum(map(len, frames)) / BYTES_PER_S
         pipe.arrives_at = max(pipe.arrives_at, max(depart, self._timeline.now) + delay_s)
         pipe.flying += 1
         self._timeline.at(pipe.arrives_at, lambda: self._arrive(wire, pipe, number, frames))
@@ -308,7 +314,7 @@ class Network:
         if self._is_blocked(gone, other):
             return
         # Behind everything that left before it.
-        at = max(pipe.arrives_at, self._timeline.now + LATENCY_S)
+        at = max(pipe.arrives_at, self._timeline.now + self._least_s)
         self._timeline.at(at, lambda: self._drop(wire, is_dealer=is_dealer))
 
     def block(self, sender: Process, receiver: Process) -> None:

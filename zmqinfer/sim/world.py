@@ -72,7 +72,7 @@ class World:
         self.load = load = Load(scenario, seed)
         self.scenario = scenario
         self.timeline = Timeline()
-        self.network = Network(self.timeline, source(seed, "network"), self._trace)
+        self.network = Network(self.timeline, source(seed, "network"), self._trace, scenario.latency_ms)
         self.history = History(scenario.promised_s, scenario.most_kills)
         self.wall_clock_s = 0.0
         self.fired = dict.fromkeys(scenario.faults, 0)
