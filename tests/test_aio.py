@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -360,6 +362,32 @@ def test_closed_client_is_of_no_use(cluster: LocalCluster) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_client_that_nobody_closed_is_collected(cluster: LocalCluster) -> None:
+    """Alone, or in a cycle; nothing hangs, no descriptor stays, and a warning says what was forgotten."""
+    code = f"""
+import asyncio, gc, os, warnings
+import numpy as np
+from zmqinfer import AsyncClient
+async def call(is_in_cycle):
+    client = AsyncClient({cluster.address!r})
+    client.itself = client if is_in_cycle else None
+    await client.infer("model", np.ones(100_000, np.float32))
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    descriptors = []
+    for number in range(4):
+        asyncio.run(call(number % 2))
+        gc.collect()
+        descriptors.append(len(os.listdir("/proc/self/fd")))
+ours = [one for one in caught if "never closed" in str(one.message)]
+print(len(ours), descriptors[-1] - descriptors[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.stdout == "4 0\n", done.stdout + done.stderr
+
+
 def test_client_belongs_to_one_event_loop(cluster: LocalCluster) -> None:
     """UsageError in another one, whatever is called; it can still be closed there."""
 

@@ -459,17 +459,19 @@ def test_forked_child_may_not_use_its_parents_client(client: Client) -> None:
     """Its sends would vanish: UsageError there, its end leaves the sockets alone, and the parent goes on."""
     stream = client.infer_many("model", itertools.repeat(X, 2_000), in_flight=50)
     assert np.array_equal(next(stream), X * 2)
+    done, pending = client.submit("model", X), client.submit("model", sleepy(300))
+    done.result()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            client.infer("model", X)
-        except UsageError:
-            try:
-                list(stream)
-            except UsageError:
-                client.close()
-                code = 0
+            uses: list[Callable[[], object]] = [lambda: client.infer("model", X), lambda: list(stream)]
+            for use in [*uses, pending.result, pending.exception]:
+                with pytest.raises(UsageError, match="fork"):
+                    use()
+            assert np.array_equal(done.result(), X * 2)
+            client.close()
+            code = 0
         finally:
             os._exit(code)
 
@@ -477,6 +479,7 @@ def test_forked_child_may_not_use_its_parents_client(client: Client) -> None:
 
     assert os.waitstatus_to_exitcode(status) == 0
     assert sum(1 for _ in stream) == 1_999
+    assert np.array_equal(pending.result(), sleepy(300) * 2)
     assert np.array_equal(client.infer("model", X), X * 2)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 import weakref
 from collections.abc import AsyncIterable, Iterable, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
+import zmq
 
 from zmqinfer import __version__
 from zmqinfer.config import ClientSettings
@@ -110,6 +112,8 @@ class Connection:
             host=host,
         )
         _OPEN.add(self)
+        self._finalizer = weakref.finalize(self, _let_go, self._context, self.dialler, self._memory, os.getpid())
+        self._finalizer.atexit = False
 
     def check_open(self) -> None:
         """Raises `UsageError` in a forked child, whose sends would vanish, and after `close`."""
@@ -130,6 +134,7 @@ class Connection:
     def close(self) -> None:
         """Closes the sockets. In a forked child they belong to the parent and are left alone."""
         self.shut()
+        self._finalizer.detach()
         if not self.is_forked:
             if self._memory is not None:
                 self._memory.close()
@@ -353,6 +358,21 @@ def _joined(arrays: list[Array]) -> Array:
 def _as_float(seconds: float) -> float:
     """Returns a whole number as the settings want it; they complain of everything else."""
     return float(seconds) if type(seconds) is int else seconds
+
+
+def _let_go(context: zmq.Context[zmq.Socket[bytes]], dialler: Dialler, memory: SharedMemory | None, owner: int) -> None:
+    """Closes what a client leaves that nobody closed.
+
+    It is kept alive for this: of a context and its sockets that are collected together the context may come first,
+    and then waits for ever for sockets that it no longer knows.
+    """
+    if os.getpid() != owner:  # a copy in a forked child; the sockets are the parent's
+        return
+    warnings.warn("a zmqinfer client was never closed; use it in `with`, or close it", ResourceWarning, stacklevel=2)
+    if memory is not None:
+        memory.close()
+    dialler.close()
+    context.destroy(linger=0)
 
 
 _OPEN: weakref.WeakSet[Connection] = weakref.WeakSet()

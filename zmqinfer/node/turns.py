@@ -86,13 +86,35 @@ class Waiter:
             gate.release()
 
 
+class _CallFuture(Future[Any]):
+    """A future that says in a forked child that nobody will tell it anything there."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Returns the output; raises the call's error, and `UsageError` for one that a fork left pending."""
+        self._check()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Returns the error, or None; raises `UsageError` as `result` does."""
+        self._check()
+        return super().exception(timeout)
+
+    def _check(self) -> None:
+        if self._connection.is_forked and not self.done():
+            self._connection.check_open()
+
+
 class Promise:
     """What is to be told to a `concurrent.futures.Future`, without the lock: what hangs on it may call the client."""
 
     __slots__ = ("_turns", "future")
 
     def __init__(self, turns: Turns) -> None:
-        self.future: Future[Any] = Future()
+        self.future = _CallFuture(turns.connection)
         self._turns = turns
 
     def done(self) -> bool:
