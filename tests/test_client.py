@@ -248,6 +248,27 @@ def test_batch_is_split_and_joined(client: Client, rows: int) -> None:
     assert np.array_equal(y, x * 2)
 
 
+@pytest.mark.slow
+def test_batch_of_many_pieces_is_not_too_much(cluster: LocalCluster) -> None:
+    """Only so many are sent at a time, for a gateway takes 10,000 requests of one client."""
+    x = np.arange(90_000, dtype=np.float32) % 100
+    with cluster.client() as client:
+        assert np.array_equal(client.infer_batch("model", x, deadline_s=60), x * 2)
+
+
+def test_error_of_a_piece_speaks_of_the_whole_batch() -> None:
+    """Of which other pieces may have run: after NO a repeat has to be safe."""
+    rows = np.ones((9, 100), np.float32)
+    with LocalCluster(model, gateway=GatewaySettings(max_body_bytes=1_024)) as small, small.client() as client:
+        with pytest.raises(TooLarge) as second:  # one row goes ahead, and runs
+            client.infer_batch("model", rows)
+        with pytest.raises(TooLarge) as first:
+            client.infer_batch("model", rows)
+
+    assert second.value.executed is Executed.MAYBE
+    assert first.value.executed is Executed.NO
+
+
 @pytest.mark.parametrize("x", [np.ones((0, 3), np.float32), np.float32(1), np.array(1.0)])
 def test_batch_without_rows_is_refused(client: Client, x: Any) -> None:
     """There is nothing to run."""

@@ -190,12 +190,16 @@ class AsyncClient:
         done = 0
         while pieces := self._connection.pieces(model, version, x, done):
             left = options._replace(deadline_s=ends_at - time.monotonic())
-            calls = [self._begin(model, piece, rows, left) for piece, rows in pieces]
+            calls: list[tuple[int, asyncio.Future[Output]]] = []
             try:
+                for piece, rows in pieces:
+                    calls.append(self._begin(model, piece, rows, left))
                 results += [await future for _, future in calls]
-            except BaseException:
+            except BaseException as error:
                 for call in calls:
                     self._drop(*call)
+                if isinstance(error, ZmqInferError):
+                    self._connection.tell_of_all(error, has_others=done > 0 or len(calls) > 1)
                 raise
             done += sum(rows for _, rows in pieces)
         return self._connection.join(results)

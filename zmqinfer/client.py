@@ -207,11 +207,16 @@ class Client:
         self._ready()
         ends_at = time.monotonic() + options.deadline_s
         results: list[Output] = []
-        done = 0
+        done = sent = 0
         while pieces := self._connection.pieces(model, version, x, done):
             waits = [(Waiter(), piece, rows) for piece, rows in pieces]
-            self._call(waits, model, options._replace(deadline_s=ends_at - time.monotonic()))
-            results += [waiter.result() for waiter, _, _ in waits]
+            try:
+                self._call(waits, model, options._replace(deadline_s=ends_at - time.monotonic()))
+                sent = len(waits)
+                results += [waiter.result() for waiter, _, _ in waits]
+            except ZmqInferError as error:
+                self._connection.tell_of_all(error, has_others=done > 0 or sent > 1)
+                raise
             done += sum(rows for _, rows in pieces)
         return self._connection.join(results)
 

@@ -14,7 +14,7 @@ import zmq
 
 from zmqinfer import __version__
 from zmqinfer.config import ClientSettings
-from zmqinfer.errors import InvalidArgument, UsageError, ZmqInferError
+from zmqinfer.errors import Executed, InvalidArgument, UsageError, ZmqInferError
 from zmqinfer.machine.call import DEFAULT_PRIORITY, Body, CallOptions, SharedBody
 from zmqinfer.machine.client import ClientMachine
 from zmqinfer.machine.codec import Input, Output
@@ -40,6 +40,8 @@ MAX_DEADLINE_S = 300.0
 _RETRY_S = 0.010
 # Turns in a row in which timers may wait for what is unread.
 _MOST_BEHIND = 100
+# Of one `infer_batch`, at a time.
+_MOST_PIECES = 1_024
 # `infer_many` asks its source for more inputs no longer than this before it sends those it has.
 GATHER_S = 0.005
 # Full blocks leave before the turn ends, so that gateway and workers have something to do meanwhile: at least so
@@ -307,6 +309,7 @@ class Connection:
     def pieces(self, model: str, version: int | None, x: Input, done: int) -> list[tuple[Input, int]]:
         """Cuts n rows, without the first `done`, into pieces that the model's largest batch takes, with their rows.
 
+        At most 1,024 of them: a gateway takes only so many requests of one client at a time.
         Of a model not known yet one row goes ahead: behind its answer the largest batch is known.
 
         Raises:
@@ -331,10 +334,17 @@ class Connection:
             )
         card = self.machine.codec.card(model, version)
         step = min(rows, card[1] if card else 32)
-        cuts = [(at, min(at + step, rows)) for at in range(done, rows, step)] if card or done else [(0, 1)]
+        starts = range(done, rows, step)[:_MOST_PIECES]
+        cuts = [(at, min(at + step, rows)) for at in starts] if card or done else [(0, 1)]
         if isinstance(x, np.ndarray):
             return [(x[low:high], high - low) for low, high in cuts]
         return [({name: array[low:high] for name, array in arrays.items()}, high - low) for low, high in cuts]
+
+    @staticmethod
+    def tell_of_all(error: ZmqInferError, *, has_others: bool) -> None:
+        """Lets the error of one piece speak of its whole batch, of which other pieces may have run."""
+        if has_others and error.executed is Executed.NO:
+            error.executed = Executed.MAYBE
 
     @staticmethod
     def join(pieces: list[Output]) -> Output:
