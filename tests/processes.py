@@ -127,13 +127,18 @@ class Processes:
     started: list[Process] = field(default_factory=list)
 
     def start(
-        self, *arguments: str | Path, cwd: Path | None = None, environment: dict[str, str] | None = None
+        self,
+        *arguments: str | Path,
+        cwd: Path | None = None,
+        environment: dict[str, str] | None = None,
+        redirect: str = "",
     ) -> Process:
-        """Starts `zmqinfer` with these arguments."""
+        """Starts `zmqinfer` with these arguments; `redirect` is a shell's, and leaves the log empty."""
+        shell = ["sh", "-c", f'exec "$@" {redirect}', "sh"] if redirect else []
         path = self.folder / f"process_{len(self.started)}.log"
         with path.open("wb") as log:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "zmqinfer", *map(str, arguments)],
+                [*shell, sys.executable, "-m", "zmqinfer", *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

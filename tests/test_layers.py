@@ -12,7 +12,18 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "zmqinfer"
 
 # Modules and packages by floor; docs/ARCHITECTURE.md has the picture. A new one must be given its floor here.
-VOCABULARY = ("errors", "config", "records", "checks", "wire", "tensor", "signature", "model_config", "scenario")
+VOCABULARY = (
+    "errors",
+    "config",
+    "records",
+    "checks",
+    "wire",
+    "tensor",
+    "signature",
+    "model_config",
+    "origin",
+    "scenario",
+)
 FLOORS = {
     **dict.fromkeys(VOCABULARY, 0),
     "policy": 1,

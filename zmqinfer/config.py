@@ -156,6 +156,14 @@ class WorkerSettings(Settings):
     drain_grace_s: float = setting(
         30.0, "how long a draining worker may take to finish what it holds", unit="s", low=0, high=3_600
     )
+    max_batch_s: float = setting(
+        300.0,
+        "a worker ends with exit code 1 when a batch has run for so long, to be started again; 0: never."
+        " No call has a longer deadline",
+        unit="s",
+        low=0,
+        high=86_400,
+    )
 
 
 @dataclass(frozen=True)

@@ -248,6 +248,7 @@ def test_a_dataclass_in_a_model_works(tmp_path: Path) -> None:
         ("import side", "model:predict", "; it lies beside the target, so write: from . import side"),
         ("from . import gone", "model:predict", "ImportError: cannot import name 'gone'"),
         ("class P:\n  def __init__(self): 1 / 0", "model:P", "raised while loading: ZeroDivisionError"),
+        ("class P:\n  def __init__(self):\n    1 / 0", "model:P", "division by zero (model.py:3 __init__)"),
         (
             "class P:\n  def load(self): 1 / 0\n  def infer(self, b): pass",
             "model:P",

@@ -57,9 +57,12 @@ def model_folder(repository: Path, code: str, toml: str = TOML) -> Path:
     return repository
 
 
-def up(processes: Processes, *arguments: str | Path, cwd: Path | None = None) -> tuple[Process, str]:
+def up(
+    processes: Processes, *arguments: str | Path, cwd: Path | None = None, redirect: str = ""
+) -> tuple[Process, str]:
     clients, workers = free_addresses(2)
-    return processes.start("up", "--clients", clients, "--workers-at", workers, *arguments, cwd=cwd), clients
+    doors = ["--clients", clients, "--workers-at", workers]
+    return processes.start("up", *doors, *arguments, cwd=cwd, redirect=redirect), clients
 
 
 def pids_of(process: Process) -> list[int]:
@@ -242,6 +245,23 @@ def test_up_stops_before_it_is_ready(processes: Processes) -> None:
 
     assert process.ends() == 0, process.log
     wait_until(lambda: not [pid for pid in everyone if is_running(pid)], 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("redirect", [">/dev/full 2>&1", ">&- 2>&-"])
+def test_output_that_cannot_be_written_stops_nothing(processes: Processes, tmp_path: Path, redirect: str) -> None:
+    """A full disk, or a log that nobody takes, does not keep a dead worker from coming back."""
+    (tmp_path / "scorer.py").write_text(FUNCTIONS)
+    process, clients = up(processes, "scorer:double", "--workers", "1", cwd=tmp_path, redirect=redirect)
+    assert run("status", "-g", clients, "--wait-workers", "1", "--timeout-s", "20").returncode == 0
+    (worker,) = [pid for pid in children_of(process.pid) if "worker_1" in command_of(pid)]
+
+    os.kill(worker, signal.SIGKILL)
+    answer = run("infer", "double", saved(tmp_path / "x.npy", [1.5]), "-g", clients, "--deadline-s", "20")
+    process.sends(signal.SIGINT)
+
+    assert parsed(answer) == [3.0]
+    assert process.ends() == 0
 
 
 @pytest.mark.slow

@@ -110,6 +110,24 @@ def test_crash_loop_is_given_up(started: list[Child]) -> None:
 
 
 @pytest.mark.slow
+def test_a_child_that_was_ready_is_never_given_up(started: list[Child]) -> None:
+    """It may die of what it is asked: its back-off grows, and the others go on."""
+    supervisor = supervise(started, "beat(); raise SystemExit(7)")
+    (child,) = supervisor.children
+    now, waits = 100.0, []
+    for _ in range(MAX_DEATHS + 2):
+        ended(child)
+        supervisor.tend(now)
+        assert child.restart_at is not None
+        waits.append(child.restart_at - now)
+        now = child.restart_at
+        supervisor.tend(now)
+
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
+    assert not supervisor.gave_up
+
+
+@pytest.mark.slow
 def test_deaths_long_ago_do_not_count(started: list[Child]) -> None:
     """One death every half minute for ever is no crash loop, and its back-off does not grow."""
     supervisor = supervise(started, "raise SystemExit(7)")

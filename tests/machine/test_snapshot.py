@@ -85,6 +85,7 @@ def test_status_of_a_worker_tells_its_load_and_its_batches() -> None:
 
     assert first == {
         "name": "w1",
+        "agent": "agent",
         "session": session_of("w1").hex(),
         "state": "ready",
         "weight": 3.0,

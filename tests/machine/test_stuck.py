@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.machine.playbook import Playbook, card, reply, request
 from tests.machine.worker_playbook import Shift, X, asks
+from zmqinfer.config import WorkerSettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.served import ModelCard
 from zmqinfer.policy.batching import BatchLimits
@@ -50,6 +53,19 @@ def test_a_batch_that_takes_far_too_long_takes_the_credits_back() -> None:
 
     shift.runs(batch, compute_s=3.0)
     assert [model for model, rows in credits_said(shift) if rows] == [0]
+
+
+@pytest.mark.parametrize(("limit_s", "ends_after_s"), [(20.0, 20.0), (0.5, 1.0), (0.0, None)])
+def test_a_worker_ends_for_a_batch_that_nobody_waits_for(limit_s: float, ends_after_s: float | None) -> None:
+    """It cannot stop its model; not before that is stuck, whatever the limit, and never without one."""
+    shift = warm(Shift(settings=WorkerSettings(max_batch_s=limit_s)).welcomed())
+    shift.hears(0, Kind.REQUEST, asks(1)).begins()
+
+    goes_on(shift, 60.0 if ends_after_s is None else ends_after_s - 0.05)
+    assert not shift.machine.ended_by
+    if ends_after_s is not None:
+        goes_on(shift, 0.1)
+        assert f"max_batch_s is {limit_s:g}" in shift.machine.ended_by
 
 
 def test_a_long_batch_of_a_model_with_long_batches_is_not_stuck() -> None:
@@ -133,6 +149,7 @@ def test_with_everyone_stuck_requests_wait_and_are_served_by_the_first_that_goes
     play.waits(1.0)
     (ended,) = play.said("c", Kind.REPLY)
     assert (ended[TAG], ended[STATUS]) == (3, Status.DEADLINE_EXCEEDED)
+    assert "2 of 2 are stuck in a batch" in ended[STATUS + 1]
     stuck(play, "w2", rows=64)
 
     assert sum(record[CALLS] for record in play.said("w2", Kind.REQUEST)) == 2

@@ -126,10 +126,13 @@ class Shift:
                 self.runs(batch)
         return self
 
+    def _has_ended(self) -> bool:
+        return self.machine.is_drained or bool(self.machine.ended_by)
+
     def waits(self, seconds: float) -> Shift:
         until = self.now + seconds
         stuck = 0
-        while not self.machine.is_drained and (due := self.machine.wake_at()) is not None and due <= until:
+        while not self._has_ended() and (due := self.machine.wake_at()) is not None and due <= until:
             stuck = stuck + 1 if due <= self.now else 0
             assert stuck < 10, f"the machine wants to be woken at {due} again and again"
             self.now = max(self.now, due)

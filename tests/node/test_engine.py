@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -415,6 +416,23 @@ def test_wrong_answer_fails_the_batch_and_is_never_guessed_at(case: str) -> None
     assert words in answers[0][1]
     assert len(answers[0][1].encode()) <= 4_000
     assert model.sizes == [3]
+
+
+def test_what_a_model_raises_is_logged_with_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    """For the guilty call alone; the caller gets the error, and does not have the model's code."""
+
+    def infer(batch: Arrays) -> Any:
+        if (batch["x"] < 0).any():
+            raise ValueError("negative")
+        return {"y": batch["x"]}
+
+    batch = batch_of(Model(infer), vector(1), vector(-1), vector(2))
+    Engine(Model(infer), name="m:1").run(batch)
+    Engine(Model(lambda _: 3), name="n:1").run(batch)
+
+    raised, wrong = caplog.messages
+    assert re.fullmatch(r'raised error="ValueError: negative" at=".*test_engine.py:\d+ infer" model=m:1', raised)
+    assert wrong == 'wrong output error="the model returned a int, expected a dict of arrays" model=n:1'
 
 
 @pytest.mark.parametrize("output", [np.array([object()] * 3), np.array(["a", "b", "c"]), np.zeros(3, "c8")])

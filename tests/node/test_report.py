@@ -28,6 +28,14 @@ def test_values_of_peers_are_cut_and_escaped(report: Report, caplog: pytest.LogC
     assert line == f'cut off peer="a\\nb" why={"x" * 256} took_s=1.235'
 
 
+def test_each_line_says_which_node_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    """Many may log to one place."""
+    caplog.set_level(logging.INFO, "zmqinfer.worker")
+    Report("worker", worker="w1").info("stuck in a batch", model="m")
+
+    assert caplog.messages == ["stuck in a batch model=m worker=w1"]
+
+
 def test_an_event_that_peers_repeat_is_ten_lines_a_second(
     report: Report, now: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:

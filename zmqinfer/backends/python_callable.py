@@ -28,6 +28,7 @@ import numpy as np
 from zmqinfer.backends.base import BadAnswer, ItemHook
 from zmqinfer.errors import ConfigError
 from zmqinfer.model_config import ModelConfig
+from zmqinfer.origin import origin
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import NAME, Array, Arrays
 
@@ -248,7 +249,9 @@ def _answered(call: Callable[[], object], target: str, where: str) -> object:
 def _failure(target: str, cause: BaseException) -> str:
     """Says in one line what the user's code raised; a worker logs the chained traceback when asked."""
     detail = " ".join(str(cause).split())
-    return f"target {target!r} raised while loading: {type(cause).__name__}{': ' if detail else ''}{detail}"
+    at = origin(cause)
+    told = f"{type(cause).__name__}{': ' if detail else ''}{detail}{f' ({at})' if at else ''}"
+    return f"target {target!r} raised while loading: {told}"
 
 
 def _name_of(function: object) -> str:

@@ -13,7 +13,9 @@ Each command's module is imported when it is called: start-up matters for one th
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -84,6 +86,7 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code; no traceback reaches a user."""
+    _open_standard_streams()
     try:
         code: Any = cli.main(arguments, prog_name="zmqinfer", standalone_mode=False)
     except click.exceptions.Abort:
@@ -111,9 +114,19 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _open_standard_streams() -> None:
+    """Opens those that the shell closed, else the next socket gets their numbers, and what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
 def _say(error: Exception, code: int) -> int:
     name = f" ({error.code})" if isinstance(error, ZmqInferError) else ""
     # A model's own words may hold anything, also what moves a terminal's cursor.
     sentence = "".join(c if c.isprintable() else " " for c in str(error))
-    click.echo(f"zmqinfer: {sentence}{name}", err=True)
+    with contextlib.suppress(OSError):  # on a full disk the exit code alone has to tell it
+        click.echo(f"zmqinfer: {sentence}{name}", err=True)
     return code

@@ -88,11 +88,16 @@ def _show(one: dict[str, Any]) -> None:
             f"{worker['answered']:,}",
             f"{worker['batches']:,}",
             f"{worker['mean_batch_size']:.1f}",
-            ", ".join(f"{model['name']}:{model['version']}" for model in worker["models"]),
+            ", ".join(map(_model, worker["models"])),
         )
         for worker in one["workers"]
     ]
     _table(rows)
+
+
+def _model(model: dict[str, Any]) -> str:
+    standing = "" if model["standing"] == "in" else f" ({model['standing']})"
+    return f"{model['name']}:{model['version']}{standing}"
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,13 @@ from zmqinfer.cli.options import (
     log_option,
     refuse_beyond_loopback,
     setting_options,
-    start_logging,
+    tell,
     workers_option,
 )
 from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, GatewaySettings, WorkerSettings
 from zmqinfer.errors import ConfigError
 from zmqinfer.node.addresses import addresses_of
+from zmqinfer.node.report import start_logging
 from zmqinfer.tensor import NAME
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def gateway(clients: str, workers: str, log_level: str, pulse_fd: int | None, **
     node.run()
     if node.machine.ledger.pending:
         text = f"the time of grace is over, {node.machine.ledger.pending} requests go back to their clients"
-        click.echo(f"zmqinfer: {text}", err=True)
+        tell(f"zmqinfer: {text}", err=True)
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
@@ -107,17 +107,14 @@ def worker(
     if pulse is not None:
         node.on_welcome = pulse.begin
     if log_level in {"debug", "info"}:
-        click.echo(
-            f"worker {node.machine.name}: serving {', '.join(m.name for m in models)}; dialling {', '.join(gateway)}"
-        )
-        sys.stdout.flush()
+        tell(f"worker {node.machine.name}: serving {', '.join(m.name for m in models)}; dialling {', '.join(gateway)}")
     node.run()
     machine = node.machine
     if machine.ended_by:
-        click.echo(f"zmqinfer: this worker ends: {machine.ended_by}", err=True)
+        tell(f"zmqinfer: this worker ends: {machine.ended_by}", err=True)
         raise click.exceptions.Exit(EXIT_FAILED if machine.was_welcome else EXIT_USAGE)
     if machine.held:
-        click.echo(f"zmqinfer: the time of grace is over, {machine.held} requests go back to the gateway", err=True)
+        tell(f"zmqinfer: the time of grace is over, {machine.held} requests go back to the gateway", err=True)
         raise click.exceptions.Exit(EXIT_FAILED)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import logging
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ __all__ = [
     "log_option",
     "refuse_beyond_loopback",
     "setting_options",
-    "start_logging",
+    "tell",
     "workers_option",
 ]
 
@@ -93,9 +94,14 @@ def log_option(command: Command) -> Command:
     )(command)
 
 
-def start_logging(level: str) -> None:
-    """Sends log lines to standard error, one event a line."""
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
+def tell(text: str, *, err: bool = False) -> None:
+    """Says something for people: a full disk or a reader that has gone shall not decide whether a node lives."""
+    try:
+        click.echo(text, err=err)
+    except OSError:
+        if not err:
+            # Else the interpreter tries again what is left of it at its end, and exits with a code of its own.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def refuse_beyond_loopback(*addresses: str) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import click
 
 from zmqinfer.cli import EXIT_GAVE_UP
-from zmqinfer.cli.options import bound, log_option, refuse_beyond_loopback, setting_options, start_logging
+from zmqinfer.cli.options import bound, log_option, refuse_beyond_loopback, setting_options, tell
 from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, WorkerSettings
 from zmqinfer.errors import ConfigError, ZmqInferError
 from zmqinfer.node.addresses import addresses_of, shifted
+from zmqinfer.node.report import start_logging
 
 __all__ = ["up"]
 
@@ -32,7 +33,7 @@ _LOOK_S = 0.1
 @click.option("--clients", default=DEFAULT_CLIENTS, show_default=True, help="Where clients dial.")
 @click.option("--workers-at", default=DEFAULT_WORKERS, show_default=True, help="Where workers dial.")
 @click.option("--models", multiple=True, type=click.Path(path_type=Path), help="Folders of model folders.")
-@setting_options(WorkerSettings, "max_batch_size", "drain_grace_s")
+@setting_options(WorkerSettings, "max_batch_size", "drain_grace_s", "max_batch_s")
 @click.option(
     "--hang-s",
     type=click.FloatRange(0, 3_600),
@@ -97,7 +98,8 @@ def up(
             [
                 "worker", "--name", f"worker_{number}", "--gateway", dial, *what,
                 "--max-batch-size", str(settings.max_batch_size),
-                "--drain-grace-s", str(settings.drain_grace_s), *level,
+                "--drain-grace-s", str(settings.drain_grace_s),
+                "--max-batch-s", str(settings.max_batch_s), *level,
             ],
             environment,
         )
@@ -126,15 +128,15 @@ def up(
         stopping.set()
         if not supervisor.gave_up:
             grace = f"{settings.drain_grace_s:g} s"
-            click.echo(f"draining, up to {grace}; a second Ctrl-C ends all at once", err=True)
+            tell(f"draining, up to {grace}; a second Ctrl-C ends all at once", err=True)
         # Gateways first: what they have let in is still to run.
         supervisor.stop(gateway_children, settings.drain_grace_s + _EXTRA_S, hurry)
         supervisor.stop(worker_children, settings.drain_grace_s + _EXTRA_S, hurry)
     if supervisor.gave_up:
-        click.echo(f"zmqinfer: up gave up: {supervisor.gave_up}", err=True)
+        tell(f"zmqinfer: up gave up: {supervisor.gave_up}", err=True)
         code = 2 if "exit code 2" in supervisor.gave_up else EXIT_GAVE_UP
         raise click.exceptions.Exit(code)
-    click.echo("drained and stopped")
+    tell("drained and stopped")
 
 
 def _check_models(target: str | None, folders: tuple[Path, ...]) -> None:
@@ -186,17 +188,17 @@ def _announce(clients: list[str], workers: str, count: int, stopping: threading.
         while not stopping.wait(0.05):
             try:
                 gateways = client.status(timeout_s=1.0)
+                models = sorted({f"{one['name']}" for answer in client.models(timeout_s=1.0) for one in answer})
             except ZmqInferError:
                 continue
             if all(sum(worker["state"] == "ready" for worker in one["workers"]) >= count for one in gateways):
                 break
             if time.monotonic() - started_at > _START_S:
-                click.echo(f"still waiting for {count} workers after {_START_S:g} s; see the log above", err=True)
+                tell(f"still waiting for {count} workers after {_START_S:g} s; see the log above", err=True)
                 started_at = float("inf")
         else:
             return
-        models = sorted({f"{one['name']}" for answer in client.models() for one in answer})
-    click.echo(
+    tell(
         f"ready: {', '.join(models)} on {count} workers; clients dial {','.join(clients)}, workers dial {workers};"
         " Ctrl-C drains"
     )

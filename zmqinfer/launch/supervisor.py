@@ -1,8 +1,9 @@
 """Child processes that are restarted when they die.
 
 For `zmqinfer up`. Restarting is owned by exactly one party: here it is this one. A child that exits
-with 0 was drained and stays down; one that dies comes back after a back-off of 0.5 to 30 s; five
-deaths within a minute are a crash loop, and the supervisor gives up on all rather than hide it.
+with 0 was drained and stays down; one that dies comes back after a back-off of 0.5 to 30 s. Five deaths
+within a minute, before it was ever ready, are a crash loop, and the supervisor gives up on all rather than
+hide it. One that was ready dies of what it is asked, and nobody's input shall end the others.
 A child that gives no sign of life for a while hangs, and is killed. Children that are to be renewed are
 drained and started again one after another, each when the one before is ready.
 """
@@ -53,6 +54,7 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
     ear: Ear | None = None
     deaths: deque[float] = field(default_factory=deque)
+    was_ever_ready: bool = False
     restart_at: float | None = None
     is_done: bool = False
 
@@ -175,6 +177,7 @@ class Supervisor:
             child.is_done = True
             self._report.info("drained, not restarted", child=child.name)
             return
+        child.was_ever_ready |= child.ear is not None and child.ear.is_ready
         child.deaths.append(now)
         while child.deaths and now - child.deaths[0] > DEATHS_WITHIN_S:
             child.deaths.popleft()
@@ -182,7 +185,7 @@ class Supervisor:
             # Wrong configuration does not mend itself; the child has said what is wrong.
             self.gave_up = f"{child.name} cannot start (exit code 2, see its sentence above)"
             return
-        if len(child.deaths) >= MAX_DEATHS:
+        if len(child.deaths) >= MAX_DEATHS and not child.was_ever_ready:
             self.gave_up = (
                 f"{child.name} died {len(child.deaths)} times within {DEATHS_WITHIN_S:g} s,"
                 f" the last time with {_described(code)}; mend the cause and start again"
@@ -212,7 +215,9 @@ class Supervisor:
             child.forget()
 
 
-def _has_descriptor(stream: TextIO) -> bool:
+def _has_descriptor(stream: TextIO | None) -> bool:
+    if stream is None:  # it was closed before we began
+        return False
     try:
         return stream.fileno() >= 0
     except (OSError, ValueError):  # replaced by one that keeps what it gets

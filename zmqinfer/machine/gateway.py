@@ -447,8 +447,11 @@ class GatewayMachine:
             # Its first worker came and is busy: from here on it waits for room, as everybody does.
             self.ledger.set_patience(flight, None)
         else:
-            waited_for = f"waited for a worker with room for model {flight.route.model!r}"
-            self._end(flight, Status.DEADLINE_EXCEEDED, f"the time was up while it {waited_for}", where="queue")
+            detail = f"the time was up while it waited for a worker with room for model {flight.route.model!r}"
+            engines = flight.route.engines.values()
+            if stuck := sum(not engine.granted for engine in engines):
+                detail += f"; {stuck} of {len(engines)} are stuck in a batch"
+            self._end(flight, Status.DEADLINE_EXCEEDED, detail, where="queue")
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, or None when nothing waits for time to pass."""

@@ -63,15 +63,19 @@ class WorkerSession:
 
     Attributes:
         name: what the ring knows it by.
+        agent: program, version and process, in its own words.
         host: what it shares memory with; None: nobody.
         engines: its models, in the order of its READY, which HEARTBEAT's records refer to.
         strays: replies it sent to requests that it was not given.
     """
 
-    __slots__ = ("engines", "host", "name", "outbox", "session", "state", "strays", "weight")
+    __slots__ = ("agent", "engines", "host", "name", "outbox", "session", "state", "strays", "weight")
 
-    def __init__(self, name: str, session: bytes, weight: float, host: bytes | None, outbox: Outbox) -> None:
+    def __init__(
+        self, name: str, session: bytes, weight: float, host: bytes | None, outbox: Outbox, agent: str = ""
+    ) -> None:
         self.name = name
+        self.agent = agent
         self.host = host
         self.session = session
         self.weight = weight

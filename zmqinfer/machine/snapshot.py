@@ -88,6 +88,7 @@ def _worker(worker: WorkerSession) -> dict[str, Any]:
     batches = sum(engine.batches for engine in engines)
     return {
         "name": worker.name,
+        "agent": worker.agent,
         "session": worker.session.hex(),
         "state": worker.state.value,
         "weight": worker.weight,

@@ -412,6 +412,10 @@ class WorkerMachine:
                 self._tell(number, now)
                 took_s = round(now - model.running[0].started_at, 3)
                 self.events.append(("stuck in a batch", {"model": model.card.name, "for_s": took_s}))
+            if model.is_stuck and model.running and self._ends_at(model) <= now:
+                ran_s = now - model.running[0].started_at
+                limit = f"max_batch_s is {self._settings.max_batch_s:g}"
+                self.ended_by = f"a batch of model {model.card.name!r} has run for {ran_s:.0f} s, {limit}"
         if self.is_draining:
             self._go_on_draining(now)
         self._twins.trim(now)
@@ -466,13 +470,19 @@ class WorkerMachine:
                 earliest = due
         for model in self._models:
             if model.running:
-                if not model.is_stuck and model.running[0].stuck_at < earliest:
-                    earliest = model.running[0].stuck_at
+                due = self._ends_at(model) if model.is_stuck else model.running[0].stuck_at
+                if due < earliest:
+                    earliest = due
             elif model.batcher.rows:
                 idle = model.batcher.wake_at()
                 if idle is not None and idle < earliest:
                     earliest = idle
         return None if earliest == float("inf") else earliest
+
+    def _ends_at(self, model: ServedModel) -> float:
+        """Returns when this worker ends for a batch that it cannot stop."""
+        batch = model.running[0]
+        return max(batch.stuck_at, batch.started_at + (self._settings.max_batch_s or float("inf")))
 
     def check(self) -> None:
         """Asserts what must hold between any two calls."""

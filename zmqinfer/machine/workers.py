@@ -104,7 +104,7 @@ class Workers:
             self.door.no_session(peer)
 
     def _on_ready(self, peer: Peer, record: Record, now: float) -> None:
-        session, name, _, weight, host, models = record[:6]
+        session, name, agent, weight, host, models = record[:6]
         try:
             for card in models:
                 Signature.from_wire(card[2])
@@ -123,7 +123,7 @@ class Workers:
         earlier = self._by_peer.get(peer)
         if earlier is not None:
             self._lose(earlier, now, "its connection joined under another name")
-        worker = WorkerSession(name, session, weight / 1000, host, Outbox(peer, self.door.dirty))
+        worker = WorkerSession(name, session, weight / 1000, host, Outbox(peer, self.door.dirty), agent)
         self._by_peer[peer] = worker
         self._by_name[name] = worker
         self._gateway.acquit(session, now)

@@ -20,7 +20,9 @@ import numpy as np
 from zmqinfer.backends.base import Backend, BadAnswer
 from zmqinfer.errors import InvalidArgument, Status
 from zmqinfer.machine.task import Batch, Outcome
+from zmqinfer.node.report import Report
 from zmqinfer.node.waker import Waker
+from zmqinfer.origin import origin
 from zmqinfer.records import MAX_CALLS, PAYLOAD
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import DTYPES, INLINE_BYTES, Array, Arrays, Layout, Payload, layout_of, pack, unpack
@@ -51,9 +53,11 @@ class Engine:
     Args:
         backend: what runs the model.
         borrows_inputs: whether large inputs may reach it where they lie, in memory that is not its own.
+        name: what the log calls it.
     """
 
-    def __init__(self, backend: Backend, *, borrows_inputs: bool = False) -> None:
+    def __init__(self, backend: Backend, *, borrows_inputs: bool = False, name: str = "") -> None:
+        self._report = Report("model", model=name)
         self._infer = backend.infer
         self._before, self._after = backend.before, backend.after
         self._signature: Signature = backend.signature
@@ -72,10 +76,13 @@ class Engine:
             return self._attempt(parts, rows, layout, order)
         except BadAnswer as error:
             detail = _fit_to_travel(str(error))
+            self._report.warning("wrong output", error=detail)
             return [(calls, Status.MODEL_ERROR, detail) for calls, _, _ in parts]
         except BaseException as error:  # noqa: BLE001 - a model may raise anything; a real Ctrl-C reaches the main thread only
             if len(parts) == 1 and parts[0][0] == 1:
-                return [(1, Status.MODEL_ERROR, _told(error))]
+                told = _told(error)
+                self._report.warning("raised", error=told, at=origin(error))
+                return [(1, Status.MODEL_ERROR, told)]
         outcomes: list[Outcome] = []
         for half in _halves(parts):
             outcomes += self.run_parts(half, sum(part_rows for _, part_rows, _ in half), layout, order)

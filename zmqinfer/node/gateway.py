@@ -90,7 +90,7 @@ class GatewayNode:
             raise
         self.clients_address = _endpoint(self._clients.socket)
         self.workers_address = _endpoint(self._workers.socket)
-        self._report = Report("gateway")
+        self._report = Report("gateway", gateway=self.workers_address)
         self._waker = Waker()
         self._woken = self._waker.fileno()
         self._is_stopping = self._is_drain_wanted = False

@@ -26,6 +26,7 @@ from zmqinfer.errors import ConfigError, Status
 from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.engine import Engine, Part, bodies
+from zmqinfer.node.report import start_logging
 from zmqinfer.records import IDEMPOTENT, PAYLOAD
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import parse_layout
@@ -258,7 +259,7 @@ def serve(connection: socket.socket, folder: Path) -> None:
         return
     backend: Backend = model.backend
     _send(connection, ["", backend.signature.to_wire()])
-    engine = Engine(backend, borrows_inputs=config.settings.borrows_inputs)
+    engine = Engine(backend, borrows_inputs=config.settings.borrows_inputs, name=f"{config.name}:{config.version}")
     while (message := _receive(connection)) is not None:
         rows, layout, order, parts = message
         outcomes = engine.run_parts([tuple(part) for part in parts], rows, parse_layout(layout), tuple(order))
@@ -270,6 +271,7 @@ def _main() -> None:
     descriptor, folder, parent = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     # Ctrl-C is for the worker, which lets this process finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    start_logging("warning")
     if sys.platform == "linux":
         # A model that hangs would never find out that the worker is gone.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

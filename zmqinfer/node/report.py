@@ -11,19 +11,30 @@ import logging
 import time
 from collections.abc import Callable
 
-__all__ = ["Report"]
+__all__ = ["Report", "start_logging"]
 
 _MAX_VALUE = 256
 # Lines of one event a second in the long run, and at once: as many workers may be lost.
 _LINES_PER_S, _LINES_AT_ONCE = 10.0, 500.0
 
 
-class Report:
-    """The voice of one node."""
+def start_logging(level: str) -> None:
+    """Sends log lines to standard error, one event a line."""
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
 
-    def __init__(self, node: str, clock: Callable[[], float] = time.monotonic) -> None:
+
+class Report:
+    """The voice of one node.
+
+    Args:
+        node: its kind.
+        about: what is said at the end of each line, as which of several nodes it is.
+    """
+
+    def __init__(self, node: str, clock: Callable[[], float] = time.monotonic, **about: object) -> None:
         self._logger = logging.getLogger(f"zmqinfer.{node}")
         self._clock = clock
+        self._about = about
         # For each event when it was last, how many lines it may have had then, and how many were left out.
         self._said: dict[str, tuple[float, float, int]] = {}
 
@@ -53,7 +64,7 @@ class Report:
             values = {**values, "not_logged_before": left_out}
         if lines < 2:
             values = {**values, "from_here_at_most_per_s": int(_LINES_PER_S)}
-        pairs = " ".join(f"{key}={_shown(value)}" for key, value in values.items())
+        pairs = " ".join(f"{key}={_shown(value)}" for key, value in (values | self._about).items())
         self._logger.log(level, "%s %s", event, pairs)
 
 

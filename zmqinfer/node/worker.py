@@ -63,7 +63,7 @@ class WorkerNode:
             self._context.destroy(linger=0)
             raise
         self.on_welcome: Callable[[], None] | None = None
-        self._report = Report("worker")
+        self._report = Report("worker", worker=name)
         self._waker = Waker()
         self._is_drain_wanted = self._is_stop_wanted = False
         self._crew = Crew(self._step, settings.heartbeat_ms / 1000)
@@ -221,7 +221,7 @@ class WorkerNode:
 def _engine_of(model: LoadedModel) -> Runs:
     if isinstance(model.backend, IsolatedModel):
         return model.backend
-    return Engine(model.backend, borrows_inputs=model.settings.borrows_inputs)
+    return Engine(model.backend, borrows_inputs=model.settings.borrows_inputs, name=f"{model.name}:{model.version}")
 
 
 def _card(model: LoadedModel, settings: WorkerSettings) -> ModelCard:
