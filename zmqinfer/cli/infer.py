@@ -14,7 +14,7 @@ import numpy as np
 from zmqinfer.cli.options import clients_option
 from zmqinfer.errors import ConfigError
 from zmqinfer.signature import Signature, TensorSpec
-from zmqinfer.tensor import DTYPES, Array
+from zmqinfer.tensor import DTYPES, MAX_NDIM, Array
 
 __all__ = ["infer"]
 
@@ -64,12 +64,16 @@ def infer(
 
 
 def _bytes_of(file: str) -> bytes:
-    if file == "-":
-        return sys.stdin.buffer.read()
     try:
-        return Path(file).read_bytes()
+        if file != "-":
+            return Path(file).read_bytes()
+        if sys.stdin is None:
+            # So Python leaves it where the shell has closed it.
+            raise ConfigError("standard input is closed, expected a .npy or .json file there; leave out <&-")
+        return sys.stdin.buffer.read()
     except OSError as cause:
-        raise ConfigError(f"{file} cannot be read ({cause.strerror}); give a .npy or .json file, or -") from cause
+        why = cause.strerror or cause
+        raise ConfigError(f"{file} cannot be read ({why}); give a .npy or .json file, or -") from cause
 
 
 def _signature(client: Any, model: str, version: int | None) -> Signature:
@@ -90,6 +94,8 @@ def _arrays(raw: bytes, file: str, inputs: tuple[TensorSpec, ...]) -> Array | di
         value = json.loads(raw)
     except ValueError as cause:
         raise ConfigError(f"{file} is neither .npy nor JSON ({cause})") from cause
+    except RecursionError as cause:
+        raise ConfigError(f"{file} holds lists in lists too deep to read, expected at most {MAX_NDIM}") from cause
     declared = {spec.name: spec for spec in inputs}
     if isinstance(value, dict):
         return {name: _array(part, declared.get(name), file) for name, part in value.items()}
