@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from zmqinfer.cli import EXIT_FAILED
-from zmqinfer.cli.options import clients_option
+from zmqinfer.cli.options import Within, clients_option
 from zmqinfer.cli.scenarios import check_out, read_document, result_of, say_taken_back, write
 from zmqinfer.errors import ConfigError
 
@@ -37,8 +37,8 @@ _BESIDE_A_SCENARIO = ("scenario", "seed", "out", "help")
 @click.option("--preset", "presets", multiple=True, type=click.Choice(_PRESETS), help="A closed loop; may be repeated.")
 @click.option("--requests", type=click.IntRange(1, 10_000_000), help="Closed loop: requests a round.  [default: 5000]")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Closed loop: requests in flight.  [default: 50]")
-@click.option("--rate", type=click.FloatRange(0.1, 1_000_000), help="Open loop: requests a second.")
-@click.option("--duration-s", type=click.FloatRange(0.1, 3_600), default=10.0, show_default=True, help="Open loop.")
+@click.option("--rate", type=Within(0.1, 1_000_000), help="Open loop: requests a second.")
+@click.option("--duration-s", type=Within(0.1, 3_600), default=10.0, show_default=True, help="Open loop.")
 @click.option(
     "--compare/--no-compare",
     default=True,

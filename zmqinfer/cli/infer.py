@@ -11,7 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
-from zmqinfer.cli.options import clients_option
+from zmqinfer.cli.options import Within, clients_option
 from zmqinfer.errors import ConfigError
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import DTYPES, MAX_NDIM, Array
@@ -26,7 +26,7 @@ __all__ = ["infer"]
 @click.option("--batch", is_flag=True, help="The leading axis of FILE is the row: send all rows as one call.")
 @click.option("--key", help="The routing key.")
 @click.option("--model-version", type=click.IntRange(1), help="The model's version.  [default: the latest]")
-@click.option("--deadline-s", type=click.FloatRange(0.001, 300), default=30.0, show_default=True)
+@click.option("--deadline-s", type=Within(0.001, 300), default=30.0, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the result to this .npy file, not as JSON.")
 def infer(
     model: str,

@@ -15,6 +15,7 @@ import click
 from zmqinfer.cli import EXIT_FAILED, EXIT_USAGE
 from zmqinfer.cli.options import (
     bound,
+    check_source,
     log_option,
     refuse_beyond_loopback,
     setting_options,
@@ -90,6 +91,7 @@ def worker(
     settings = bound(WorkerSettings, values)
     if name is not None and not NAME.fullmatch(name):
         raise ConfigError(f"--name is {name!r}, expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -")
+    check_source(function, repositories, "--function")
     start_logging(log_level)
     from zmqinfer.node.memory import keep_freed_memory
     from zmqinfer.node.models import find_models, function_model, load_model, load_target
