@@ -200,6 +200,7 @@ def test_ring_refuses_a_change_that_is_none(cluster: Cluster, option: str, name:
         (["infer", "digits"], "FILE"),
         (["drain", "\udcff"], "udcff"),
         (["ring", "--explain", "\udcff"], "UTF-8"),
+        (["ring", "--with", "a b"], "--with is 'a b', expected 1 to 128"),
     ],
 )
 def test_wrong_usage_ends_with_2(cluster: Cluster, tmp_path: Path, arguments: list[str], word: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from zmqinfer.cli import EXIT_FAILED, EXIT_NOBODY
-from zmqinfer.cli.options import Within, clients_option
+from zmqinfer.cli.options import Within, check_name, clients_option
 from zmqinfer.errors import ConfigError, Unavailable, ZmqInferError
 
 __all__ = ["drain", "models", "ring", "status"]
@@ -143,6 +143,7 @@ def ring(
     """Show who owns which share of the keys."""
     from zmqinfer.policy.ring import Ring, key_hash
 
+    check_name("--with", joining)
     with _client(gateway, timeout_s) as client:
         one = client.status(timeout_s=timeout_s)[0]
     weights = {worker["name"]: worker["weight"] for worker in one["workers"] if worker["state"] == "ready"}

@@ -19,6 +19,7 @@ __all__ = [
     "Finite",
     "Within",
     "bound",
+    "check_name",
     "check_source",
     "clients_option",
     "log_option",
@@ -100,6 +101,15 @@ def check_source(function: str | None, folders: Sequence[Path], name: str) -> No
     """Raises `ConfigError` if both a function, which is given as `name`, and folders of models are to be served."""
     if function is not None and folders:
         raise ConfigError(f"both {name} and --models were given, expected one; drop the other")
+
+
+def check_name(option: str, name: str | None) -> None:
+    """Raises `ConfigError` for what no worker can be called."""
+    # Not above: it loads NumPy, which most commands need late or never.
+    from zmqinfer.tensor import NAME
+
+    if name is not None and not NAME.fullmatch(name):
+        raise ConfigError(f"{option} is {name!r}, expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -")
 
 
 def clients_option(command: Command) -> Command:

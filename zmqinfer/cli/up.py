@@ -31,6 +31,7 @@ _START_S = 30.0
 # Beyond its grace, for a process to end.
 _EXTRA_S = 1.0
 _LOOK_S = 0.1
+_LAST_PORT = 65_535
 # Four signs of life of the pulse: with less a machine that is busy for a moment costs healthy processes.
 _LEAST_HANG_S = 2.0
 
@@ -81,7 +82,9 @@ def up(
     _check_models(target, models)
     start_logging(log_level)
     level = ["--log-level", log_level]
-    doors = [(shifted(clients, number), shifted(workers_at, number)) for number in range(gateways)]
+    doors = [
+        (_door("--clients", clients, number), _door("--workers-at", workers_at, number)) for number in range(gateways)
+    ]
     _check_doors([address for door in doors for address in door])
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     # Before NumPy is loaded: three workers on two cores must not fight over them.
@@ -166,6 +169,22 @@ def _check_models(target: str | None, folders: tuple[Path, ...]) -> None:
         load_target(target)
     elif folders:
         find_models(folders)
+
+
+def _door(option: str, address: str, number: int) -> str:
+    """Returns where gateway `number`, from 0, listens.
+
+    Raises:
+        ConfigError: there is no such port.
+    """
+    door = shifted(address, number)
+    port = door.rpartition(":")[2]
+    if not door.startswith("ipc://") and int(port) > _LAST_PORT:
+        raise ConfigError(
+            f"{option} {address} gives gateway {number}, from 0, port {port}, expected at most {_LAST_PORT}: each"
+            " adds 2; choose a lower port or fewer --gateways"
+        )
+    return door
 
 
 def _check_doors(addresses: list[str]) -> None:
