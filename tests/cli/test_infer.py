@@ -43,6 +43,21 @@ def test_infer_takes_npy_json_and_standard_input(cluster: Cluster, tmp_path: Pat
     assert np.allclose(np.load(tmp_path / "y.npy"), answers[0], 1e-3, 1e-3)
 
 
+def test_what_json_has_no_numbers_for_is_strict_json(cluster: Cluster, tmp_path: Path) -> None:
+    """It is printed by name, and `infer` reads what it has printed; bare NaN is read too, as Python writes it."""
+    npy = saved(tmp_path / "x.npy", np.array([np.nan, np.inf, -np.inf, 1.5], np.float32))
+    printed = '["NaN", "Infinity", "-Infinity", 1.5]\n'
+    pair = b'{"x": ["NaN", 2], "scale": "Infinity"}'
+
+    once = run("infer", "echo", npy, "-g", cluster.clients)
+    again = run("infer", "echo", "-", "-g", cluster.clients, stdin=once.stdout.encode())
+    bare = run("infer", "echo", "-", "-g", cluster.clients, stdin=b"[NaN, Infinity, -Infinity, 1.5]")
+    several = run("infer", "pair", "-", "-g", cluster.clients, stdin=pair)
+
+    assert once.stdout == again.stdout == bare.stdout == printed, once.stderr + again.stderr + bare.stderr
+    assert parsed(several) == {"total": "NaN", "scaled": ["NaN", "Infinity"]}
+
+
 def test_infer_of_a_model_with_several_inputs(cluster: Cluster, tmp_path: Path) -> None:
     """A JSON object in, a JSON object out; JSON numbers take the declared dtype."""
     text = tmp_path / "x.json"

@@ -18,6 +18,9 @@ from zmqinfer.tensor import DTYPES, MAX_NDIM, Array
 
 __all__ = ["infer"]
 
+# As in the JSON of protocol buffers.
+_NAMED = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
+
 
 @click.command()
 @click.argument("model")
@@ -41,6 +44,7 @@ def infer(
     """Send one request to MODEL with the array in FILE (.npy or .json, - for standard input) and print the result.
 
     JSON is a list, or an object of lists by input name; its numbers take the dtype that the model declares.
+    What JSON has no numbers for are the strings "NaN", "Infinity" and "-Infinity", in FILE and in the result.
     """
     from zmqinfer.client import Client
 
@@ -59,8 +63,25 @@ def infer(
         except OSError as cause:
             raise ConfigError(f"{output} cannot be written ({cause.strerror}); choose another --output") from cause
         return
-    plain: Any = {name: array.tolist() for name, array in y.items()} if isinstance(y, dict) else y.tolist()
-    click.echo(json.dumps(plain))
+    plain: Any = {name: _plain(array) for name, array in y.items()} if isinstance(y, dict) else _plain(y)
+    click.echo(json.dumps(plain, allow_nan=False))
+
+
+def _plain(array: Array) -> Any:
+    """Returns an array as lists for JSON."""
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return array.tolist()
+    named = array.astype(object)
+    for name, number in _NAMED.items():
+        named[np.isnan(array) if np.isnan(number) else array == number] = name
+    return named.tolist()
+
+
+def _numbered(value: Any) -> Any:
+    """Returns what JSON held with numbers for their names."""
+    if isinstance(value, list):
+        return [_numbered(one) for one in value]
+    return _NAMED.get(value, value) if isinstance(value, str) else value
 
 
 def _bytes_of(file: str) -> bytes:
@@ -106,6 +127,8 @@ def _array(value: object, spec: TensorSpec | None, file: str) -> Array:
     """Makes an array of JSON numbers, which have no dtype of their own: they take the declared one."""
     try:
         given = np.asarray(value)
+        if given.dtype.kind == "U":
+            given = np.asarray(_numbered(value))
     except (ValueError, TypeError, OverflowError) as cause:
         raise ConfigError(f"{file} holds no regular array of numbers ({cause})") from cause
     if given.dtype.kind not in "biuf":
