@@ -1,6 +1,6 @@
 """The documentation lists settings, the keys of scenarios and the kinds of faults as they are declared.
 
-python tests/test_settings_doc.py --write     writes the tables again
+PYTHONPATH=. python tests/test_settings_doc.py --write     writes the tables again
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ BLOCKS: dict[str, tuple[Path, Callable[[], list[str]]]] = {
 
 @pytest.mark.parametrize("name", list(BLOCKS))
 def test_page_lists_what_is_declared(name: str) -> None:
-    """If not: python tests/test_settings_doc.py --write."""
+    """If not: PYTHONPATH=. python tests/test_settings_doc.py --write."""
     page, lines = BLOCKS[name]
 
     assert inside(page, name) == "\n".join(lines()), "run: PYTHONPATH=. python tests/test_settings_doc.py --write"
