@@ -21,7 +21,8 @@ usage() {
                          --network namespaces: each node on a host of its own, in a network namespace (Linux, root)
 ./run.sh promises        some five minutes: each figure of docs/RELIABILITY.md beside what is asked; python -m trials.promises
 ./run.sh soak            twenty minutes of load with churn, and whether memory stays flat; python -m trials.soak
-./run.sh fuzz            ten million broken messages for the decoder, then 100,000 for a live gateway
+./run.sh fuzz            ten million broken messages for the decoder, then 100,000 for a live gateway; --quick: a twentieth
+                         wire or live: one of both, with options as python -m trials.fuzz_wire and trials.fuzz_live have
 ./run.sh stop            end what an earlier ./run.sh left running
 ./run.sh help            this text
 
@@ -145,6 +146,25 @@ run_tests() {
   exec "$VENV/bin/python" -m pytest --quiet "$@"
 }
 
+# fuzz [--quick | wire OPTION... | live OPTION...]
+fuzz() {
+  local which='' executions=10000000 messages=100000
+  case "${1:-}" in
+    "") ;;
+    --quick) executions=500000 messages=5000 && shift ;;
+    wire | live) which=$1 && shift ;;
+    *) fail "fuzz takes --quick, or wire or live with their options; it got '$1'" ;;
+  esac
+  [ -n "$which" ] || [ $# = 0 ] || fail "fuzz takes nothing more here; it got '$*'"
+  install
+  cd "$ROOT"
+  # Where there is no such package for this Python, inputs are drawn at random, and the output says so.
+  "$VENV/bin/python" -c 'import atheris' 2>/dev/null || "$VENV/bin/python" -m pip install --quiet 'atheris>=3' 2>/dev/null || true
+  [ -z "$which" ] || exec "$VENV/bin/python" -m "trials.fuzz_$which" "$@"
+  "$VENV/bin/python" -m trials.fuzz_wire --executions "$executions"
+  exec "$VENV/bin/python" -m trials.fuzz_live --messages "$messages"
+}
+
 case "${1:-}" in
   "") main_job ;;
   test) shift; run_tests "$@" ;;
@@ -168,14 +188,7 @@ case "${1:-}" in
     cd "$ROOT"
     exec "$VENV/bin/python" -m "trials.$trial" "$@"
     ;;
-  fuzz)
-    install
-    cd "$ROOT"
-    # Where there is no such package for this Python, inputs are drawn at random, and the output says so.
-    "$VENV/bin/python" -c 'import atheris' 2>/dev/null || "$VENV/bin/python" -m pip install --quiet 'atheris>=3' 2>/dev/null || true
-    "$VENV/bin/python" -m trials.fuzz_wire
-    exec "$VENV/bin/python" -m trials.fuzz_live
-    ;;
+  fuzz) shift; fuzz "$@" ;;
   stop) stop ;;
   help | -h | --help) usage ;;
   *) usage >&2; fail "'$1' is none of these" ;;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import itertools
 import os
 import random
@@ -402,6 +403,26 @@ def test_closing_fails_what_is_pending(cluster: LocalCluster) -> None:
     assert time.monotonic() - began < 1
     assert isinstance(future.exception(0), Cancelled)
     assert [type(end) for end in ends] == [Cancelled]
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+@pytest.mark.parametrize("return_errors", [False, True])
+def test_closing_ends_many_as_it_ends_other_calls(cluster: LocalCluster, size: int, return_errors: bool) -> None:
+    """What has come is given out, what is pending is Cancelled, and so is the next that would have been sent."""
+    client = cluster.client()
+    endless = (np.full(size, 3, np.float32) for _ in itertools.count())
+    results = client.infer_many("model", endless, in_flight=8, return_errors=return_errors)
+    got = [next(results) for _ in range(20)]
+
+    threading.Thread(target=client.close).start()
+    with contextlib.nullcontext() if return_errors else pytest.raises(Cancelled):
+        got.extend(itertools.islice(results, 100_000))
+
+    assert len(got) < 100_000
+    assert {type(one) for one in got} <= {np.ndarray, Cancelled}
+    assert isinstance(got[-1], Cancelled if return_errors else np.ndarray)
+    with pytest.raises(UsageError, match="closed"):
+        next(client.infer_many("model", [X]))
 
 
 @pytest.mark.parametrize("call", ["infer", "submit", "infer_batch", "infer_many", "status", "models", "drain"])

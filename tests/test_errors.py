@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -77,3 +79,12 @@ def test_the_numbers_on_the_wire_stay() -> None:
     assert (Status.OK, Status.MODEL_ERROR, Status.INTERNAL) == (0, 12, 16)
     assert EXECUTED == (Executed.NO, Executed.YES, Executed.MAYBE)
     assert all(name in dir(errors) for name in errors.__all__)
+
+
+def test_errors_are_there_with_the_package() -> None:
+    """As the documents write them, and without what a client loads: NumPy and ZeroMQ."""
+    code = "import sys, zmqinfer; zmqinfer.errors.NotFound; sys.exit(bool({'numpy', 'zmq'} & sys.modules.keys()))"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.returncode == 0, done.stderr

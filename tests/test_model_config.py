@@ -122,7 +122,8 @@ PYTHON = 'backend = "python"\ntarget = "scorer:predict"\n'
     [
         ("backend = ", "no valid TOML: Invalid value (at end of document)"),
         ("a = 1\na = 2", "no valid TOML: Cannot overwrite a value (at end of document)"),
-        ("", "backend is missing, expected one of: numpy, python"),
+        ("", "target is missing, backend 'python' expects module:callable; add for example: target"),
+        ("max_batch_size = 8", "or say which backend but the default, python, runs it: numpy"),
         ('backend = "onxx"', "backend is 'onxx', expected one of: numpy, python"),
         ("backend = 3", "backend is 3, expected text in quotes"),
         ("backend = [1]", "backend is [1], expected text in quotes"),

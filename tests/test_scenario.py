@@ -13,6 +13,8 @@ from zmqinfer.errors import ConfigError
 from zmqinfer.scenario import FAULTS, Load, Scenario, settings_of, whole
 from zmqinfer.sim.faults import KINDS
 
+MODELS = [{"name": "m"}]
+
 
 def test_the_shipped_scenario_has_every_kind_of_fault() -> None:
     """Its numbers are spans."""
@@ -26,7 +28,7 @@ def test_the_shipped_scenario_has_every_kind_of_fault() -> None:
 
 def test_a_number_is_a_span_of_itself() -> None:
     """Both ends are drawn."""
-    assert Scenario.of({"workers": 3}).workers == (3, 3)
+    assert Scenario.of({"workers": 3, "models": MODELS}).workers == (3, 3)
     assert {whole(Random(seed), (1, 3)) for seed in range(50)} == {1, 2, 3}
 
 
@@ -38,7 +40,12 @@ def test_a_number_is_a_span_of_itself() -> None:
         ({"workers": "many"}, "expected a whole number"),
         ({"workers": True}, "expected a whole number"),
         ({"workers": 1.5}, "workers is 1.5, expected a whole number"),
-        ({"workers": 10**6}, "expected 0 to 4,096"),
+        ({"workers": 10**6}, "expected 1 to 4,096"),
+        ({"gateways": 0}, "gateways is 0, expected 1 to 16"),
+        ({"workers": [0, 2]}, "workers is 0, expected 1 to"),
+        ({"clients": 0}, "clients is 0, expected 1 to"),
+        ({}, "the [[models]] are [], expected one or more"),
+        ({"models": MODELS, "rate": 5, "in_flight": 8}, "rate is 5 and in_flight is 8, expected one of both"),
         ({"rate": [1, 2, 3]}, "the least and the most"),
         ({"rate": float("inf")}, "rate is inf, expected 0.001 to 1,000,000 calls a second"),
         ({"rate": float("nan")}, "rate is nan"),
@@ -50,7 +57,7 @@ def test_a_number_is_a_span_of_itself() -> None:
         ({"deadline_s": [0.1, 301]}, "deadline_s is 301, expected 0.001 to 300.0 s"),
         ({"latency_ms": 0}, "latency_ms is 0, expected 0.001 to 1,000 ms"),
         ({"duration_s": float("inf")}, "duration_s is inf"),
-        ({"duration_s": 2, "warm_up_s": 2}, "less than duration_s, 2"),
+        ({"models": MODELS, "duration_s": 2, "warm_up_s": 2}, "less than duration_s, 2"),
         ({"models": []}, "expected one or more"),
         ({"models": "m"}, "expected tables"),
         ({"models": ["m"]}, "expected tables"),
@@ -83,7 +90,7 @@ def test_a_mistake_is_one_sentence(document: dict[str, object], word: str) -> No
 
 def test_a_setting_is_drawn_as_it_is_written() -> None:
     """Whole numbers, or any."""
-    scenario = Scenario.of({"gateway": {"max_queued": [1, 3], "drain_grace_s": [0.1, 0.2]}})
+    scenario = Scenario.of({"models": MODELS, "gateway": {"max_queued": [1, 3], "drain_grace_s": [0.1, 0.2]}})
     drawn = [settings_of(scenario, Random(seed))[0] for seed in range(50)]
     assert {one["max_queued"] for one in drawn} == {1, 2, 3}
     assert all(0.1 <= one["drain_grace_s"] <= 0.2 for one in drawn)
@@ -91,6 +98,6 @@ def test_a_setting_is_drawn_as_it_is_written() -> None:
 
 def test_calls_that_are_taken_back_are_counted() -> None:
     """As they are drawn, for they are in no figure."""
-    load = Load(Scenario.of({"cancelled": 0.5}), 1)
+    load = Load(Scenario.of({"models": MODELS, "cancelled": 0.5}), 1)
     fleeting = sum(load.ask().takes_back_after_s > 0 for _ in range(1_000))
     assert load.taken_back == fleeting > 400

@@ -1,42 +1,50 @@
-"""docs/OPERATIONS.md lists the settings as zmqinfer/config.py declares them.
+"""The documentation lists settings, the keys of scenarios and the kinds of faults as they are declared.
 
-python tests/test_settings_doc.py --write     writes the tables again
+PYTHONPATH=. python tests/test_settings_doc.py --write     writes the tables again
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
+from tests.pages import DOCS, inside, rewrite
 from zmqinfer.cli import cli
-from zmqinfer.config import ClientSettings, GatewaySettings, ModelSettings, Setting, Settings, WorkerSettings
+from zmqinfer.config import ClientSettings, GatewaySettings, ModelSettings, Setting, WorkerSettings
+from zmqinfer.scenario import FAULTS, Scenario, TimedModel
+from zmqinfer.sim.faults import LASTS_S
 
-PAGE = Path(__file__).parents[1] / "docs" / "OPERATIONS.md"
-# What each block on the page holds: between `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
-SETTINGS: dict[str, type[Settings]] = {
-    "gateway settings": GatewaySettings,
-    "worker settings": WorkerSettings,
-    "client settings": ClientSettings,
-    "model settings": ModelSettings,
-}
+# Over at once, whatever time was drawn.
+MOMENTS = {"cut", "join_worker", "overload", "poison", "clock_jump"}
 
 
-def table(settings: type[Settings]) -> str:
+def table(settings: Callable[[], Iterable[Setting]]) -> list[str]:
     rows = ["| setting | default | unit | allowed | meaning |", "|---|---|---|---|---|"]
     rows += [
-        f"| `{one.name}` | {shown(one.default)} | {one.unit} | {allowed(one)} | {one.meaning} |"
-        for one in settings.describe()
+        f"| `{one.name}` | {shown(one.default)} | {one.unit} | {allowed(one)} | {one.meaning} |" for one in settings()
     ]
-    return "\n".join(rows)
+    return rows
+
+
+def faults() -> list[str]:
+    rows = ["| kind | lasts, in s | what happens |", "|---|---|---|"]
+    for kind, meaning in FAULTS.items():
+        lasts = "" if kind in MOMENTS else "{:g} to {:g}".format(*LASTS_S[kind])
+        rows.append(f"| `{kind}` | {lasts} | {meaning} |")
+    return rows
 
 
 def shown(value: Any) -> str:
     if type(value) is bool:
         return str(value).lower()
+    if type(value) is tuple:
+        return "{:g} to {:g}".format(*value)
     return f"{value:,}" if isinstance(value, int | float) else f"`{value}`" if value else "empty"
 
 
@@ -48,25 +56,24 @@ def allowed(one: Setting) -> str:
     return f"{one.low:,} to {one.high:,}"
 
 
-def block(name: str) -> str:
-    return table(SETTINGS[name])
+# Each block's page and what it holds.
+BLOCKS: dict[str, tuple[Path, Callable[[], list[str]]]] = {
+    "gateway settings": (DOCS / "OPERATIONS.md", partial(table, GatewaySettings.describe)),
+    "worker settings": (DOCS / "OPERATIONS.md", partial(table, WorkerSettings.describe)),
+    "client settings": (DOCS / "OPERATIONS.md", partial(table, ClientSettings.describe)),
+    "model settings": (DOCS / "OPERATIONS.md", partial(table, ModelSettings.describe)),
+    "scenario keys": (DOCS / "PERFORMANCE.md", partial(table, Scenario.describe)),
+    "scenario models": (DOCS / "PERFORMANCE.md", partial(table, TimedModel.describe)),
+    "faults": (DOCS / "RELIABILITY.md", faults),
+}
 
 
-def split(page: str, name: str) -> tuple[str, str, str]:
-    """What stands before, in and after a block."""
-    before, begin, rest = page.partition(f"<!-- {name}: begin -->\n")
-    inside, end, after = rest.partition(f"\n<!-- {name}: end -->")
-    assert begin, f"{PAGE.name} has no block {name!r}"
-    assert end, f"{PAGE.name}: block {name!r} does not end"
-    return before + begin, inside, end + after
-
-
-@pytest.mark.parametrize("name", list(SETTINGS))
+@pytest.mark.parametrize("name", list(BLOCKS))
 def test_page_lists_what_is_declared(name: str) -> None:
-    """If not: python tests/test_settings_doc.py --write."""
-    page = PAGE.read_text(encoding="utf-8")
+    """If not: PYTHONPATH=. python tests/test_settings_doc.py --write."""
+    page, lines = BLOCKS[name]
 
-    assert split(page, name)[1] == block(name), "run: python tests/test_settings_doc.py --write"
+    assert inside(page, name) == "\n".join(lines()), "run: PYTHONPATH=. python tests/test_settings_doc.py --write"
 
 
 def test_every_option_has_the_variable_of_its_name() -> None:
@@ -80,15 +87,8 @@ def test_every_option_has_the_variable_of_its_name() -> None:
                 assert option.envvar == f"ZMQINFER_{command}_{spelling}".upper()
 
 
-def write() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    for name in list(SETTINGS):
-        before, _, after = split(page, name)
-        page = before + block(name) + after
-    PAGE.write_text(page, encoding="utf-8")
-
-
 if __name__ == "__main__":
     if sys.argv[1:] != ["--write"]:
         sys.exit(__doc__)
-    write()
+    for name, (page, lines) in BLOCKS.items():
+        rewrite(page, name, lines())

@@ -137,7 +137,7 @@ class Outcome:
             found.append("no call was answered")
         missing = [kind for kind, tally in self.tallies().items() if not tally.count]
         if all_kinds and missing:
-            found.append(f"never happened: {', '.join(missing)}; give it more time")
+            found.append(f"never happened: {', '.join(missing)}; give it more --seconds, or say --some-kinds")
         return found
 
 
@@ -236,10 +236,8 @@ def main() -> None:
             command.exit(2, f"{command.prog}: {error}\n")
         _print_table(outcome, given.seed)
         found = outcome.judged(all_kinds=not given.some_kinds)
-        for sentence in found:
-            print(f"not so: {sentence}", file=sys.stderr)
         if found:
-            _print_story(outcome, Path(folder))
+            print_mistakes(found, outcome, Path(folder))
         sys.exit(bool(found))
 
 
@@ -254,12 +252,15 @@ def _print_table(outcome: Outcome, seed: int) -> None:
     print(f"{right:,} calls answered right, {load.wrong} wrong, {len(load.failures)} failed (seed {seed})")
 
 
-def _print_story(outcome: Outcome, folder: Path) -> None:
-    """Says who was struck when, on the clock of the failed calls, and what the nodes said last."""
+def print_mistakes(found: list[str], outcome: Outcome, folder: Path) -> None:
+    """Says who was struck when, on the clock of the failed calls, what the nodes said last, and what does not hold."""
     for one in outcome.strikes:
         print(f"{one.began:.1f} to {one.ended:.1f}: {one.kind} of {one.victim}", file=sys.stderr)
     for log in sorted(folder.glob("*.log")):
         print(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}", file=sys.stderr)
+    # Behind the logs, which are long: the last lines are what people see.
+    for sentence in found:
+        print(f"not so: {sentence}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zmqinfer import errors
+
 __version__ = "0.1.0"
-__all__ = ["AsyncClient", "Client", "LocalCluster", "__version__"]
+__all__ = ["AsyncClient", "Client", "LocalCluster", "__version__", "errors"]
 
 if TYPE_CHECKING:
     from zmqinfer.aio import AsyncClient

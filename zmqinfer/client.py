@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from zmqinfer.config import DEFAULT_CLIENTS
-from zmqinfer.errors import ZmqInferError
+from zmqinfer.errors import Cancelled, ZmqInferError
 from zmqinfer.machine.call import Body, CallOptions, body_bytes
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node.addresses import addresses_of
@@ -239,6 +239,7 @@ class Client:
         Nothing is sent before the first result is asked for. Of inputs above 32 KiB at most 64 MiB are in flight.
         An input is taken as it is when `xs` gives it, so a generator may use one buffer for all.
         The first error is raised at its place, or takes its place with `return_errors`.
+        If the client is closed meanwhile, what is in flight ends as `Cancelled`, and so does the iterator.
         See `infer` for the rest.
         """
         self._connection.check_many(xs, in_flight)
@@ -254,6 +255,7 @@ class Client:
         options: CallOptions,
         return_errors: bool,
     ) -> Iterator[Output | ZmqInferError]:
+        turns.connection.check_open()
         stream = Stream()
         results = stream.results
         encode = turns.machine.codec.encode
@@ -285,7 +287,12 @@ class Client:
                         # They never leave, and the source's error ends all this.
                         turns.drop_bodies(fresh)
                         raise
-                    self._refill(turns, stream, tags, model, fresh, options)
+                    try:
+                        self._refill(turns, stream, tags, model, fresh, options)
+                    except Cancelled as error:
+                        # In the place of all that will not be sent.
+                        tags.append(stream.refuse(error))
+                        is_over = True
                     turns.watch()
                 if not tags:
                     return
@@ -327,7 +334,7 @@ class Client:
         stream.held += body_bytes(body[1])
 
         def own() -> Body:
-            turns.connection.check_open()  # in a forked child the memory is the parent's
+            turns.connection.check_goes_on()  # in a forked child the memory is the parent's
             return turns.connection.own(model, version, body)
 
         return turns.locked(own)
@@ -346,7 +353,7 @@ class Client:
         submit = machine.submit
 
         def refill() -> None:
-            connection.check_open()
+            connection.check_goes_on()
             now = time.monotonic()
             for body in bodies:
                 if isinstance(body, tuple):

@@ -100,12 +100,12 @@ def _settings(table: Mapping[str, object], where: str) -> ModelSettings:
     settings = ModelSettings(**given)  # type: ignore[arg-type]  # check() has just seen to the types
     if settings.memory_mb and settings.isolation == "thread":
         raise ConfigError(f'{where}memory_mb is {settings.memory_mb}, which needs isolation = "process"; add it')
-    if "backend" not in given and "target" not in given:
-        raise ConfigError(f"{where}backend is missing, expected one of: {', '.join(declared['backend'].choices)}")
     if settings.backend == "python" and not settings.target:
+        others = " or ".join(choice for choice in declared["backend"].choices if choice != "python")
         raise ConfigError(
             f"{where}target is missing, backend 'python' expects module:callable;"
             ' add for example: target = "scorer:predict"'
+            + ("" if "backend" in given else f", or say which backend but the default, python, runs it: {others}")
         )
     if settings.backend != "python" and settings.target:
         raise ConfigError(f"{where}target is {settings.target!r}, backend {settings.backend!r} takes none; remove it")

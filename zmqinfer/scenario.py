@@ -7,7 +7,7 @@ same seed. Pure: text in, `Scenario` out, and randomness from a source that is p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar, NamedTuple, TypeAlias
@@ -19,11 +19,30 @@ from zmqinfer.tensor import NAME
 
 __all__ = ["FAULTS", "Ask", "Load", "Scenario", "Span", "TimedModel", "settings_of", "source", "whole"]
 
-FAULTS = (
-    "crash_worker", "crash_gateway", "crash_client", "freeze_worker", "freeze_gateway", "freeze_client", "slow_worker",
-    "hang_worker", "faulty_worker", "stall", "partition", "one_way_up", "one_way_down", "cut", "flap", "drain_worker",
-    "drain_gateway", "join_worker", "overload", "poison", "clock_jump",
-)  # fmt: skip
+# What each kind of fault does; how it is done is in sim/faults.py.
+FAULTS = {
+    "crash_worker": "a worker is killed; another one of its name starts at the end",
+    "crash_gateway": "a gateway is killed, and starts again at the end",
+    "crash_client": "a client is killed with its calls; another one starts at the end",
+    "freeze_worker": "a worker is stopped, as by SIGSTOP",
+    "freeze_gateway": "a gateway is stopped",
+    "freeze_client": "a client is stopped, and asks nothing",
+    "slow_worker": "a worker's batches take ten times as long",
+    "hang_worker": "the batch that a worker runs takes so much longer",
+    "faulty_worker": "a worker's models raise",
+    "stall": "as `partition`, for a moment",
+    "partition": "nothing arrives between two processes, neither way",
+    "one_way_up": "nothing arrives at a gateway from one of its peers, but at the peer from the gateway",
+    "one_way_down": "nothing arrives from a gateway at one of its peers, but at the gateway from the peer",
+    "cut": "a connection ends with what is on its way, and is dialled again",
+    "flap": "a connection is cut every 0.3 s",
+    "drain_worker": "a worker is drained; another one of its name starts at the end, or when it has finished",
+    "drain_gateway": "a gateway is drained, and starts again at the end, or when it has finished",
+    "join_worker": "a worker more joins, and stays",
+    "overload": "a client makes 300 calls at once",
+    "poison": "a client makes a call that ends each worker that runs it",
+    "clock_jump": "the wall clock jumps by up to a day",
+}
 _KEYS = 16
 # The time limit of patient calls.
 PATIENCE_S = 30.0
@@ -49,7 +68,7 @@ class TimedModel(Settings):
         ConfigError: a value is out of bounds.
     """
 
-    PREFIX: ClassVar[str] = "scenario: models."
+    PREFIX: ClassVar[str] = "models."
 
     name: str = setting("", "what calls ask for")
     a_ms: float = setting(1.0, "for any batch", unit="ms", low=0, high=_LONGEST_MS)
@@ -70,147 +89,134 @@ class TimedModel(Settings):
             raise ConfigError(f"{self.PREFIX}name is {self.name!r}, expected {NAME.pattern}, and not dots alone")
 
 
-_MODELS = (
-    TimedModel("short", a_ms=0.3, b_ms=0.05),
-    TimedModel("middle", a_ms=5.0, b_ms=0.5, max_batch_size=16),
-    TimedModel("once", a_ms=2.0, b_ms=0.2, idempotent=False),
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """A scenario; what is a span is drawn anew for each seed.
 
     Attributes:
-        duration_s: how long calls are made and faults happen; the run lasts until everything has ended.
-        warm_up_s: figures are of the calls made after so long.
-        rate: calls a second, of all clients, whether or not earlier ones are answered.
-        in_flight: calls that wait for their answers at any time, of all clients, instead of `rate`; 0: as `rate` says.
-        burst: most calls of one instant.
-        keyed: the part of the calls that have a routing key.
-        cancelled: the part of the calls that are taken back.
-        deadline_s: time limits of the calls.
-        promised_s: calls with at least this time limit have to be answered right, whatever happens; 0: none has.
-        most_kills: so many workers may a call of the kind poison end; 0: any number.
-        patient: the part of the calls with a time limit that outlasts all faults.
-        latency_ms: from one process's send to another's poll, drawn for each message; in virtual time alone, as faults.
         gateway: settings of all gateways that are not the usual ones.
         worker: settings of all workers.
         faults: how many of each kind.
         lasts_s: how long faults of a kind last, where that is not as usual.
     """
 
-    name: str = "mixed"
-    duration_s: float = 4.0
-    warm_up_s: float = 0.0
-    gateways: Span = (1, 3)
-    workers: Span = (2, 8)
-    clients: Span = (1, 4)
-    rate: Span = (20, 200)
-    in_flight: int = 0
-    burst: int = 12
-    keyed: float = 0.2
-    cancelled: float = 0.03
-    deadline_s: Span = (0.3, 6.0)
-    promised_s: float = 0.0
-    most_kills: int = 0
-    patient: float = 0.3
-    models: tuple[TimedModel, ...] = _MODELS
+    name: str = setting("scenario", "what figures and pictures call it")
+    duration_s: float = setting(
+        4.0, "how long calls are made and faults happen; the run lasts until everything has ended",
+        unit="s", low=0.01, high=3_600,
+    )  # fmt: skip
+    warm_up_s: float = setting(0.0, "figures are of the calls after so long", unit="s", low=0, high=3_600)
+    gateways: Span = setting((1, 3), "how many", low=1, high=16)
+    workers: Span = setting((2, 8), "how many", low=1, high=4_096)
+    clients: Span = setting((1, 4), "how many", low=1, high=4_000)
+    rate: Span = setting(
+        (20.0, 200.0), "calls of all clients, whether or not earlier ones are answered",
+        unit="calls a second", low=0.001, high=1_000_000,
+    )  # fmt: skip
+    in_flight: int = setting(
+        0, "instead of `rate`: so many calls of all clients wait for their answers at any time; 0: as `rate` says",
+        unit="calls", low=0, high=100_000,
+    )  # fmt: skip
+    burst: int = setting(12, "most calls of one instant", unit="calls", low=1, high=10_000)
+    keyed: float = setting(0.2, f"the part of the calls with a routing key, one of {_KEYS}", low=0, high=1)
+    cancelled: float = setting(0.03, "the part that is taken back within 0.1 s", low=0, high=1)
+    patient: float = setting(0.3, f"the part that has {PATIENCE_S:g} s instead of `deadline_s`", low=0, high=1)
+    deadline_s: Span = setting(
+        (0.3, 6.0), "time limits; each call draws its own", unit="s", low=0.001, high=MAX_BUDGET_US / 1e6
+    )
     # Through ZeroMQ's threads and the kernel of two cores that are not busy; bench/calibration.py.
-    latency_ms: Span = (0.08, 0.15)
+    latency_ms: Span = setting(
+        (0.08, 0.15), "`simulate`: from one process's send to another's poll; each message draws its own",
+        unit="ms", low=0.001, high=1_000,
+    )  # fmt: skip
+    promised_s: float = setting(
+        0.0, "`simulate`: calls with at least this time limit have to be answered right, whatever happens; 0: none has",
+        unit="s", low=0, high=300,
+    )  # fmt: skip
+    most_kills: int = setting(
+        0, "`simulate`: so many workers may one call of the fault poison end; 0: any number",
+        unit="workers", low=0, high=1_000,
+    )  # fmt: skip
+    models: tuple[TimedModel, ...] = ()
     gateway: Mapping[str, Span] = field(default_factory=dict)
     worker: Mapping[str, Span] = field(default_factory=dict)
     faults: Mapping[str, Span] = field(default_factory=dict)
     lasts_s: Mapping[str, Span] = field(default_factory=dict)
 
     @classmethod
+    def describe(cls) -> Iterator[Setting]:
+        """Yields the declared keys that have one value or a span, which those have whose default is one."""
+        for one in dataclasses.fields(cls):
+            if one.metadata:
+                yield Setting(one.name, one.default, **one.metadata)
+
+    @classmethod
     def of(cls, document: Mapping[str, Any]) -> Scenario:
         """Reads a scenario from the tables of a TOML file.
 
         Raises:
-            ConfigError: an unknown key, or a value that is none.
+            ConfigError: an unknown key, a value that is none, no model, or two kinds of load.
         """
-        values = {key: _value(key, value) for key, value in document.items()}
-        scenario = cls(**values)
+        scenario = cls(**{key: _value(key, value) for key, value in document.items()})
         names = [model.name for model in scenario.models]
         if not names or len({*names}) != len(names):
-            raise ConfigError(f"scenario: the models are {names}, expected one or more, each with a name of its own")
+            raise ConfigError(f"the [[models]] are {names}, expected one or more, each with a name of its own")
+        if scenario.in_flight and "rate" in document:
+            raise ConfigError(
+                f"rate is {document['rate']} and in_flight is {scenario.in_flight}, expected one of both; leave out one"
+            )
         if scenario.warm_up_s >= scenario.duration_s:
             raise ConfigError(
-                f"scenario: warm_up_s is {scenario.warm_up_s}, expected less than duration_s, {scenario.duration_s}"
+                f"warm_up_s is {scenario.warm_up_s}, expected less than duration_s, {scenario.duration_s}"
             )
         return scenario
 
 
-def _bounds(default: Any, unit: str, low: float | None, high: float | None) -> Setting:
-    return Setting("", default, "", unit, low, high, ())
-
-
-_PART, _COUNT = _bounds(0.0, "", 0, 1), _bounds(0, "", 0, 1_000)
-# The bounds of what has one value, and of what may be a span.
-_VALUES = {
-    "name": _bounds("", "", None, None),
-    "duration_s": _bounds(0.0, "s", 0.01, 3_600),
-    "warm_up_s": _bounds(0.0, "s", 0, 3_600),
-    "in_flight": _bounds(0, "calls", 0, 100_000),
-    "burst": _bounds(0, "calls", 1, 10_000),
-    **dict.fromkeys(("keyed", "cancelled", "patient"), _PART),
-    "promised_s": _bounds(0.0, "s", 0, 300),
-    "most_kills": _bounds(0, "workers", 0, 1_000),
-}
-_SPANS = {
-    "gateways": _bounds(0, "", 0, 16),
-    "workers": _bounds(0, "", 0, 4_096),
-    "clients": _bounds(0, "", 0, 4_000),
-    "rate": _bounds(0.0, "calls a second", 0.001, 1_000_000),
-    "deadline_s": _bounds(0.0, "s", 0.001, MAX_BUDGET_US / 1e6),
-    "latency_ms": _bounds(0.0, "ms", 0.001, 1_000),
-}
+_KNOWN = {one.name: one for one in Scenario.describe()}
+_COUNT = Setting("", 0, "", "", 0, 1_000, ())
+_LASTS = Setting("", 0.0, "", "s", 0, 3_600, ())
 _TABLES = {
     "gateway": {one.name: one for one in GatewaySettings.describe() if one.low is not None},
     "worker": {one.name: one for one in WorkerSettings.describe() if one.low is not None},
-    "faults": dict.fromkeys(FAULTS, _COUNT),
-    "lasts_s": dict.fromkeys(FAULTS, _bounds(0.0, "s", 0, 3_600)),
+    "faults": {kind: dataclasses.replace(_COUNT, name=kind) for kind in FAULTS},
+    "lasts_s": {kind: dataclasses.replace(_LASTS, name=kind) for kind in FAULTS},
 }
 
 
 def _value(key: str, value: Any) -> Any:
     """Returns what a key of the file stands for."""
-    name = f"scenario: {key}"
-    if key in _VALUES:
-        _check(_VALUES[key], name, value)
+    if key in _KNOWN:
+        one = _KNOWN[key]
+        if type(one.default) is tuple:
+            return _span(dataclasses.replace(one, default=one.default[0]), "", value)
+        one.check(value)
         return value
-    if key in _SPANS:
-        return _span(_SPANS[key], name, value)
     if key == "models":
         if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
-            raise ConfigError(f"{name} is {value!r}, expected tables: [[models]]")
+            raise ConfigError(f"models is {value!r}, expected tables: [[models]]")
         return tuple(_model(table) for table in value)
     if key in _TABLES:
         known = _TABLES[key]
         if not isinstance(value, dict):
-            raise ConfigError(f"{name} is {value!r}, expected a table: [{key}]")
+            raise ConfigError(f"{key} is {value!r}, expected a table: [{key}]")
         for one in value:
             if one not in known:
-                raise ConfigError(f"scenario: unknown {key}.{one}, expected one of: {', '.join(known)}")
-        return {one: _span(known[one], f"{name}.{one}", span) for one, span in value.items()}
-    expected = ", ".join([*_VALUES, *_SPANS, "models", *_TABLES])
-    raise ConfigError(f"scenario: unknown key {key!r}, expected one of: {expected}")
+                raise ConfigError(f"unknown {key}.{one}, expected one of: {', '.join(known)}")
+        return {one: _span(known[one], f"{key}.", span) for one, span in value.items()}
+    raise ConfigError(f"unknown key {key!r}, expected one of: {', '.join([*_KNOWN, 'models', *_TABLES])}")
 
 
-def _check(bounds: Setting, name: str, value: object) -> None:
-    dataclasses.replace(bounds, name=name).check(value)
-
-
-def _span(bounds: Setting, name: str, value: Any) -> Span:
+def _span(one: Setting, where: str, value: Any) -> Span:
     ends = value if isinstance(value, list) else [value, value]
     if len(ends) != 2:
-        raise ConfigError(f"{name} is {value!r}, expected one value, or the least and the most: [1, 3]")
+        raise ConfigError(
+            f"{where}{one.name} is {value!r}, expected one value, or the least and the most, for example [1, 3]"
+        )
     for end in ends:
-        _check(bounds, name, end)
+        one.check(end, where)
     low, high = ends
     if low > high:
-        raise ConfigError(f"{name} is {value!r}, expected the least first")
+        raise ConfigError(f"{where}{one.name} is {value!r}, expected the least first")
     return low, high
 
 
@@ -218,7 +224,7 @@ def _model(table: Mapping[str, Any]) -> TimedModel:
     known = [one.name for one in TimedModel.describe()]
     for key in table:
         if key not in known:
-            raise ConfigError(f"scenario: unknown key {key!r} of a model, expected one of: {', '.join(known)}")
+            raise ConfigError(f"unknown key {key!r} of a model, expected one of: {', '.join(known)}")
     return TimedModel(**table)
 
 

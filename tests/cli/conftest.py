@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,14 @@ class Cluster:
         """Waits until so many workers are ready."""
         done = run("status", "-g", self.clients, "--wait-workers", str(count), "--timeout-s", "30")
         assert done.returncode == 0, done.stderr + self.gateway.log
+
+
+def said(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """The one sentence of a command that ended with `code`."""
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    assert done.stdout == ""
+    assert done.stderr.strip()
+    return done.stderr
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""`status`, `models`, `ring`, `drain` and `infer` against a running cluster: what they print, and how they end."""
+"""`status`, `models`, `ring` and `drain` against a running cluster: what they print, and how they end."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,23 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cli.conftest import Cluster
+from tests.cli.conftest import Cluster, said
 from tests.processes import Processes, free_addresses, parsed, run, saved, wait_until
 from zmqinfer.machine.gateway import NOT_FOUND_AFTER_S
-from zmqinfer.zoo.heldout import heldout
 
 pytestmark = pytest.mark.slow
 
 COMMANDS = ("up", "gateway", "worker", "infer", "status", "models", "ring", "drain", "bench", "report")
 ASKING = ("status", "models", "ring")
-
-
-def said(done: subprocess.CompletedProcess[str], code: int) -> str:
-    """The one sentence of a command that ended with `code`."""
-    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
-    assert done.stdout == ""
-    assert done.stderr.strip()
-    return done.stderr
 
 
 # The exact surface of `status --json`. Keys may be added, so these must be there, with these types.
@@ -181,94 +171,6 @@ def test_ring_refuses_a_change_that_is_none(cluster: Cluster, option: str, name:
     assert name in text
 
 
-def test_infer_takes_npy_json_and_standard_input(cluster: Cluster, tmp_path: Path) -> None:
-    """The same image three ways, and as rows of one call."""
-    images, labels = heldout().images, heldout().labels
-    npy = saved(tmp_path / "x.npy", images[0])
-    many = saved(tmp_path / "many.npy", images[:40])
-    text = tmp_path / "x.json"
-    text.write_text(json.dumps(images[0].tolist()))
-    at = ("-g", cluster.clients)
-
-    answers = [
-        parsed(run("infer", "digits", npy, *at)),
-        parsed(run("infer", "digits", text, *at)),
-        parsed(run("infer", "digits", "-", *at, stdin=npy.read_bytes())),
-        parsed(run("infer", "digits", "-", *at, stdin=text.read_bytes())),
-    ]
-    rows = parsed(run("infer", "digits", many, "--batch", *at))
-    to_file = run("infer", "digits", npy, "--output", tmp_path / "y.npy", *at)
-
-    assert {int(np.argmax(answer)) for answer in answers} == {int(labels[0])}
-    assert np.asarray(rows).shape == (40, 10)
-    assert np.mean(np.argmax(rows, axis=1) == labels[:40]) > 0.9
-    assert to_file.returncode == 0
-    assert np.allclose(np.load(tmp_path / "y.npy"), answers[0], 1e-3, 1e-3)
-
-
-def test_infer_of_a_model_with_several_inputs(cluster: Cluster, tmp_path: Path) -> None:
-    """A JSON object in, a JSON object out; JSON numbers take the declared dtype."""
-    text = tmp_path / "x.json"
-    text.write_text('{"x": [1, 2], "scale": 3}')
-
-    assert parsed(run("infer", "pair", text, "-g", cluster.clients)) == {"total": 9.0, "scaled": [3.0, 6.0]}
-
-
-@pytest.mark.parametrize(
-    ("model", "content", "words"),
-    [
-        ("digits", np.ones(64), ["'pixels'", "FP64", "FP32"]),
-        ("digits", np.ones(63, np.float32), ["'pixels'", "63", "64"]),
-        ("digits", np.ones((1, 64), np.float32), ["'pixels'", "[1, 64]", "[64]"]),
-        ("pair", {"x": [1, 2]}, ["'scale'"]),
-        ("pair", {"x": [1, 2], "scale": 3, "zoom": 1}, ["'zoom'"]),
-        ("pair", {"x": [-1, 2], "scale": 3}, ["ValueError: x is negative"]),
-    ],
-)
-def test_bad_input_ends_with_1_and_names_what_came(
-    cluster: Cluster, tmp_path: Path, model: str, content: Any, words: list[str]
-) -> None:
-    """The request was made and failed: exit code 1, with name, what came, and what was expected."""
-    file = tmp_path / "x"
-    if isinstance(content, np.ndarray):
-        file = saved(tmp_path / "x.npy", content)
-    else:
-        file.write_text(json.dumps(content))
-
-    text = said(run("infer", model, file, "-g", cluster.clients), 1)
-
-    assert all(word in text for word in words), text
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"hello",
-        b"[1, [2]]",
-        b'["a"]',
-        b"null",
-        b'{"pixels": [1, [2]]}',
-        b"\x93NUMPY",
-        b"\x93NUMPY\x01\x00\xff\xff",
-    ],
-)
-def test_file_that_holds_no_array_ends_with_2(cluster: Cluster, tmp_path: Path, content: bytes) -> None:
-    """The file is named."""
-    file = tmp_path / "given.json"
-    file.write_bytes(content)
-
-    assert "given.json" in said(run("infer", "digits", file, "-g", cluster.clients), 2)
-
-
-def test_pickled_file_is_refused(cluster: Cluster, tmp_path: Path) -> None:
-    """Never pickle."""
-    file = tmp_path / "evil.npy"
-    np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-
-    assert "evil.npy" in said(run("infer", "digits", file, "-g", cluster.clients), 2)
-
-
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -285,6 +187,10 @@ def test_pickled_file_is_refused(cluster: Cluster, tmp_path: Path) -> None:
         (["worker", "--name", "a b"], "a b"),
         (["worker", "--weight", "0"], "--weight is 0"),
         (["worker", "--function", "nonsense"], "nonsense"),
+        (["worker", "--function", "a:b", "--models", "."], "both --function and --models"),
+        (["up", "a:b", "--models", "."], "both MODULE:CALLABLE and --models"),
+        (["up", ""], "target is ''"),
+        (["up", "--hang-s", "0.3"], "--hang-s is 0.3, expected 2 or more"),
         (["up", "--workers", "0"], "--workers"),
         (["up", "--clients", "tcp://127.0.0.1:99999"], "99999"),
         (["bench", "--preset", "enormous"], "enormous"),
@@ -294,6 +200,7 @@ def test_pickled_file_is_refused(cluster: Cluster, tmp_path: Path) -> None:
         (["infer", "digits"], "FILE"),
         (["drain", "\udcff"], "udcff"),
         (["ring", "--explain", "\udcff"], "UTF-8"),
+        (["ring", "--with", "a b"], "--with is 'a b', expected 1 to 128"),
     ],
 )
 def test_wrong_usage_ends_with_2(cluster: Cluster, tmp_path: Path, arguments: list[str], word: str) -> None:

@@ -195,13 +195,13 @@ def test_a_closed_loop_of_a_scenario(tmp_path: Path) -> None:
         (["--model", "echo"], "leave out --model"),
         (["--no-compare"], "leave out --compare"),
         (["--rate", "5"], "leave out --rate"),
-        ([], "no worker"),
+        ([], "few.toml: workers is 0, expected 1 to"),
     ],
 )
 def test_a_scenario_says_itself_what_is_asked(tmp_path: Path, words: list[str], sentence: str) -> None:
     """Exit code 2 before anything is started."""
-    (tmp_path / "empty.toml").write_text("workers = 0\n")
-    done = run("bench", tmp_path / "empty.toml", *words, "--out", tmp_path / "results")
+    (tmp_path / "few.toml").write_text("workers = 0\n")
+    done = run("bench", tmp_path / "few.toml", *words, "--out", tmp_path / "results")
 
     assert done.returncode == 2
     assert sentence in done.stderr

@@ -41,7 +41,8 @@ def test_a_run_without_faults_replays() -> None:
         (["mixed", "--faults=-1"], "has only the faults 0 to"),
         (["mixed", "--faults", "x"], "expected numbers"),
         (["mixed", "--seed", str(2**53), "--schedules", "2"], "begin with a smaller seed"),
-        (["scenario.toml"], "unknown key 'wrokers'"),
+        (["scenario.toml"], "scenario.toml: unknown key 'wrokers'"),
+        (["empty.toml"], "empty.toml: the [[models]] are []"),
         (["broken.toml"], "is no TOML"),
         (["mixed", "--schedules", "2", "--out", "results"], "--schedules is 2"),
     ],
@@ -52,6 +53,7 @@ def test_a_mistake_is_one_sentence(
     """Exit code 2, and no traceback."""
     monkeypatch.chdir(tmp_path)
     Path("scenario.toml").write_text("wrokers = 3\n")
+    Path("empty.toml").touch()
     Path("broken.toml").write_text("workers = \n")
     done = run("simulate", *words)
     assert done.returncode == 2
@@ -62,16 +64,28 @@ def test_a_mistake_is_one_sentence(
 def test_a_fault_that_never_finds_a_victim_fails(tmp_path: Path) -> None:
     """Nothing is shown of it then."""
     scenario = tmp_path / "scenario.toml"
-    scenario.write_text("clients = 0\nduration_s = 0.5\n[faults]\ncrash_client = 1\n")
+    # A worker hangs in a batch, and none is run.
+    scenario.write_text('rate = 0.001\nduration_s = 0.5\n[faults]\nhang_worker = 1\n[[models]]\nname = "m"\n')
     done = run("simulate", str(scenario))
     assert done.returncode == 1
-    assert "never had a victim, so nothing was shown of them: crash_client" in done.stderr
+    assert "never had a victim, so nothing was shown of them: hang_worker; more schedules" in done.stderr
+    assert "--schedules 10\n" in done.stderr
+
+
+def test_a_scenario_without_faults_says_so(tmp_path: Path) -> None:
+    """A line of the report is never empty."""
+    scenario = tmp_path / "scenario.toml"
+    scenario.write_text('rate = 5\nduration_s = 0.5\n[[models]]\nname = "m"\n')
+    done = run("simulate", str(scenario))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1] == "faults    none"
 
 
 def test_a_run_that_was_broken_off_has_no_figures(tmp_path: Path) -> None:
     """The violation is said, and nothing is written that looks like a result."""
     scenario = tmp_path / "scenario.toml"
-    scenario.write_text("workers = 0\npromised_s = 0.1\ndeadline_s = 0.5\npatient = 0.0\n")
+    load = "promised_s = 0.1\ndeadline_s = 0.5\npatient = 0.0\n"
+    scenario.write_text(load + '[[models]]\nname = "m"\na_ms = 2000\n')
     done = run("simulate", str(scenario), "--no-shrink", "--out", str(tmp_path / "out"))
     assert done.returncode == 1
     assert "so nothing is written to" in done.stderr

@@ -160,7 +160,10 @@ def test_port_that_is_taken_is_named(tmp_path: Path) -> None:
 def test_addresses_that_cannot_be_had_are_named() -> None:
     """Before anything is started: a port that nobody knows, one that does not exist, two that meet."""
     assert "port 0" in refused("up", "--clients", "tcp://127.0.0.1:0")
-    assert "neither tcp://HOST:PORT" in refused("up", "--clients", "tcp://127.0.0.1:65535", "--gateways", "2")
+    assert "neither tcp://HOST:PORT" in refused("up", "--clients", "tcp://127.0.0.1:65536")
+    beyond = refused("up", "--workers-at", "tcp://127.0.0.1:65533", "--gateways", "3")
+    assert "--workers-at tcp://127.0.0.1:65533 gives gateway 2, from 0, port 65537" in beyond
+    assert "fewer --gateways" in beyond
     assert "each once" in refused(
         "up", "--clients", "tcp://127.0.0.1:7001", "--workers-at", "tcp://127.0.0.1:7003", "--gateways", "2"
     )

@@ -25,7 +25,7 @@ LARGE = shipped("large")
 
 def test_without_faults_everything_is_answered() -> None:
     """But for what is taken back."""
-    result = run(Scenario(deadline_s=(5.0, 6.0)), 1)
+    result = run(Scenario(deadline_s=(5.0, 6.0), models=MIXED.models), 1)
     assert not result.violation
     assert result.outcomes.keys() <= {"OK", "given up"}
     assert result.outcomes["OK"] > 100

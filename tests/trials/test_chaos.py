@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.processes import ROOT
-from trials.chaos import Load, Outcome, Strike, Tally, trial
+from trials.chaos import Load, Outcome, Strike, Tally, print_mistakes, trial
 from trials.nodes import Node
 from trials.proxy import Link, Proxies
 from trials.town import Fault, Town
@@ -36,7 +37,7 @@ def test_a_good_run_has_nothing_to_say() -> None:
         (Load(1, times=[(0.0, 0.1)], failures=["at 1.0: WorkerLost"]), ["cut", "delay"], "1 calls failed"),
         (Load(1, times=[(0.0, 0.1)], wrong=2), ["cut", "delay"], "2 answers were wrong"),
         (Load(1), ["cut", "delay"], "no call was answered"),
-        (Load(1, times=[(0.0, 0.1)]), ["delay"], "never happened: cut"),
+        (Load(1, times=[(0.0, 0.1)]), ["delay"], "never happened: cut; give it more --seconds, or say --some-kinds"),
     ],
 )
 def test_what_does_not_hold_is_said(load: Load, struck: list[str], words: str) -> None:
@@ -180,6 +181,17 @@ def test_a_link_is_cut_in_the_middle(link: tuple[Proxies, Link, socket.socket]) 
         proxies.reset(one)
         with pytest.raises(OSError):
             returned_s(again)
+
+
+def test_what_does_not_hold_is_said_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Behind the logs of the nodes."""
+    (tmp_path / "gateway.log").write_text("a line\n" * 100)
+
+    print_mistakes(["never happened: cut"], outcome(Load(1), "delay"), tmp_path)
+
+    said = capsys.readouterr().err
+    assert "a line" in said
+    assert said.endswith("\nnot so: never happened: cut\n")
 
 
 @pytest.mark.slow

@@ -112,6 +112,22 @@ def test_what_does_not_hold_is_said(changes: dict[str, Any], words: str) -> None
     assert words in said
 
 
+@pytest.mark.parametrize("words", [["--fast"], ["wires"], ["--quick", "--seed", "2"], ["--help"]])
+def test_run_sh_refuses_what_it_does_not_know_of_fuzzing(words: list[str]) -> None:
+    """It once took no notice, and ran all of it."""
+    done = subprocess.run(
+        [ROOT / "run.sh", "fuzz", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=False,
+    )
+
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words[-1] in done.stderr
+
+
 @pytest.mark.slow
 def test_a_gateway_outlives_two_thousand_hostile_messages() -> None:
     """The short form of `python -m trials.fuzz_live`: its honest client notices nothing."""

@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from zmqinfer.cli import EXIT_FAILED, EXIT_NOBODY
-from zmqinfer.cli.options import clients_option
+from zmqinfer.cli.options import Within, check_name, clients_option
 from zmqinfer.errors import ConfigError, Unavailable, ZmqInferError
 
 __all__ = ["drain", "models", "ring", "status"]
 
 _timeout = click.option(
-    "--timeout-s", type=click.FloatRange(0.1, 300), default=5.0, show_default=True, help="How long to wait for answers."
+    "--timeout-s", type=Within(0.1, 300), default=5.0, show_default=True, help="How long to wait for answers."
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
@@ -148,6 +148,7 @@ def ring(
     """Show who owns which share of the keys."""
     from zmqinfer.policy.ring import Ring, key_hash
 
+    check_name("--with", joining)
     with _client(gateway, timeout_s) as client:
         one = client.status(timeout_s=timeout_s)[0]
     weights = {worker["name"]: worker["weight"] for worker in one["workers"] if worker["state"] == "ready"}

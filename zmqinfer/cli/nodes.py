@@ -14,6 +14,8 @@ import click
 from zmqinfer.cli import EXIT_FAILED, EXIT_USAGE
 from zmqinfer.cli.options import (
     bound,
+    check_name,
+    check_source,
     log_option,
     refuse_beyond_loopback,
     setting_options,
@@ -21,10 +23,8 @@ from zmqinfer.cli.options import (
     workers_option,
 )
 from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, GatewaySettings, WorkerSettings
-from zmqinfer.errors import ConfigError
 from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.report import start_logging
-from zmqinfer.tensor import NAME
 
 if TYPE_CHECKING:
     from zmqinfer.launch.pulse import Pulse
@@ -88,8 +88,8 @@ def worker(
 ) -> None:
     """Run one worker in the foreground until it is drained by SIGTERM, Ctrl-C or `zmqinfer drain`."""
     settings = bound(WorkerSettings, values)
-    if name is not None and not NAME.fullmatch(name):
-        raise ConfigError(f"--name is {name!r}, expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -")
+    check_name("--name", name)
+    check_source(function, repositories, "--function")
     start_logging(log_level)
     from zmqinfer.node.memory import keep_freed_memory
     from zmqinfer.node.models import find_models, function_model, load_model, load_target

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -15,7 +17,11 @@ from zmqinfer.errors import ConfigError
 from zmqinfer.node.addresses import addresses_of
 
 __all__ = [
+    "Finite",
+    "Within",
     "bound",
+    "check_name",
+    "check_source",
     "clients_option",
     "log_option",
     "refuse_beyond_loopback",
@@ -26,6 +32,25 @@ __all__ = [
 
 S = TypeVar("S", bound=Settings)
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Finite(click.types.FloatParamType):
+    """A number, but neither nan, which no bound keeps out, nor an infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the number, or says in a sentence what came instead."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number, expected one.", param, ctx)
+        return number
+
+
+class Within(click.FloatRange, Finite):
+    """A number from the lower to the upper bound. What every option with a fraction has."""
+
+
+# How an option reads a setting of this type; the settings have the bounds.
+_TYPES = {int: click.INT, float: Finite(), str: click.STRING, bool: click.BOOL}
 
 
 def setting_options(settings: type[Settings], *names: str) -> Callable[[Command], Command]:
@@ -39,7 +64,7 @@ def setting_options(settings: type[Settings], *names: str) -> Callable[[Command]
             command = click.option(
                 f"--{one.name.replace('_', '-')}",
                 one.name,
-                type=click.Choice(one.choices) if one.choices else type(one.default),
+                type=click.Choice(one.choices) if one.choices else _TYPES[type(one.default)],
                 default=one.default,
                 show_default=True,
                 show_envvar=False,
@@ -71,6 +96,21 @@ def _gateway_option(default: str, whom: str) -> Callable[[Command], Command]:
         callback=lambda _ctx, _param, value: addresses_of(value),
         help=f"The gateway's address for {whom}; several with commas or by repetition.",
     )
+
+
+def check_source(function: str | None, folders: Sequence[Path], name: str) -> None:
+    """Raises `ConfigError` if both a function, which is given as `name`, and folders of models are to be served."""
+    if function is not None and folders:
+        raise ConfigError(f"both {name} and --models were given, expected one; drop the other")
+
+
+def check_name(option: str, name: str | None) -> None:
+    """Raises `ConfigError` for what no worker can be called."""
+    # Not above: it loads NumPy, which most commands need late or never.
+    from zmqinfer.tensor import NAME
+
+    if name is not None and not NAME.fullmatch(name):
+        raise ConfigError(f"{option} is {name!r}, expected 1 to 128 of the characters A-Z a-z 0-9 . _ : -")
 
 
 def clients_option(command: Command) -> Command:

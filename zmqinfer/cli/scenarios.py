@@ -8,35 +8,40 @@ import tomllib
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from zmqinfer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from zmqinfer.load.results import BenchResult, Configuration, Scenario
-    from zmqinfer.scenario import Load
+    from zmqinfer.load.results import BenchResult, Configuration
+    from zmqinfer.load.results import Scenario as Found
+    from zmqinfer.scenario import Load, Scenario
 
-__all__ = ["check_out", "read_document", "result_of", "say_taken_back", "write"]
+__all__ = ["check_out", "read_scenario", "result_of", "say_taken_back", "write"]
 
 
-def read_document(scenario: str) -> dict[str, Any]:
-    """Returns the tables of a TOML file, or of a scenario that is shipped.
+def read_scenario(name: str) -> Scenario:
+    """Returns the scenario of a TOML file, or one that is shipped.
 
     Raises:
-        ConfigError: there is none, or it is no TOML.
+        ConfigError: there is none, or it has a mistake; the file is named.
     """
-    path = Path(scenario)
+    from zmqinfer.scenario import Scenario
+
+    path = Path(name)
     shipped = resources.files("zmqinfer.sim") / "scenarios"
     try:
-        text = (path if path.suffix or path.exists() else shipped / f"{scenario}.toml").read_text()
-        return tomllib.loads(text)
+        text = (path if path.suffix or path.exists() else shipped / f"{name}.toml").read_text()
+        return Scenario.of(tomllib.loads(text))
     except OSError as cause:
         names = ", ".join(sorted(one.name.removesuffix(".toml") for one in shipped.iterdir()))
-        raise ConfigError(f"no scenario {scenario!r} ({cause.strerror}); give a TOML file, or: {names}") from cause
+        raise ConfigError(f"no scenario {name!r} ({cause.strerror}); give a TOML file, or: {names}") from cause
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
-        raise ConfigError(f"{scenario} is no TOML: {cause}") from cause
+        raise ConfigError(f"{name} is no TOML: {cause}") from cause
+    except ConfigError as cause:
+        raise ConfigError(f"{name}: {cause}") from cause
 
 
 def check_out(out: Path) -> None:
@@ -46,7 +51,7 @@ def check_out(out: Path) -> None:
         raise ConfigError(f"--out {out} cannot be made: {present} is no folder that can be written to; choose another")
 
 
-def result_of(found: tuple[Scenario, ...], configuration: Configuration, started_at: datetime) -> BenchResult:
+def result_of(found: tuple[Found, ...], configuration: Configuration, started_at: datetime) -> BenchResult:
     """Returns the results of a scenario with what they were made by."""
     from zmqinfer.load.results import BenchResult, Machine, Versions
 

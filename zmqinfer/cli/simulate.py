@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zmqinfer.cli import EXIT_FAILED
-from zmqinfer.cli.scenarios import check_out, read_document, result_of, say_taken_back, write
+from zmqinfer.cli.scenarios import check_out, read_scenario, result_of, say_taken_back, write
 from zmqinfer.errors import ConfigError, Status
 
 if TYPE_CHECKING:
+    from zmqinfer.scenario import Scenario
     from zmqinfer.sim.world import Result, World
 
 __all__ = ["simulate"]
@@ -52,10 +53,7 @@ def simulate(
     One seed gives one run, always the same. Exit code 1 if anything was violated that must always hold,
     or a kind of fault never fired.
     """
-    from zmqinfer.scenario import Scenario
-
-    document = read_document(scenario)
-    Scenario.of(document)
+    asked = read_scenario(scenario)
     chosen = _places(faults)
     if seed + schedules > 2**53:
         raise ConfigError(f"--seed {seed} and --schedules {schedules} go beyond 2**53; begin with a smaller seed")
@@ -67,9 +65,9 @@ def simulate(
         check_out(out)
     began_at = time.perf_counter()
     results = (
-        [_measure(document, seed, chosen, out)]
+        [_measure(asked, seed, chosen, out)]
         if out is not None
-        else list(_runs(document, range(seed, seed + schedules), jobs, chosen))
+        else list(_runs(asked, range(seed, seed + schedules), jobs, chosen))
     )
     wall_s = time.perf_counter() - began_at
     fired: Counter[str] = Counter()
@@ -85,20 +83,24 @@ def simulate(
         f"{schedules:,} schedules, {sum(outcomes.values()):,} calls, {simulated_s:,.0f} s simulated in {wall_s:.1f} s"
         f" ({events:,} events), digest {_digest(results)}"
     )
-    click.echo("faults    " + ", ".join(f"{kind} {count:,}" for kind, count in fired.items()))
+    click.echo("faults    " + (", ".join(f"{kind} {count:,}" for kind, count in fired.items()) or "none"))
     click.echo("outcomes  " + ", ".join(f"{status} {count:,}" for status, count in sorted(outcomes.items())))
     failed = [result for result in results if result.violation]
     for result in failed[:_SHOWN_FAILURES]:
         click.echo(f"seed {result.seed}: {result.violation}", err=True)
         if chosen is None and shrink:
-            click.echo(f"  {_replay(scenario, document, result.seed, result.violation)}", err=True)
+            click.echo(f"  {_replay(scenario, asked, result.seed, result.violation)}", err=True)
     if len(failed) > _SHOWN_FAILURES:
         click.echo(f"and {len(failed) - _SHOWN_FAILURES:,} more", err=True)
     if not failed:
         click.echo("nothing was violated")
     idle = [kind for kind, count in drawn.items() if count and not fired[kind]]
     if idle:
-        click.echo(f"never had a victim, so nothing was shown of them: {', '.join(idle)}", err=True)
+        click.echo(
+            f"never had a victim, so nothing was shown of them: {', '.join(idle)};"
+            f" more schedules give them more chances, for example --schedules {10 * schedules}",
+            err=True,
+        )
     if failed or idle:
         raise click.exceptions.Exit(EXIT_FAILED)
 
@@ -112,13 +114,13 @@ def _places(faults: str | None) -> list[int] | None:
         raise ConfigError(f"--faults is {faults!r}, expected numbers with commas between, or -") from cause
 
 
-def _runs(document: dict[str, Any], seeds: range, jobs: int, chosen: Sequence[int] | None) -> Iterator[Result]:
+def _runs(scenario: Scenario, seeds: range, jobs: int, chosen: Sequence[int] | None) -> Iterator[Result]:
     if jobs == 1 or len(seeds) == 1:
         for seed in seeds:
-            yield _run(document, seed, chosen)
+            yield _run(scenario, seed, chosen)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        work = pool.map(_run, [document] * len(seeds), seeds, [chosen] * len(seeds), chunksize=_CHUNK)
+        work = pool.map(_run, [scenario] * len(seeds), seeds, [chosen] * len(seeds), chunksize=_CHUNK)
         is_shown = sys.stderr.isatty()
         for number, result in enumerate(work, 1):
             if is_shown and not number % 100:
@@ -129,12 +131,10 @@ def _runs(document: dict[str, Any], seeds: range, jobs: int, chosen: Sequence[in
 
 
 def _run(
-    document: dict[str, Any], seed: int, chosen: Sequence[int] | None, watch: Callable[[World], None] | None = None
+    scenario: Scenario, seed: int, chosen: Sequence[int] | None, watch: Callable[[World], None] | None = None
 ) -> Result:
-    from zmqinfer.scenario import Scenario
     from zmqinfer.sim.world import faults_of, run
 
-    scenario = Scenario.of(document)
     drawn = faults_of(scenario, seed)
     if chosen is not None and not all(0 <= place < len(drawn) for place in chosen):
         raise ConfigError(f"--faults names {max(chosen)}, but seed {seed} has only the faults 0 to {len(drawn) - 1}")
@@ -142,7 +142,7 @@ def _run(
     return run(scenario, seed, faults, watch)
 
 
-def _measure(document: dict[str, Any], seed: int, chosen: Sequence[int] | None, out: Path) -> Result:
+def _measure(scenario: Scenario, seed: int, chosen: Sequence[int] | None, out: Path) -> Result:
     """Does one run and writes its figures as `zmqinfer bench` does, unless something was violated."""
     from zmqinfer.load.measured import Ended, measured
     from zmqinfer.load.results import Configuration
@@ -156,7 +156,7 @@ def _measure(document: dict[str, Any], seed: int, chosen: Sequence[int] | None, 
         for at in (world.scenario.warm_up_s, world.scenario.duration_s):
             world.timeline.at(at, lambda: looks.append(world.statuses()))
 
-    result = _run(document, seed, chosen, watch)
+    result = _run(scenario, seed, chosen, watch)
     if result.violation:
         click.echo(f"the run was broken off by what was violated, so nothing is written to {out}", err=True)
         return result
@@ -185,16 +185,15 @@ def _digest(results: Sequence[Result]) -> str:
     return hashlib.blake2b("".join(result.digest for result in results).encode(), digest_size=8).hexdigest()
 
 
-def _replay(name: str, document: dict[str, Any], seed: int, violation: str) -> str:
+def _replay(name: str, scenario: Scenario, seed: int, violation: str) -> str:
     """Returns the command that replays a failing run with as few faults as will do, for the same violation."""
-    from zmqinfer.scenario import Scenario
     from zmqinfer.sim.shrink import shrink
     from zmqinfer.sim.world import faults_of
 
-    drawn = faults_of(Scenario.of(document), seed)
+    drawn = faults_of(scenario, seed)
 
     def fails(places: Sequence[int]) -> bool:
-        found = _run(document, seed, places).violation
+        found = _run(scenario, seed, places).violation
         return _NUMBERS.sub("#", found) == _NUMBERS.sub("#", violation)
 
     few = shrink(range(len(drawn)), fails)

@@ -12,7 +12,15 @@ from typing import Any
 import click
 
 from zmqinfer.cli import EXIT_GAVE_UP
-from zmqinfer.cli.options import bound, log_option, refuse_beyond_loopback, setting_options, tell
+from zmqinfer.cli.options import (
+    Within,
+    bound,
+    check_source,
+    log_option,
+    refuse_beyond_loopback,
+    setting_options,
+    tell,
+)
 from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, WorkerSettings
 from zmqinfer.errors import ConfigError, ZmqInferError
 from zmqinfer.node.addresses import addresses_of, shifted
@@ -24,6 +32,9 @@ _START_S = 30.0
 # Beyond its grace, for a process to end.
 _EXTRA_S = 1.0
 _LOOK_S = 0.1
+_LAST_PORT = 65_535
+# Four signs of life of the pulse: with less a machine that is busy for a moment costs healthy processes.
+_LEAST_HANG_S = 2.0
 
 
 @click.command()
@@ -36,10 +47,11 @@ _LOOK_S = 0.1
 @setting_options(WorkerSettings, "max_batch_size", "drain_grace_s", "max_batch_s")
 @click.option(
     "--hang-s",
-    type=click.FloatRange(0, 3_600),
+    type=Within(0, 3_600),
     default=10.0,
     show_default=True,
-    help="A process that gives no sign of life for so long is killed and started again; 0: never.",
+    help=f"A process that gives no sign of life for so long, {_LEAST_HANG_S:g} s or more, is killed and started again;"
+    " 0: never.",
 )
 @log_option
 def up(
@@ -63,10 +75,17 @@ def up(
     addresses_of([clients, workers_at])
     refuse_beyond_loopback(clients, workers_at)
     settings = bound(WorkerSettings, values)
+    if 0 < hang_s < _LEAST_HANG_S:
+        raise ConfigError(
+            f"--hang-s is {hang_s:g}, expected {_LEAST_HANG_S:g} or more, for what is healthy may be silent for less;"
+            " use 0 to kill nothing"
+        )
     _check_models(target, models)
     start_logging(log_level)
     level = ["--log-level", log_level]
-    doors = [(shifted(clients, number), shifted(workers_at, number)) for number in range(gateways)]
+    doors = [
+        (_door("--clients", clients, number), _door("--workers-at", workers_at, number)) for number in range(gateways)
+    ]
     _check_doors([address for door in doors for address in door])
     threads = str(max(1, (os.cpu_count() or 1) // workers))
     # Before NumPy is loaded: three workers on two cores must not fight over them.
@@ -90,7 +109,11 @@ def up(
         )
         for number, door in enumerate(doors)
     ]
-    what = ["--function", target] if target else [part for folder in models for part in ("--models", str(folder))]
+    what = (
+        ["--function", target]
+        if target is not None
+        else [part for folder in models for part in ("--models", str(folder))]
+    )
     dial = ",".join(door[1] for door in doors)
     worker_children = [
         Child(
@@ -141,14 +164,29 @@ def up(
 
 def _check_models(target: str | None, folders: tuple[Path, ...]) -> None:
     """Finds mistakes before any process is started; the models themselves are loaded by the workers."""
-    if target and folders:
-        raise ConfigError("both MODULE:CALLABLE and --models were given, expected one; drop the other")
+    check_source(target, folders, "MODULE:CALLABLE")
     from zmqinfer.node.models import find_models, load_target
 
-    if target:
+    if target is not None:
         load_target(target)
     elif folders:
         find_models(folders)
+
+
+def _door(option: str, address: str, number: int) -> str:
+    """Returns where gateway `number`, from 0, listens.
+
+    Raises:
+        ConfigError: there is no such port.
+    """
+    door = shifted(address, number)
+    port = door.rpartition(":")[2]
+    if not door.startswith("ipc://") and int(port) > _LAST_PORT:
+        raise ConfigError(
+            f"{option} {address} gives gateway {number}, from 0, port {port}, expected at most {_LAST_PORT}: each"
+            " adds 2; choose a lower port or fewer --gateways"
+        )
+    return door
 
 
 def _check_doors(addresses: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from zmqinfer.client import Client
 from zmqinfer.config import GatewaySettings, ModelSettings, WorkerSettings
-from zmqinfer.errors import ConfigError, Unavailable
+from zmqinfer.errors import ConfigError, Unavailable, UsageError
 from zmqinfer.node.gateway import GatewayNode
 from zmqinfer.node.models import LoadedModel, function_model
 from zmqinfer.node.worker import WorkerNode
@@ -24,8 +24,10 @@ _END_S = 5.0
 class LocalCluster:
     """Serves one function: an array of n rows to an array of n rows, one call for each batch.
 
-    The model has the function's name. All run in this process and share its interpreter's lock, so
-    this is for tests and notebooks; `zmqinfer up` serves the same function from processes of its own.
+    The model has the function's name; a lambda, and what else has no name that a model can have, is called `predict`.
+    It runs from `with` to its end, and may then be entered again.
+    All run in this process and share its interpreter's lock, so this is for tests and notebooks;
+    `zmqinfer up` serves the same function from processes of its own.
 
     Args:
         function: the model.
@@ -35,7 +37,7 @@ class LocalCluster:
         worker: settings of the workers.
 
     Attributes:
-        address: what clients dial.
+        address: what clients dial; empty while it does not run.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class LocalCluster:
         self.address = ""
 
     def __enter__(self) -> Self:
+        if self._gateway is not None:
+            raise UsageError("this cluster runs already; leave its `with` first, or make another one")
         gateway = self._gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", self._gateway_settings)
         self._gateway_thread = self._start(gateway.run, "gateway")
         self.address = gateway.clients_address
@@ -79,7 +83,9 @@ class LocalCluster:
         self.close()
 
     def client(self, **settings: Any) -> Client:
-        """Returns a new client of this cluster; the caller closes it."""
+        """Returns a new client of this cluster, which has to run; the caller closes it."""
+        if not self.address:
+            raise UsageError("this cluster does not run; enter it first: with LocalCluster(function) as cluster")
         return Client(self.address, **settings)
 
     def close(self) -> None:
@@ -95,6 +101,7 @@ class LocalCluster:
         self._nodes.clear()
         self._threads.clear()
         self._gateway = None
+        self.address = ""
 
     @staticmethod
     def _start(run: Callable[[], None], name: str) -> threading.Thread:

@@ -14,7 +14,7 @@ import zmq
 
 from zmqinfer import __version__
 from zmqinfer.config import ClientSettings
-from zmqinfer.errors import Executed, InvalidArgument, UsageError, ZmqInferError
+from zmqinfer.errors import Cancelled, Executed, InvalidArgument, UsageError, ZmqInferError
 from zmqinfer.machine.call import DEFAULT_PRIORITY, Body, CallOptions, SharedBody
 from zmqinfer.machine.client import ClientMachine
 from zmqinfer.machine.codec import Input, Output
@@ -123,6 +123,12 @@ class Connection:
             raise UsageError("this client was made before a fork; make a new one in the child process")
         if not self.is_open:
             raise UsageError("this client is closed; make a new one")
+
+    def check_goes_on(self) -> None:
+        """Raises as `check_open` does, but `Cancelled` after `close`: for who was in the middle of sending."""
+        if not self.is_open and not self.is_forked:
+            raise Cancelled("the client was closed before all inputs were sent", executed=Executed.NO)
+        self.check_open()
 
     def forbid(self) -> None:
         """Marks the copy in a forked child as unusable."""

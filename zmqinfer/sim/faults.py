@@ -16,7 +16,7 @@ from zmqinfer.sim.process import Process
 if TYPE_CHECKING:
     from zmqinfer.sim.world import World
 
-__all__ = ["BLOCKING", "KINDS", "Fault", "draw"]
+__all__ = ["BLOCKING", "KINDS", "LASTS_S", "Fault", "draw"]
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def draw(
     random: Random, counts: Mapping[str, int], lasts_s: Mapping[str, tuple[float, float]], duration_s: float
 ) -> list[Fault]:
     """Draws so many faults of each kind, in the order of their times."""
-    spans = {**_LASTS_S, **lasts_s}
+    spans = {**LASTS_S, **lasts_s}
     faults = [
         Fault(random.uniform(0, duration_s), kind, random.random(), random.uniform(*spans[kind]))
         for kind, count in counts.items()
@@ -290,8 +290,8 @@ KINDS: dict[str, Callable[[World, Fault], bool]] = {
     "clock_jump": _clock_jump,
 }
 
-# How long each kind lasts.
-_LASTS_S: dict[str, tuple[float, float]] = {
+# How long each kind lasts, unless a scenario says otherwise.
+LASTS_S: dict[str, tuple[float, float]] = {
     **dict.fromkeys(KINDS, (0.1, 2.0)),
     "stall": (0.02, 0.5),
     "freeze_worker": (0.1, 6.0),
