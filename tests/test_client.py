@@ -7,11 +7,13 @@ import contextlib
 import itertools
 import os
 import random
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -145,6 +147,7 @@ def test_what_is_no_array_is_refused(client: Client, method: str, x: Any) -> Non
         {"deadline_s": 301},
         {"deadline_s": float("nan")},
         {"deadline_s": "5"},
+        {"deadline_s": True},
         {"key": 5},
         {"key": "k" * 129},
         {"key": "\ud800"},
@@ -403,6 +406,37 @@ def test_closing_fails_what_is_pending(cluster: LocalCluster) -> None:
     assert time.monotonic() - began < 1
     assert isinstance(future.exception(0), Cancelled)
     assert [type(end) for end in ends] == [Cancelled]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"deadline_s": np.float32(5)},
+        {"deadline_s": Fraction(9, 2)},
+        {"priority": np.int64(3)},
+        {"priority": np.uint8(8)},
+    ],
+)
+def test_numbers_of_other_kinds_are_numbers(client: Client, words: dict[str, Any]) -> None:
+    """NumPy's above all."""
+    assert np.array_equal(client.infer("model", X, **words), X * 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "sentence"),
+    [
+        (b"thr", {}, "model is b'thr', which is bytes, expected text"),
+        ("model", {"priority": 4.0}, "priority is 4.0, a float, expected a whole number"),
+        ("model", {"deadline_s": "5"}, "deadline_s is '5', a str, expected a number of seconds"),
+        ("model", {"deadline_s": True}, "deadline_s is True, a bool, expected a number of seconds"),
+    ],
+)
+def test_argument_of_another_type_is_named_with_it(
+    client: Client, model: Any, words: dict[str, Any], sentence: str
+) -> None:
+    """A range would mislead."""
+    with pytest.raises(InvalidArgument, match=re.escape(sentence)):
+        client.infer(model, X, **words)
 
 
 @pytest.mark.parametrize("size", [1, 100_000])

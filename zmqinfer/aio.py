@@ -21,6 +21,7 @@ from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import UsageError, ZmqInferError
 from zmqinfer.machine.call import DEFAULT_PRIORITY, Body, CallOptions
 from zmqinfer.machine.codec import Input, Output
+from zmqinfer.node.arguments import check_many, check_timeout, options_of
 from zmqinfer.node.connection import (
     DEFAULTS,
     GATHER_S,
@@ -29,6 +30,7 @@ from zmqinfer.node.connection import (
     Connection,
 )
 from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
+from zmqinfer.node.rows import join, pieces_of, tell_of_all
 from zmqinfer.node.stream import MANY_BYTES
 from zmqinfer.records import Kind, Record
 from zmqinfer.tensor import INLINE_BYTES, input_bytes
@@ -145,7 +147,7 @@ class AsyncClient:
         ):
             options = connection.plain
         else:
-            options = connection.options(deadline_s, key, priority, version, idempotent, hedge)
+            options = options_of(connection.plain, deadline_s, key, priority, version, idempotent, hedge)
         if not connection.is_usable:
             connection.check_open()
         body: Body = machine.codec.encode(model, version, x, None)
@@ -184,11 +186,11 @@ class AsyncClient:
         """
         self._attach()
         self._connection.check_open()
-        options = self._connection.options(deadline_s, key, priority, version, idempotent, hedge)
+        options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
         ends_at = time.monotonic() + options.deadline_s
         results: list[Output] = []
         done = 0
-        while pieces := self._connection.pieces(model, version, x, done):
+        while pieces := pieces_of(self._machine.codec, model, version, x, done):
             left = options._replace(deadline_s=ends_at - time.monotonic())
             calls: list[tuple[int, asyncio.Future[Output]]] = []
             try:
@@ -199,10 +201,10 @@ class AsyncClient:
                 for call in calls:
                     self._drop(*call)
                 if isinstance(error, ZmqInferError):
-                    self._connection.tell_of_all(error, has_others=done > 0 or len(calls) > 1)
+                    tell_of_all(error, has_others=done > 0 or len(calls) > 1)
                 raise
             done += sum(rows for _, rows in pieces)
-        return self._connection.join(results)
+        return join(results)
 
     def _begin(
         self, model: str, x: Input, rows: int | None, options: CallOptions
@@ -239,8 +241,8 @@ class AsyncClient:
         The first error is raised at its place, or takes its place with `return_errors`.
         See `infer` for the rest.
         """
-        self._connection.check_many(xs, in_flight)
-        options = self._connection.options(deadline_s, key, priority, version, idempotent, hedge)
+        check_many(xs, in_flight)
+        options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
         window: deque[tuple[int, asyncio.Future[Output], int]] = deque()
         held = 0
         source = xs.__aiter__() if isinstance(xs, AsyncIterable) else None
@@ -331,7 +333,7 @@ class AsyncClient:
         return drain_answer(await self._ask(Kind.ADMIN, drain_words(worker), timeout_s), self._machine.codec)
 
     async def _ask(self, kind: Kind, words: Record, timeout_s: float) -> list[Record]:
-        self._connection.check_timeout(timeout_s)
+        check_timeout(timeout_s)
         loop = self._attach()
         self._connection.check_open()
         now = time.monotonic()

@@ -20,6 +20,7 @@ from zmqinfer.errors import Cancelled, ZmqInferError
 from zmqinfer.machine.call import Body, CallOptions, body_bytes
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node.addresses import addresses_of
+from zmqinfer.node.arguments import check_many, check_timeout, options_of
 from zmqinfer.node.connection import (
     DEFAULTS,
     GATHER_S,
@@ -28,8 +29,10 @@ from zmqinfer.node.connection import (
     Connection,
 )
 from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
+from zmqinfer.node.rows import join, pieces_of, tell_of_all
 from zmqinfer.node.stream import MANY_BYTES, Stream
-from zmqinfer.node.turns import Promise, Turns, Waiter
+from zmqinfer.node.turns import Turns
+from zmqinfer.node.waits import Promise, Waiter
 from zmqinfer.records import Kind, Record
 
 __all__ = ["Client"]
@@ -123,7 +126,7 @@ class Client:
             UsageError: the client is closed, or was made before a fork.
         """
         waiter = Waiter()
-        options = self._connection.options(deadline_s, key, priority, version, idempotent, hedge)
+        options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
         self._call([(waiter, x, None)], model, options)
         return waiter.result()  # type: ignore[no-any-return]
 
@@ -144,7 +147,7 @@ class Client:
         `x` is taken as it is now and may be changed afterwards. What hangs on the future may begin other calls, but
         must not wait for them: it may run on the thread that takes their replies. See `infer` for the rest.
         """
-        options = self._connection.options(deadline_s, key, priority, version, idempotent, hedge)
+        options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
         turns = self._ready()
         # Without the lock, for what its caller gave may raise anything.
         body: Body = turns.machine.codec.encode(model, options.version, x, None)
@@ -203,22 +206,22 @@ class Client:
         More rows than the model's largest batch are split, and the results joined.
         See `infer` for the rest.
         """
-        options = self._connection.options(deadline_s, key, priority, version, idempotent, hedge)
+        options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
         self._ready()
         ends_at = time.monotonic() + options.deadline_s
         results: list[Output] = []
         done = sent = 0
-        while pieces := self._connection.pieces(model, version, x, done):
+        while pieces := pieces_of(self._machine.codec, model, version, x, done):
             waits = [(Waiter(), piece, rows) for piece, rows in pieces]
             try:
                 self._call(waits, model, options._replace(deadline_s=ends_at - time.monotonic()))
                 sent = len(waits)
                 results += [waiter.result() for waiter, _, _ in waits]
             except ZmqInferError as error:
-                self._connection.tell_of_all(error, has_others=done > 0 or sent > 1)
+                tell_of_all(error, has_others=done > 0 or sent > 1)
                 raise
             done += sum(rows for _, rows in pieces)
-        return self._connection.join(results)
+        return join(results)
 
     def infer_many(
         self,
@@ -242,8 +245,8 @@ class Client:
         If the client is closed meanwhile, what is in flight ends as `Cancelled`, and so does the iterator.
         See `infer` for the rest.
         """
-        self._connection.check_many(xs, in_flight)
-        options = self._connection.options(deadline_s, key, priority, version, idempotent, hedge)
+        check_many(xs, in_flight)
+        options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
         return self._stream(self._ready(), model, iter(xs), in_flight, options, return_errors)
 
     def _stream(
@@ -432,7 +435,7 @@ class Client:
         return drain_answer(self._ask(Kind.ADMIN, drain_words(worker), timeout_s), self._machine.codec)
 
     def _ask(self, kind: Kind, words: Record, timeout_s: float) -> list[Record]:
-        self._connection.check_timeout(timeout_s)
+        check_timeout(timeout_s)
         turns = self._ready()
         waiters = [Waiter() for _ in turns.machine.links]
 

@@ -101,7 +101,7 @@ def test_a_body_over_the_gateways_limit_is_told_at_the_call() -> None:
     play = Playbook()
     play.says(0, Kind.WELCOME, welcome(card(), max_body_bytes=3)).hears()
 
-    with pytest.raises(TooLarge, match="4 bytes, the gateway takes 3"):
+    with pytest.raises(TooLarge, match="4 bytes, the gateway takes 3; raise --max-body-bytes"):
         play.calls()
 
     assert (play.machine.pending, play.hears(), play.machine.wake_at()) == (0, [], None)

@@ -14,7 +14,7 @@ import pytest
 
 from zmqinfer import LocalCluster
 from zmqinfer.errors import Cancelled
-from zmqinfer.node.turns import Promise, Waiter
+from zmqinfer.node.waits import Promise, Waiter
 
 X = np.arange(4, dtype=np.float32)
 

@@ -166,7 +166,7 @@ class ClientMachine:
     ) -> Block:
         model, _, options, _ = alike
         size = body_bytes(payload)
-        if detail := self._excess(size):
+        if detail := self._excess(size, rows):
             if isinstance(payload, SharedBody):
                 self.released.append(payload.place)
             raise TooLarge(detail)
@@ -229,16 +229,20 @@ class ClientMachine:
         for block in held.values():
             if self.links[block.link].state is not LinkState.UP:
                 block.link = self._choose(block)
-            if detail := self._excess(body_bytes(block.bodies[0])):
+            if detail := self._excess(body_bytes(block.bodies[0]), block.rows):
                 self._fail(block, Status.TOO_LARGE, detail, None, _RAN_NO)
             else:
                 self._send(block)
 
-    def _excess(self, size: int) -> str:
+    def _excess(self, size: int, rows: int | None) -> str:
         """Returns what is wrong with a body of so many bytes, or nothing."""
         if size <= self._max_body_bytes:
             return ""
-        return f"the request's body has {size:,} bytes, the gateway takes {self._max_body_bytes:,}; send fewer rows"
+        fewer = "send fewer rows, or " if rows is not None and rows > 1 else ""
+        return (
+            f"the request's body has {size:,} bytes, the gateway takes {self._max_body_bytes:,};"
+            f" {fewer}raise --max-body-bytes of the gateway"
+        )
 
     def _send_calls(self, block: Block, first: int, calls: int) -> None:
         options = block.options

@@ -198,6 +198,8 @@ def _check_model(model: str, version: int | None) -> None:
         fits = isinstance(model, str) and 0 < len(model.encode()) <= MAX_ID_BYTES
     except UnicodeEncodeError:
         fits = False
+    if isinstance(model, bytes):
+        raise InvalidArgument(f"model is {reprlib.repr(model)}, which is bytes, expected text; decode it")
     if not fits:
         raise InvalidArgument(f"model is {reprlib.repr(model)}, expected a name of 1 to {MAX_ID_BYTES} bytes")
     if version is not None and (type(version) is not int or not 0 < version <= MAX_COUNT):

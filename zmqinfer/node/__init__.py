@@ -13,9 +13,12 @@ isolation    a model in a process of its own, which the worker outlives
 models       finds model folders and loads them
 memory       keeps freed memory at hand
 shared       large inputs through shared memory, the owner's side and the readers'
-connection   what both clients share: machine, sockets, checks of a call's arguments
+connection   what both clients share: machine and sockets
+arguments    what a caller says of a call, checked
+rows         a call of many rows: pieces, and their results joined
 questions    what clients ask of gateways beside calls
 turns        whose thread waits at the sockets of a client that many threads use
+waits        what waits for a call of such a client: a thread, or a future
 stream       the results of one `infer_many`
 report       the only module that logs
 """

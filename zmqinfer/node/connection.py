@@ -1,4 +1,4 @@
-"""What both clients share: the machine, its sockets, and the checks of a call's arguments."""
+"""What both clients share: the machine and its sockets."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
 
-import numpy as np
 import zmq
 
 from zmqinfer import __version__
 from zmqinfer.config import ClientSettings
-from zmqinfer.errors import Cancelled, Executed, InvalidArgument, UsageError, ZmqInferError
-from zmqinfer.machine.call import DEFAULT_PRIORITY, Body, CallOptions, SharedBody
+from zmqinfer.errors import Cancelled, Executed, UsageError, ZmqInferError
+from zmqinfer.machine.call import Body, CallOptions, SharedBody
 from zmqinfer.machine.client import ClientMachine
-from zmqinfer.machine.codec import Input, Output
+from zmqinfer.machine.codec import Output
 from zmqinfer.node import sockets
 from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.dialler import Dialler
 from zmqinfer.node.shared import SHARED_ABOVE_BYTES, SharedMemory, host_token
 from zmqinfer.node.stream import Stream
-from zmqinfer.records import MAX_CALLS, MAX_ID_BYTES, PRIORITIES, STATUS, TAG, Record
-from zmqinfer.tensor import Array, Arrays, payload_bytes
+from zmqinfer.records import MAX_CALLS, STATUS, TAG, Record
+from zmqinfer.tensor import payload_bytes
 
 __all__ = [
     "DEFAULTS",
@@ -35,13 +34,10 @@ __all__ = [
     "Owner",
 ]
 
-MAX_DEADLINE_S = 300.0
 # A socket that is full, or not connected yet, does not say when it will take something: it is tried so often.
 _RETRY_S = 0.010
 # Turns in a row in which timers may wait for what is unread.
 _MOST_BEHIND = 100
-# Of one `infer_batch`, at a time.
-_MOST_PIECES = 1_024
 # `infer_many` asks its source for more inputs no longer than this before it sends those it has.
 GATHER_S = 0.005
 # Full blocks leave before the turn ends, so that gateway and workers have something to do meanwhile: at least so
@@ -148,57 +144,6 @@ class Connection:
                 self._memory.close()
             self.dialler.close()
             self._context.destroy(linger=sockets.LINGER_MS)
-
-    def options(
-        self,
-        deadline_s: float | None,
-        key: str | bytes | None,
-        priority: int,
-        version: int | None,
-        idempotent: bool | None,
-        hedge: bool | None,
-    ) -> CallOptions:
-        """Returns what a caller said of a call; raises `InvalidArgument` for what cannot be."""
-        if (
-            deadline_s is None
-            and key is None
-            and version is None
-            and idempotent is None
-            and hedge is None
-            and priority is DEFAULT_PRIORITY
-        ):
-            return self.plain
-        if type(priority) is not int or not 1 <= priority <= PRIORITIES:
-            raise InvalidArgument(f"priority is {priority!r}, expected 1, the most urgent, to {PRIORITIES}")
-        if deadline_s is None:
-            deadline_s = self.plain.deadline_s
-        elif not isinstance(deadline_s, int | float) or not 0 < deadline_s <= MAX_DEADLINE_S:
-            raise InvalidArgument(f"deadline_s is {deadline_s!r}, expected more than 0 and at most {MAX_DEADLINE_S:g}")
-        if idempotent is not None and type(idempotent) is not bool:
-            raise InvalidArgument(f"idempotent is {idempotent!r}, expected None, True or False")
-        if hedge is not None and type(hedge) is not bool:
-            raise InvalidArgument(f"hedge is {hedge!r}, expected None, True or False")
-        return CallOptions(deadline_s, version, _key_bytes(key), priority, idempotent, hedge)
-
-    @staticmethod
-    def check_many(xs: object, in_flight: int) -> None:
-        """Raises `InvalidArgument` for inputs that cannot be gone through."""
-        Connection.check_in_flight(in_flight)
-        if not isinstance(xs, Iterable | AsyncIterable):
-            raise InvalidArgument(f"xs is a {type(xs).__qualname__}, expected arrays in a list, a generator, ...")
-
-    @staticmethod
-    def check_in_flight(in_flight: int) -> None:
-        """Raises `InvalidArgument` for a number of calls in flight that cannot be."""
-        if type(in_flight) is not int or in_flight < 1:
-            raise InvalidArgument(f"in_flight is {in_flight!r}, expected a whole number from 1")
-
-    @staticmethod
-    def check_timeout(timeout_s: float) -> float:
-        """Returns the time limit of a question; raises `InvalidArgument` for none that can be kept."""
-        if not isinstance(timeout_s, int | float) or not 0 < timeout_s <= MAX_DEADLINE_S:
-            raise InvalidArgument(f"timeout_s is {timeout_s!r}, expected more than 0 and at most {MAX_DEADLINE_S:g}")
-        return timeout_s
 
     def share(self, model: str, version: int | None, body: Body) -> Body:
         """Lays a body that is large enough into shared memory, if all workers of the model can read it there."""
@@ -312,64 +257,6 @@ class Connection:
             else:
                 owner.set_exception(found)
 
-    def pieces(self, model: str, version: int | None, x: Input, done: int) -> list[tuple[Input, int]]:
-        """Cuts n rows, without the first `done`, into pieces that the model's largest batch takes, with their rows.
-
-        At most 1,024 of them: a gateway takes only so many requests of one client at a time.
-        Of a model not known yet one row goes ahead: behind its answer the largest batch is known.
-
-        Raises:
-            InvalidArgument: there is no row, or the inputs' leading axes differ.
-        """
-        arrays = {"": x} if isinstance(x, np.ndarray) else x
-        if not isinstance(arrays, dict):
-            raise InvalidArgument(
-                f"the input for model {model!r} is a {type(x).__qualname__}, expected a numpy.ndarray or a dict of"
-                " them; convert it with numpy.asarray"
-            )
-        lengths = {
-            name: array.shape[0] if isinstance(array, np.ndarray) and array.ndim else 0
-            for name, array in arrays.items()
-        }
-        rows = next(iter(lengths.values()), 0)
-        if isinstance(x, np.ndarray) and not rows:
-            raise InvalidArgument(f"the input has shape {list(x.shape)}, expected a leading axis of 1 or more rows")
-        if not rows or any(length != rows for length in lengths.values()):
-            raise InvalidArgument(
-                f"the leading axes of the inputs are {lengths}, expected one number of rows, 1 or more, for all"
-            )
-        card = self.machine.codec.card(model, version)
-        step = min(rows, card[1] if card else 32)
-        starts = range(done, rows, step)[:_MOST_PIECES]
-        cuts = [(at, min(at + step, rows)) for at in starts] if card or done else [(0, 1)]
-        if isinstance(x, np.ndarray):
-            return [(x[low:high], high - low) for low, high in cuts]
-        return [({name: array[low:high] for name, array in arrays.items()}, high - low) for low, high in cuts]
-
-    @staticmethod
-    def tell_of_all(error: ZmqInferError, *, has_others: bool) -> None:
-        """Lets the error of one piece speak of its whole batch, of which other pieces may have run."""
-        if has_others and error.executed is Executed.NO:
-            error.executed = Executed.MAYBE
-
-    @staticmethod
-    def join(pieces: list[Output]) -> Output:
-        """Puts the results of the pieces together again along the leading axis."""
-        first = pieces[0]
-        if len(pieces) == 1:
-            return first
-        if isinstance(first, np.ndarray):
-            return _joined([piece for piece in pieces if isinstance(piece, np.ndarray)])
-        dicts: list[Arrays] = [piece for piece in pieces if isinstance(piece, dict)]
-        return {name: _joined([piece[name] for piece in dicts]) for name in first}
-
-
-def _joined(arrays: list[Array]) -> Array:
-    """Joins results, read-only as each of them is."""
-    whole = np.concatenate(arrays)
-    whole.setflags(write=False)
-    return whole
-
 
 def _as_float(seconds: float) -> float:
     """Returns a whole number as the settings want it; they complain of everything else."""
@@ -400,18 +287,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _key_bytes(key: str | bytes | None) -> bytes | None:
-    """Returns a routing key as it travels; raises `InvalidArgument` for one that is too long or no text."""
-    if key is None:
-        return None
-    if not isinstance(key, str | bytes):
-        raise InvalidArgument(f"key is a {type(key).__name__}, expected str or bytes")
-    try:
-        raw = key.encode() if isinstance(key, str) else key
-    except UnicodeEncodeError as cause:
-        raise InvalidArgument(f"key is {key!r}, which is no text ({cause.reason}); send bytes") from cause
-    if len(raw) > MAX_ID_BYTES:
-        raise InvalidArgument(f"key has {len(raw)} bytes, expected at most {MAX_ID_BYTES}; hash it first")
-    return raw
