@@ -189,19 +189,20 @@ class AsyncClient:
         options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
         ends_at = time.monotonic() + options.deadline_s
         results: list[Output] = []
-        done = 0
+        done = sent = 0
         while pieces := pieces_of(self._machine.codec, model, version, x, done):
             left = options._replace(deadline_s=ends_at - time.monotonic())
             calls: list[tuple[int, asyncio.Future[Output]]] = []
             try:
                 for piece, rows in pieces:
                     calls.append(self._begin(model, piece, rows, left))
+                sent = len(calls)
                 results += [await future for _, future in calls]
             except BaseException as error:
                 for call in calls:
                     self._drop(*call)
                 if isinstance(error, ZmqInferError):
-                    tell_of_all(error, has_others=done > 0 or len(calls) > 1)
+                    tell_of_all(error, has_others=done > 0 or sent > 1)
                 raise
             done += sum(rows for _, rows in pieces)
         return join(results)
@@ -243,6 +244,7 @@ class AsyncClient:
         """
         check_many(xs, in_flight)
         options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
+        self._connection.check_open()
         window: deque[tuple[int, asyncio.Future[Output], int]] = deque()
         held = 0
         source = xs.__aiter__() if isinstance(xs, AsyncIterable) else None
@@ -273,12 +275,13 @@ class AsyncClient:
                         is_over = True
                         asked = None
                         break
-                    self._connection.check_open()
                     try:
+                        self._connection.check_goes_on()
                         tag, future = self._begin(model, x, None, options)
                         size = input_bytes(x)
                         window.append((tag, future, size if size > INLINE_BYTES else 0))
                     except ZmqInferError as error:
+                        is_over = not self._connection.is_open
                         # Refused here it never leaves, and its error waits for its turn.
                         refused: asyncio.Future[Output] = asyncio.get_running_loop().create_future()
                         refused.set_exception(error)

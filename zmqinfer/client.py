@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -70,7 +71,9 @@ class Client:
     def _begin(self, connection: Connection) -> None:
         self._connection = connection
         self._machine = connection.machine
-        self._turns = Turns(connection)
+        turns = self._turns = Turns(connection)
+        # Its own thread keeps them, whoever else has gone.
+        weakref.finalize(self, turns.forsake).atexit = False
 
     def _ready(self) -> Turns:
         """Returns the turns to call in; new ones if an interrupt broke them."""
@@ -272,7 +275,8 @@ class Client:
                     fresh: list[Body | ZmqInferError] = []
                     until = time.monotonic() + GATHER_S
                     try:
-                        for x in xs:
+                        # Of a closed client nothing is asked that will not leave.
+                        for x in xs if turns.connection.is_usable else ():
                             try:
                                 # Without the lock: the codec's tables are read and written by single steps.
                                 body: Body = encode(model, options.version, x, None)

@@ -159,7 +159,7 @@ class WorkerSettings(Settings):
     max_batch_s: float = setting(
         300.0,
         "a worker ends with exit code 1 when a batch has run for so long, to be started again; 0: never."
-        " No call has a longer deadline",
+        " No call has a longer deadline; a first batch that compiles may take longer",
         unit="s",
         low=0,
         high=86_400,

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+from collections import deque
 from pathlib import Path
+from types import CodeType
 
 __all__ = ["origin"]
 
-_OURS = str(Path(__file__).parent)
-_ZOO = str(Path(__file__).parent / "zoo")
+_HERE = Path(__file__).parent
+_OURS = f"{_HERE}{os.sep}"
+_ZOO = f"{_HERE / 'zoo'}{os.sep}"
+_IMPORTLIB = f"{Path(importlib.__file__).parent}{os.sep}"
 # The innermost frames say most.
 _FRAMES = 3
 
 
 def origin(error: BaseException) -> str:
     """Returns the innermost frames of a traceback, without ours, as `file:line function`; empty if there are none."""
-    frames: list[str] = []
+    frames: deque[tuple[CodeType, int]] = deque(maxlen=_FRAMES)
     place = error.__traceback__
     while place is not None:
         code = place.tb_frame.f_code
         file = code.co_filename
-        if not file.startswith((_OURS, "<frozen")) or file.startswith(_ZOO):
-            frames.append(f"{Path(file).name}:{place.tb_lineno} {code.co_name}")
+        if not file.startswith((_OURS, _IMPORTLIB, "<frozen")) or file.startswith(_ZOO):
+            frames.append((code, place.tb_lineno))
         place = place.tb_next
-    return ", ".join(frames[-_FRAMES:])
+    return ", ".join(f"{Path(code.co_filename).name}:{line} {code.co_name}" for code, line in frames)

@@ -68,6 +68,27 @@ def test_a_worker_ends_for_a_batch_that_nobody_waits_for(limit_s: float, ends_af
         assert f"max_batch_s is {limit_s:g}" in shift.machine.ended_by
 
 
+def test_batches_that_were_handed_over_together_each_have_their_own_time() -> None:
+    """What those in front took counts for none of them; the third as little as the second."""
+    shift = Shift(limits=BatchLimits(max_rows=1), settings=WorkerSettings(max_batch_s=20.0)).welcomed()
+    for tag in range(30):
+        shift.hears(0, Kind.REQUEST, asks(tag))
+        for batch in shift.begins():
+            shift.runs(batch, compute_s=0.0001)
+    shift.hears(0, Kind.REQUEST, *(asks(100 + tag, budget_s=100.0) for tag in range(3)))
+    first, second, third = shift.begins()
+
+    goes_on(shift, 15.0)
+    shift.runs(first, compute_s=15.0)
+    goes_on(shift, 10.0)
+    shift.runs(second, compute_s=10.0)
+    credits_said(shift)
+    goes_on(shift, 15.0)
+    assert not shift.machine.ended_by
+    shift.runs(third, compute_s=15.0)
+    assert credits_said(shift)[-1][1]
+
+
 def test_a_long_batch_of_a_model_with_long_batches_is_not_stuck() -> None:
     """Four times as long as expected is; and nobody knows how long a first one should take."""
     shift = Shift().welcomed()

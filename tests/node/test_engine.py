@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -431,8 +432,9 @@ def test_what_a_model_raises_is_logged_with_its_place(caplog: pytest.LogCaptureF
     Engine(Model(lambda _: 3), name="n:1").run(batch)
 
     raised, wrong = caplog.messages
-    assert re.fullmatch(r'raised error="ValueError: negative" at=".*test_engine.py:\d+ infer" model=m:1', raised)
-    assert wrong == 'wrong output error="the model returned a int, expected a dict of arrays" model=n:1'
+    about = rf"worker_pid={os.getpid()}"
+    assert re.fullmatch(rf'raised error=ValueError at=".*test_engine.py:\d+ infer" model=m:1 {about}', raised)
+    assert wrong == f'wrong output why="the model returned a int, expected a dict of arrays" model=n:1 {about}'
 
 
 @pytest.mark.parametrize("output", [np.array([object()] * 3), np.array(["a", "b", "c"]), np.zeros(3, "c8")])

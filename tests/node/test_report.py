@@ -36,6 +36,26 @@ def test_each_line_says_which_node_it_is(caplog: pytest.LogCaptureFixture) -> No
     assert caplog.messages == ["stuck in a batch model=m worker=w1"]
 
 
+def test_what_logging_raises_ends_nobody(report: Report, caplog: pytest.LogCaptureFixture) -> None:
+    """A program's filters are its own; and what costs is not asked for a line that is not written."""
+    raising = logging.getLogger("zmqinfer.gateway")
+
+    def refuse(_: logging.LogRecord) -> bool:
+        raise RuntimeError("of the program's own")
+
+    raising.addFilter(refuse)
+    try:
+        report.warning("raised", at=lambda: "here")
+    finally:
+        raising.removeFilter(refuse)
+    report.warning("raised", at=lambda: "there")
+    Report("gateway").warning("raised", at=lambda: "again")
+    caplog.set_level(logging.ERROR, "zmqinfer.gateway")
+    report.warning("raised", at=lambda: 1 / 0)
+
+    assert caplog.messages == ["raised at=there", "raised at=again"]
+
+
 def test_an_event_that_peers_repeat_is_ten_lines_a_second(
     report: Report, now: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:

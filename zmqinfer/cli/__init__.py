@@ -92,7 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         code = error.exit_code
     except (ConfigError, UsageError) as error:
         code = _say(error, EXIT_USAGE)
@@ -120,7 +121,8 @@ def _open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            # It gets the lowest number that is free. Our children are to have it too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _say(error: Exception, code: int) -> int:

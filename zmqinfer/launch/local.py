@@ -53,7 +53,8 @@ class LocalCluster:
             raise ConfigError(f"workers is {workers!r}, expected a whole number from 1")
         self._models: list[LoadedModel] = [function_model(function, settings) for _ in range(workers)]
         self._gateway_settings = gateway
-        self._worker_settings = worker
+        # Nobody would start a worker again that ended for a long batch.
+        self._worker_settings = worker or WorkerSettings(max_batch_s=0.0)
         self._nodes: list[WorkerNode] = []
         self._threads: list[threading.Thread] = []
         self._gateway: GatewayNode | None = None
@@ -64,13 +65,13 @@ class LocalCluster:
         if self._gateway is not None:
             raise UsageError("this cluster runs already; leave its `with` first, or make another one")
         gateway = self._gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", self._gateway_settings)
-        self._gateway_thread = self._start(gateway.run, "gateway")
-        self.address = gateway.clients_address
-        for number, model in enumerate(self._models, start=1):
-            node = WorkerNode(f"worker_{number}", [model], [gateway.workers_address], self._worker_settings)
-            self._nodes.append(node)
-            self._threads.append(self._start(node.run, f"worker_{number}"))
         try:
+            self._gateway_thread = self._start(gateway.run, "gateway")
+            self.address = gateway.clients_address
+            for number, model in enumerate(self._models, start=1):
+                node = WorkerNode(f"worker_{number}", [model], [gateway.workers_address], self._worker_settings)
+                self._nodes.append(node)
+                self._threads.append(self._start(node.run, f"worker_{number}"))
             self._wait_ready()
         except BaseException:
             self.close()

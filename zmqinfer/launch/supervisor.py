@@ -170,6 +170,8 @@ class Supervisor:
 
     def _on_exit(self, child: Child, code: int, now: float) -> None:
         if child is self._renewed and code == 0:
+            # What it was ready with may be another thing by now.
+            child.was_ever_ready = False
             child.start()
             self._report.info("restarted", child=child.name, pid=child.pid)
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from zmqinfer.errors import Status
@@ -93,7 +93,8 @@ class Batch:
         engine: the number of the model, as READY lists them.
         bound: what all their inputs look like.
         started_at: when it was handed to the engine.
-        stuck_at: when it will have taken much longer than it should.
+        patience_s: so long it may take, and longer is much longer than it should.
+        begins_at: when it began, as far as is known: those that were handed over before it run first.
     """
 
     engine: int
@@ -101,4 +102,13 @@ class Batch:
     tasks: list[Task]
     rows: int
     started_at: float
-    stuck_at: float = float("inf")
+    patience_s: float = float("inf")
+    begins_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begins_at = self.started_at
+
+    @property
+    def stuck_at(self) -> float:
+        """When it will have taken much longer than it should."""
+        return self.begins_at + self.patience_s

@@ -304,7 +304,7 @@ class WorkerMachine:
                     self._enter(tasks[-1])
                     self._enter(rest)
                     self._twins.add(tasks[-1])
-                batch = Batch(number, bound, tasks, rows, now, now + model.patience_s(rows))
+                batch = Batch(number, bound, tasks, rows, now, model.patience_s(rows))
                 model.running.append(batch)
                 begun.setdefault(number, []).append(batch)
                 expected_s += batcher.curve.predict(rows) or _HANDOVER_S
@@ -336,7 +336,7 @@ class WorkerMachine:
         model.learn(batch.rows, compute_s)
         if model.running:
             # It begins only now.
-            model.running[0].stuck_at += compute_s
+            model.running[0].begins_at = batch.begins_at + compute_s
         compute_us = int(compute_s * 1e6)
         each = iter(outcomes)
         for task in batch.tasks:
@@ -392,7 +392,7 @@ class WorkerMachine:
             return [number, self._share(model), load, None, []]
         batch = model.running[0]
         tags = [tag for task in batch.tasks if self.links[task.link] is link for tag in _tags(task)]
-        return [number, self._share(model), load, int((now - batch.started_at) * 1e6), tags[:MAX_TAGS]]
+        return [number, self._share(model), load, max(0, int((now - batch.begins_at) * 1e6)), tags[:MAX_TAGS]]
 
     # Time ----------------------------------------------------------------------------------------
 
@@ -410,10 +410,10 @@ class WorkerMachine:
                 # What waits behind it shall not: without credits here the gateways take it back.
                 model.is_stuck = True
                 self._tell(number, now)
-                took_s = round(now - model.running[0].started_at, 3)
+                took_s = round(now - model.running[0].begins_at, 3)
                 self.events.append(("stuck in a batch", {"model": model.card.name, "for_s": took_s}))
             if model.is_stuck and model.running and self._ends_at(model) <= now:
-                ran_s = now - model.running[0].started_at
+                ran_s = now - model.running[0].begins_at
                 limit = f"max_batch_s is {self._settings.max_batch_s:g}"
                 self.ended_by = f"a batch of model {model.card.name!r} has run for {ran_s:.0f} s, {limit}"
         if self.is_draining:
@@ -482,7 +482,7 @@ class WorkerMachine:
     def _ends_at(self, model: ServedModel) -> float:
         """Returns when this worker ends for a batch that it cannot stop."""
         batch = model.running[0]
-        return max(batch.stuck_at, batch.started_at + (self._settings.max_batch_s or float("inf")))
+        return max(batch.stuck_at, batch.begins_at + (self._settings.max_batch_s or float("inf")))
 
     def check(self) -> None:
         """Asserts what must hold between any two calls."""

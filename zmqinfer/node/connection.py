@@ -30,6 +30,7 @@ __all__ = [
     "GATHER_S",
     "PUSH_BLOCKS",
     "PUSH_CALLS",
+    "UNCLOSED",
     "Connection",
     "Owner",
 ]
@@ -45,6 +46,8 @@ GATHER_S = 0.005
 # with 2 blocks whatever is pending, 0.91 of the calls a second at 200 and 1,000 in flight.
 PUSH_BLOCKS = 2
 PUSH_CALLS = 2 * MAX_CALLS
+
+UNCLOSED = "a zmqinfer client was never closed; use it in `with`, or close it"
 
 # The keyword defaults of both clients.
 DEFAULTS = ClientSettings()
@@ -87,6 +90,7 @@ class Connection:
             shared_memory_mb=shared_memory_mb,
         )
         self.is_open = self.is_usable = True
+        self._ended = ""
         self._behind = 0
         self.is_forked = False
         self.heartbeat_s = settings.heartbeat_ms / 1000
@@ -118,12 +122,13 @@ class Connection:
         if self.is_forked:
             raise UsageError("this client was made before a fork; make a new one in the child process")
         if not self.is_open:
-            raise UsageError("this client is closed; make a new one")
+            raise UsageError(self._ended or "this client is closed; make a new one")
 
     def check_goes_on(self) -> None:
         """Raises as `check_open` does, but `Cancelled` after `close`: for who was in the middle of sending."""
         if not self.is_open and not self.is_forked:
-            raise Cancelled("the client was closed before all inputs were sent", executed=Executed.NO)
+            why = self._ended or "the client was closed"
+            raise Cancelled(f"{why}, before all inputs were sent", executed=Executed.NO)
         self.check_open()
 
     def forbid(self) -> None:
@@ -131,8 +136,9 @@ class Connection:
         self.is_forked = True
         self.is_usable = False
 
-    def shut(self) -> None:
-        """Lets no more callers pass."""
+    def shut(self, why: str = "") -> None:
+        """Lets no more callers pass; `why`, if not because the client was closed."""
+        self._ended = self._ended or why
         self.is_open = self.is_usable = False
 
     def close(self) -> None:
@@ -271,11 +277,13 @@ def _let_go(context: zmq.Context[zmq.Socket[bytes]], dialler: Dialler, memory: S
     """
     if os.getpid() != owner:  # a copy in a forked child; the sockets are the parent's
         return
-    warnings.warn("a zmqinfer client was never closed; use it in `with`, or close it", ResourceWarning, stacklevel=2)
     if memory is not None:
         memory.close()
-    dialler.close()
+    # Whoever collects shall not wait for what was to leave.
+    dialler.close(0)
     context.destroy(linger=0)
+    # Last, for where warnings are errors it raises.
+    warnings.warn(UNCLOSED, ResourceWarning, stacklevel=2)
 
 
 _OPEN: weakref.WeakSet[Connection] = weakref.WeakSet()

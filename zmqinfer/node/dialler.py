@@ -99,7 +99,7 @@ class Dialler:
                     break
         return bool(dirty)
 
-    def close(self) -> None:
-        """Closes the sockets; what they hold has half a second to leave."""
+    def close(self, linger_ms: int = sockets.LINGER_MS) -> None:
+        """Closes the sockets; what they hold has so long to leave."""
         for socket in self.sockets:
-            socket.close(sockets.LINGER_MS)
+            socket.close(linger_ms)

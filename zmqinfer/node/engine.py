@@ -7,6 +7,8 @@ the wrong size is not bisected and never guessed at: every request of that batch
 
 from __future__ import annotations
 
+import functools
+import os
 import queue
 import sys
 import threading
@@ -54,10 +56,11 @@ class Engine:
         backend: what runs the model.
         borrows_inputs: whether large inputs may reach it where they lie, in memory that is not its own.
         name: what the log calls it.
+        worker: the process id of its worker, for the log.
     """
 
-    def __init__(self, backend: Backend, *, borrows_inputs: bool = False, name: str = "") -> None:
-        self._report = Report("model", model=name)
+    def __init__(self, backend: Backend, *, borrows_inputs: bool = False, name: str = "", worker: int = 0) -> None:
+        self._report = Report("model", model=name, worker_pid=worker or os.getpid())
         self._infer = backend.infer
         self._before, self._after = backend.before, backend.after
         self._signature: Signature = backend.signature
@@ -76,13 +79,13 @@ class Engine:
             return self._attempt(parts, rows, layout, order)
         except BadAnswer as error:
             detail = _fit_to_travel(str(error))
-            self._report.warning("wrong output", error=detail)
+            self._report.warning("wrong output", why=detail)
             return [(calls, Status.MODEL_ERROR, detail) for calls, _, _ in parts]
         except BaseException as error:  # noqa: BLE001 - a model may raise anything; a real Ctrl-C reaches the main thread only
             if len(parts) == 1 and parts[0][0] == 1:
-                told = _told(error)
-                self._report.warning("raised", error=told, at=origin(error))
-                return [(1, Status.MODEL_ERROR, told)]
+                # Its words are for the caller alone: they may hold what it sent.
+                self._report.warning("raised", error=type(error).__name__, at=functools.partial(origin, error))
+                return [(1, Status.MODEL_ERROR, _told(error))]
         outcomes: list[Outcome] = []
         for half in _halves(parts):
             outcomes += self.run_parts(half, sum(part_rows for _, part_rows, _ in half), layout, order)

@@ -26,7 +26,7 @@ from zmqinfer.errors import ConfigError, Status
 from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.engine import Engine, Part, bodies
-from zmqinfer.node.report import start_logging
+from zmqinfer.node.report import level, start_logging
 from zmqinfer.records import IDEMPOTENT, PAYLOAD
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import parse_layout
@@ -88,7 +88,7 @@ class IsolatedModel:
         """Starts the process and waits until it has loaded the model, however long that takes."""
         ours, theirs = socket.socketpair()
         with theirs:
-            arguments = [str(theirs.fileno()), str(Path(self._config.source).parent), str(os.getpid())]
+            arguments = [str(theirs.fileno()), str(Path(self._config.source).parent), str(os.getpid()), level()]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "zmqinfer.node.isolation", *arguments],
                 pass_fds=[theirs.fileno()],
@@ -247,7 +247,7 @@ def _exactly(connection: socket.socket, size: int, look: Look | None) -> bytearr
     return buffer
 
 
-def serve(connection: socket.socket, folder: Path) -> None:
+def serve(connection: socket.socket, folder: Path, worker: int) -> None:
     """Is the model's process: loads what is in a folder, and runs what it is sent until the other side is gone."""
     from zmqinfer.node.models import find_models, load_here
 
@@ -259,7 +259,8 @@ def serve(connection: socket.socket, folder: Path) -> None:
         return
     backend: Backend = model.backend
     _send(connection, ["", backend.signature.to_wire()])
-    engine = Engine(backend, borrows_inputs=config.settings.borrows_inputs, name=f"{config.name}:{config.version}")
+    name = f"{config.name}:{config.version}"
+    engine = Engine(backend, borrows_inputs=config.settings.borrows_inputs, name=name, worker=worker)
     while (message := _receive(connection)) is not None:
         rows, layout, order, parts = message
         outcomes = engine.run_parts([tuple(part) for part in parts], rows, parse_layout(layout), tuple(order))
@@ -271,14 +272,14 @@ def _main() -> None:
     descriptor, folder, parent = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     # Ctrl-C is for the worker, which lets this process finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    start_logging("warning")
+    start_logging(sys.argv[4])
     if sys.platform == "linux":
         # A model that hangs would never find out that the worker is gone.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             return
     with socket.socket(fileno=descriptor) as connection:
-        serve(connection, folder)
+        serve(connection, folder, parent)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
 """The only module that logs: one event, one line; a fixed sentence, then key=value pairs.
 
 Values may come from peers, so they are cut and escaped; and peers may cause events, so of each that goes on and on
-there are a few lines a second, and of the others the number. Never bodies, never keys, and no line for a request:
-those are counted.
+there are a few lines a second, and of the others the number. Never bodies, never keys, nor what a model says of them,
+and no line for a request but where its model failed: those are counted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 
-__all__ = ["Report", "start_logging"]
+__all__ = ["Report", "level", "start_logging"]
 
 _MAX_VALUE = 256
 # Lines of one event a second in the long run, and at once: as many workers may be lost.
@@ -21,6 +22,11 @@ _LINES_PER_S, _LINES_AT_ONCE = 10.0, 500.0
 def start_logging(level: str) -> None:
     """Sends log lines to standard error, one event a line."""
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s %(message)s")
+
+
+def level() -> str:
+    """Returns the level that is logged here, for a child's `start_logging`."""
+    return logging.getLevelName(logging.getLogger("zmqinfer").getEffectiveLevel())
 
 
 class Report:
@@ -65,10 +71,14 @@ class Report:
         if lines < 2:
             values = {**values, "from_here_at_most_per_s": int(_LINES_PER_S)}
         pairs = " ".join(f"{key}={_shown(value)}" for key, value in (values | self._about).items())
-        self._logger.log(level, "%s %s", event, pairs)
+        # A program's own handlers and filters may raise, and who reports goes on.
+        with contextlib.suppress(Exception):
+            self._logger.log(level, "%s %s", event, pairs)
 
 
 def _shown(value: object) -> str:
+    if callable(value):  # it costs something, and is only asked of lines that are written
+        value = value()
     if isinstance(value, float):
         return f"{value:.3f}"
     text = str(value)[:_MAX_VALUE]

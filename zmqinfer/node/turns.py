@@ -15,16 +15,18 @@ what is pending, and the client makes new ones.
 from __future__ import annotations
 
 import contextlib
+import queue
 import select
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from zmqinfer.errors import Cancelled, Executed, UsageError, ZmqInferError
 from zmqinfer.machine.call import SharedBody
-from zmqinfer.node.connection import Connection
+from zmqinfer.node.connection import UNCLOSED, Connection
 from zmqinfer.node.waits import Promise, Waiter
 from zmqinfer.node.waker import Waker
 
@@ -64,7 +66,8 @@ class Turns:
         self.kept: deque[tuple[Promise, Any, BaseException | None]] = deque()
         # One thread at a time tells; what hangs on a future may make it tell the next one.
         self._telling = threading.RLock()
-        self._duty = threading.Semaphore(0)
+        # A finaliser may put something there wherever this thread is, as into no lock of Python's own.
+        self._duty: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._is_watching = False
         self._thread = threading.Thread(target=self._keep, name="zmqinfer-client", daemon=True)
         self._thread.start()
@@ -83,9 +86,16 @@ class Turns:
                 raise
 
     def rouse(self) -> None:
-        """Wakes the keeper, as to find that these turns are broken."""
-        self._duty.release()
+        """Wakes the keeper, as to find that these turns are broken. Needs no lock."""
+        self._duty.put(None)
         self._waker.wake()
+
+    def forsake(self) -> None:
+        """Ends turns whose client nobody has any more; for its finaliser."""
+        if not (self._is_closed or self.connection.is_forked):
+            self.is_broken = True
+            self.rouse()
+            warnings.warn(UNCLOSED, ResourceWarning, stacklevel=2)
 
     def promise(self) -> Promise:
         """Makes what submits a call for a future. Needs the lock."""
@@ -137,12 +147,12 @@ class Turns:
         """Lets the keeper lead if nobody does. Needs the lock."""
         if self._leader is None:
             self._leader = self._keeper
-            self._duty.release()
+            self._duty.put(None)
 
     def watch(self) -> None:
         """Lets the keeper look now and then whether somebody leads, as long as anything is pending."""
         if not self._is_watching:
-            self._duty.release()
+            self._duty.put(None)
 
     def wait(self, waiter: Waiter) -> None:
         """Returns when `waiter` is done. Must not have the lock."""
@@ -243,7 +253,8 @@ class Turns:
                     # Cleared before it looks: who submits after that finds it so, and wakes it.
                     self._is_watching = False
                     self._is_watching = self.machine.pending > 0
-                    self._duty.acquire(timeout=self._heartbeat_s if self._is_watching else None)
+                    with contextlib.suppress(queue.Empty):
+                        self._duty.get(timeout=self._heartbeat_s if self._is_watching else None)
                 with self._lock:
                     if self._leader is None and not self.machine.is_at_rest():
                         self._leader = self._keeper
@@ -269,7 +280,7 @@ class Turns:
                     waiter.set_exception(Cancelled(_INTERRUPTED, executed=Executed.MAYBE))
             for promise in list(self._promises):
                 promise.set_exception(Cancelled(_INTERRUPTED, executed=Executed.MAYBE))
-            self.connection.shut()
+            self.connection.shut(_INTERRUPTED)
             self._waker.wake()
         self.fulfil()
         self.connection.close()
@@ -319,4 +330,4 @@ class Turns:
         self.connection.shut()
         self._is_closed = True
         self._waker.wake()
-        self._duty.release()
+        self._duty.put(None)
