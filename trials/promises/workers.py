@@ -86,7 +86,7 @@ def _judge_kills(
 ) -> None:
     """Sets when each worker was killed, and given up, against which call ran where and when."""
     found = [moved_s(calls, runs, at, at) for at, _ in kills]
-    moved = [int(event.values.rpartition("moved=")[2]) for _, event in kills]
+    moved = [int(event.values.partition("moved=")[2].split()[0]) for _, event in kills]
     dispatched_ms = [(event.at - at) * 1e3 for at, event in kills]
     running_ms = [last_s * 1e3 for last_s, _ in found]
     row.figures = {
