@@ -28,6 +28,7 @@ The client's:
     client       calls pending at one or more gateways
     call         what it waits for: blocks of calls, and questions
     codec        arrays to a request's body, and a reply's body to arrays
+    sessions     a client's gateways: greeting, choosing, leaving
     repeats      calls that were refused and are asked again after a pause
 
 Each machine has `wake_at()`, so a shell needs one timer, and `check()`, which asserts its invariants.

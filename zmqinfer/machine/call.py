@@ -97,6 +97,36 @@ class Block:
 
     slot: int
 
+    def request(self, first: int, calls: int, request_id: bytes) -> tuple[Record, int]:
+        """Returns the REQUEST record of some of its calls, without its budget, and the bytes of its payload."""
+        bodies = self.bodies[first : first + calls]
+        # Only inline payloads have company.
+        payload = bodies[0] if calls == 1 else b"".join(bodies)  # type: ignore[arg-type]
+        size = body_bytes(payload)
+        if isinstance(payload, SharedBody):
+            payload, size = (payload.parts, size) if payload.goes_inline else (payload.place, 0)
+        options = self.options
+        record = [
+            self.tag + first,
+            calls,
+            request_id,
+            self.model,
+            options.version,
+            options.key,
+            0,
+            options.priority,
+            self.attempt_of(first),
+            options.idempotent,
+            calls if self.rows is None else self.rows,
+            self.layout,
+            payload,
+        ]
+        if self.sends > 1:
+            record += [None, options.hedge, True]
+        elif options.hedge is not None:
+            record += [None, options.hedge]
+        return record, size
+
     def attempt_of(self, place: int) -> int:
         """Returns how often a call was asked for, from 1."""
         return self.attempts.get(place, 1) if self.attempts else 1

@@ -14,20 +14,19 @@ from zmqinfer.errors import EXECUTED, Executed, Status, TooLarge
 from zmqinfer.machine.call import Block, Body, CallOptions, Question, SharedBody, body_bytes
 from zmqinfer.machine.codec import Codec
 from zmqinfer.machine.ledger import INLINE
-from zmqinfer.machine.link import CLOSING, DRAINING, NO_SESSION, Link, LinkState
+from zmqinfer.machine.link import Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.repeats import Repeats
+from zmqinfer.machine.sessions import PARTING, Sessions
 from zmqinfer.policy.wheel import SLOTS_PER_S, TimingWheel
 from zmqinfer.records import CALLS, MAX_CALLS, MAX_COUNT, OUTPUT, RAN, STATUS, TAG, Kind, Record
-from zmqinfer.tensor import INLINE_BYTES, Payload, SharedPayload, payload_bytes
-from zmqinfer.wire import MAX_BUNDLE_BYTES
+from zmqinfer.tensor import INLINE_BYTES, Payload, SharedPayload
 
 __all__ = ["ClientMachine"]
 
 # The gateway knows better than we do where the time went; so much longer than the deadline its word is waited for.
 GRACE_S = 0.05
 
-_PARTING = (LinkState.LEAVING, LinkState.LEFT)
 _RAN_NO, _RAN_MAYBE = EXECUTED.index(Executed.NO), EXECUTED.index(Executed.MAYBE)
 
 
@@ -74,8 +73,6 @@ class ClientMachine:
         # Of those the one that took the last call, if it takes more.
         self._last: Block | None = None
         self._unsent: list[Block] = []
-        # Blocks that wait for a WELCOME, by tag: large ones, and those for which there is only a gateway that drains.
-        self._held: dict[int, Block] = {}
         self._repeats = Repeats(now)
         self._questions: dict[int, Question] = {}
         self._wheel: TimingWheel[Block | Question] = TimingWheel()
@@ -84,13 +81,8 @@ class ClientMachine:
             Link(number, address, Kind.HELLO, [session, agent, None, host], heartbeat_s, self.dirty)
             for number, address in enumerate(gateways)
         ]
-        self._was_welcome = False
         self._max_body_bytes = MAX_COUNT
-        # The gateways to choose from: those that are up and answer, else those that are up, else all of them.
-        # Blocks take turns.
-        self._choice: list[int] = list(range(len(gateways)))
-        for link in self.links:
-            link.greet(now)
+        self._sessions = Sessions(self, self.links, now)
 
     # Calls ---------------------------------------------------------------------------------------
 
@@ -166,28 +158,25 @@ class ClientMachine:
     ) -> Block:
         model, _, options, _ = alike
         size = body_bytes(payload)
-        if detail := self._excess(size, rows):
+        if detail := self.excess(size, rows):
             if isinstance(payload, SharedBody):
                 self.released.append(payload.place)
             raise TooLarge(detail)
         self._tag += MAX_CALLS
         number = self._tag // MAX_CALLS
         block = Block(self._tag, 0, alike, rows, deadline)
-        block.link = self._choose(block)
+        block.link = self._sessions.choose(block)
         card = self.codec.card(model, options.version)
         if rows is None and type(payload) is bytes and card is not None:
             block.most = max(1, min(MAX_CALLS, card[1], INLINE_BYTES // max(1, size)))
             if block.most > 1:
                 self._filling[alike] = block
         self._unsent.append(block)
-        self._rouse(now)
+        if not self.pending:
+            self._sessions.rouse(now)
         self._blocks[number] = block
         self._watch(block, now)
         return block
-
-    def _choose(self, block: Block) -> int:
-        """Returns which gateway should have a block: they take turns."""
-        return self._choice[block.tag // MAX_CALLS % len(self._choice)]
 
     def seal(self) -> None:
         """Puts the calls of this turn into the outboxes; later ones begin new blocks."""
@@ -195,46 +184,23 @@ class ClientMachine:
             return
         for block in self._unsent:
             if block.left:
-                self._send(block)
+                self.send(block)
                 self._repeats.earn(block.left)
         self._unsent.clear()
         self._filling.clear()
         self._last = None
         self.full_blocks = 0
 
-    def _send(self, block: Block) -> None:
-        state = self.links[block.link].state
-        if state in _PARTING:
-            block.link = self._choose(block)
-            state = self.links[block.link].state
-        if state in _PARTING or (state is LinkState.GREETING and self._is_too_large_unasked(block)):
-            self._held[block.tag] = block
+    def send(self, block: Block) -> None:
+        """Sends what has not ended of a block, unless that has to wait for a WELCOME."""
+        if not self._sessions.place(block):
             return
-        if self._held:
-            self._held.pop(block.tag, None)
         block.sends += 1
         is_whole = block.left == len(block.owners) and not block.resting
         for first, calls in ((0, block.left),) if is_whole else block.runs():
             self._send_calls(block, first, calls)
 
-    @staticmethod
-    def _is_too_large_unasked(block: Block) -> bool:
-        """Whether its gateway should say first how much it takes: what is far too much costs the connection."""
-        payload = block.bodies[0]
-        return isinstance(payload, list) and payload_bytes(payload) > MAX_BUNDLE_BYTES
-
-    def _send_held(self) -> None:
-        """Sends what waited for a WELCOME, unless it waits for another one, or is more than the gateway takes."""
-        held, self._held = self._held, {}
-        for block in held.values():
-            if self.links[block.link].state is not LinkState.UP:
-                block.link = self._choose(block)
-            if detail := self._excess(body_bytes(block.bodies[0]), block.rows):
-                self._fail(block, Status.TOO_LARGE, detail, None, _RAN_NO)
-            else:
-                self._send(block)
-
-    def _excess(self, size: int, rows: int | None) -> str:
+    def excess(self, size: int, rows: int | None) -> str:
         """Returns what is wrong with a body of so many bytes, or nothing."""
         if size <= self._max_body_bytes:
             return ""
@@ -245,33 +211,7 @@ class ClientMachine:
         )
 
     def _send_calls(self, block: Block, first: int, calls: int) -> None:
-        options = block.options
-        bodies = block.bodies[first : first + calls]
-        # Only inline payloads have company.
-        payload = bodies[0] if calls == 1 else b"".join(bodies)  # type: ignore[arg-type]
-        size = body_bytes(payload)
-        if isinstance(payload, SharedBody):
-            payload, size = (payload.parts, size) if payload.goes_inline else (payload.place, 0)
-        tag = block.tag + first
-        record = [
-            tag,
-            calls,
-            self.request_id(tag),
-            block.model,
-            options.version,
-            options.key,
-            0,
-            options.priority,
-            block.attempt_of(first),
-            options.idempotent,
-            calls if block.rows is None else block.rows,
-            block.layout,
-            payload,
-        ]
-        if block.sends > 1:
-            record += [None, options.hedge, True]
-        elif options.hedge is not None:
-            record += [None, options.hedge]
+        record, size = block.request(first, calls, self.request_id(block.tag + first))
         self.links[block.link].outbox.put_request(record, block.deadline, size)
 
     def request_id(self, tag: int) -> bytes:
@@ -283,21 +223,16 @@ class ClientMachine:
         assert deadline < float("inf"), deadline
         self._tag += MAX_CALLS
         question = Question(owner, kind, [self._tag, *words], number, deadline)
-        self._rouse(now)
+        if not self.pending:
+            self._sessions.rouse(now)
         self._questions[self._tag] = question
         self.pending += 1
         self._watch(question, now)
         self.links[number].outbox.put(kind, question.record)
 
-    def _rouse(self, now: float) -> None:
-        if not self.pending:
-            for link in self.links:
-                if link.state is LinkState.UP:
-                    link.rouse(now)
-
     def _watch(self, entry: Block | Question, now: float) -> None:
         limit = entry.deadline + GRACE_S
-        if not self._was_welcome:
+        if not self._sessions.was_welcome:
             limit = min(limit, now + self._settings.connect_timeout_s)
         entry.slot = self._wheel.add(entry, limit)
 
@@ -328,20 +263,17 @@ class ClientMachine:
                 del self._filling[block.alike]
             if self._last is block:
                 self._last = None
-            if self._held:
-                self._held.pop(block.tag, None)
+            if self._sessions.held:
+                self._sessions.held.pop(block.tag, None)
         return owners
 
     def fail_all(self, detail: str) -> None:
         """Ends every call as CANCELLED, as when the client is closed, and says goodbye."""
         for entry in self._everything():
-            self._fail(entry, Status.CANCELLED, detail, None, _RAN_MAYBE)
-        for link in self.links:
-            if link.state in (LinkState.UP, LinkState.LEAVING):
-                link.outbox.put(Kind.DISCONNECT, [CLOSING, ""])
-            link.state = LinkState.CLOSED
+            self.fail(entry, Status.CANCELLED, detail, None, _RAN_MAYBE)
+        self._sessions.close()
 
-    def _fail(self, entry: Block | Question, status: Status, detail: str, where: str | None, ran: int) -> None:
+    def fail(self, entry: Block | Question, status: Status, detail: str, where: str | None, ran: int) -> None:
         """Ends all that is left of a block, or a question, with an outcome that this client decides."""
         if isinstance(entry, Question):
             self._forget(entry)
@@ -360,10 +292,7 @@ class ClientMachine:
     def on_message(self, number: int, kind: Kind, records: list[Record], now: float) -> None:
         """Takes one decoded message from the gateway with this number."""
         link = self.links[number]
-        link.heard(now)
-        if link.is_doubtful:
-            link.is_doubtful = False
-            self._review_choice()
+        self._sessions.heard(link, now)
         if kind is Kind.REPLY:
             for record in records:
                 tag, calls = record[TAG], record[CALLS]
@@ -385,12 +314,7 @@ class ClientMachine:
         elif kind is Kind.WELCOME:
             self.codec.learn(records[-1][4])
             self._max_body_bytes = records[-1][3]
-            # One that drains may still have news; a new life of it has another session.
-            if link.state not in _PARTING or records[-1][0] != link.session:
-                link.welcome(records[-1], now)
-                self._was_welcome = True
-                self._review_choice()
-                self._send_held()
+            self._sessions.on_welcome(link, records[-1], now)
         elif kind in {Kind.STATS, Kind.ADMIN}:
             for record in records:
                 question = self._questions.get(record[TAG])
@@ -399,7 +323,7 @@ class ClientMachine:
                     self.answered.append((question.owner, record))
         elif kind is Kind.DISCONNECT:
             for record in records:
-                self._on_disconnect(link, number, record[0], record[1], now)
+                self._sessions.on_disconnect(number, record[0], record[1], now)
         if link.state is LinkState.LEAVING and not self.pending:
             link.part(now)
 
@@ -415,15 +339,15 @@ class ClientMachine:
             body.goes_inline = True
             if block.sends == 1:
                 block.sends = 0  # the only time that it was sent it did not run
-            self._send(block)
+            self.send(block)
         return True
 
     def _is_repeated(self, block: Block, record: Record, now: float) -> bool:
         """Whether calls that were refused are asked for again, rather than ended."""
-        has_others = bool(self._others(block))
+        has_others = bool(self._sessions.others(block))
         request_id = self.request_id(record[TAG])
         # One of the times that it was sent says nothing of the others.
-        if record[RAN] != _RAN_NO or (block.sends > 1 and not self._may_run_twice(block)):
+        if record[RAN] != _RAN_NO or (block.sends > 1 and not self.may_run_twice(block)):
             return False
         if not self._repeats.takes(block, record, request_id, now, has_others=has_others):
             return False
@@ -431,22 +355,18 @@ class ClientMachine:
         block.resting = block.resting.union(range(place, place + record[CALLS]))
         return True
 
-    def _others(self, block: Block) -> list[int]:
-        """Returns the gateways to choose from that are up, without the one that a block is at."""
-        return [number for number in self._choice if number != block.link and self.links[number].state is LinkState.UP]
-
     def _repeat(self, now: float) -> None:
         """Asks again for what has rested long enough: another gateway, if nothing of the block is at this one."""
         for block, first, calls in self._repeats.due(now):
             if self._blocks.get(block.tag // MAX_CALLS) is not block:
                 continue  # all of its calls have ended
-            others = self._others(block)
+            others = self._sessions.others(block)
             has_nothing = block.is_at_rest()
             if others and has_nothing:
                 block.link = others[block.tag // MAX_CALLS % len(others)]
             block.asks_again(first, calls)
-            if has_nothing and self.links[block.link].state in _PARTING:
-                self._held[block.tag] = block
+            if has_nothing and self.links[block.link].state in PARTING:
+                self._sessions.held[block.tag] = block
                 continue
             for place, run in block.runs(first, first + calls):
                 self._send_calls(block, place, run)
@@ -454,83 +374,14 @@ class ClientMachine:
     def _everything(self) -> list[Block | Question]:
         return list(itertools.chain(self._blocks.values(), self._questions.values()))
 
-    def _pending_at(self, number: int) -> list[Block | Question]:
+    def pending_at(self, number: int) -> list[Block | Question]:
+        """Returns what the gateway with this number has, or should have."""
         return [entry for entry in self._everything() if entry.link == number]
 
-    def _on_disconnect(self, link: Link, number: int, reason: str, detail: str, now: float) -> None:
-        if reason == NO_SESSION:
-            if link.is_unwelcome(reason):
-                self._greet(number, now)
-            return
-        if reason == DRAINING:
-            self._on_draining(link, number, now)
-            return
-        # A wrong door, too many clients, a broken protocol: repeating it would be answered the same.
-        status = Status.OVERLOADED if reason == "too many clients" else Status.PROTOCOL
-        ran = _RAN_MAYBE if link.welcomes else _RAN_NO
-        for entry in self._pending_at(number):
-            self._fail(entry, status, f"gateway {link.address} refused this client: {detail}", None, ran)
-
-    def _on_draining(self, link: Link, number: int, now: float) -> None:
-        """Sends nothing new to a gateway that is about to end; what it has it will answer."""
-        if link.state is not LinkState.UP:
-            return
-        link.state = LinkState.LEAVING
-        self._review_choice()
-        if link.is_unsaid:
-            # It is gone already, and this is the last that it said: what waits for a connection is for others.
-            self._greet(number, now, is_silent=True)
-
-    def _owes_us(self, number: int) -> bool:
-        """Whether a gateway has anything of ours."""
-        return any(
-            isinstance(entry, Question) or (entry.sends and entry.tag not in self._held and not entry.is_at_rest())
-            for entry in self._pending_at(number)
-        )
-
-    def _greet(self, number: int, now: float, *, is_silent: bool = False) -> None:
-        """Greets a gateway anew, with everything that is pending there behind the greeting.
-
-        What a silent one has goes to those that are up. One that asks for a greeting gets all of it again: it
-        may have kept answers for us.
-        """
-        self.seal()
-        link = self.links[number]
-        is_unsaid = link.is_unsaid
-        link.greet(now)
-        self._review_choice()
-        for entry in self._pending_at(number):
-            if isinstance(entry, Question):
-                link.outbox.put(entry.kind, entry.record)
-                continue
-            if entry.is_at_rest():
-                continue  # nobody has it, and its pause goes on
-            entry.sends = self._times_gone(entry, is_unsaid=is_unsaid)
-            if entry.sends and not self._may_run_twice(entry):
-                if link.welcomes:
-                    detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
-                    self._fail(entry, Status.WORKER_LOST, detail, None, _RAN_MAYBE)
-                    continue
-            elif is_silent or not link.welcomes:
-                entry.link = self._choose(entry)
-            self._send(entry)
-
-    def _times_gone(self, block: Block, *, is_unsaid: bool) -> int:
-        """Returns how often a block may have left: its last time waits behind its gateway's greeting if that is unsaid.
-
-        What is held waits behind none: all its times were at other gateways, or with an earlier greeting.
-        """
-        return max(0, block.sends - (is_unsaid and block.tag not in self._held))
-
-    def _may_run_twice(self, block: Block) -> bool:
+    def may_run_twice(self, block: Block) -> bool:
+        """Whether a block's calls may run again, as far as is known here."""
         declared = block.options.idempotent
         return self.codec.may_run_twice(block.model, block.options.version) if declared is None else declared
-
-    def _review_choice(self) -> None:
-        up = [number for number, link in enumerate(self.links) if link.state is LinkState.UP]
-        self._choice = (
-            [number for number in up if not self.links[number].is_doubtful] or up or [*range(len(self.links))]
-        )
 
     # Time ----------------------------------------------------------------------------------------
 
@@ -543,48 +394,36 @@ class ClientMachine:
         for number in dict.fromkeys(entry.link for entry in expired):
             if self.links[number].is_unsaid:
                 # Else those that have just ended would leave with the others.
-                self._greet(number, now)
-        for number, link in enumerate(self.links):
-            if not self.pending and link.state is LinkState.UP:
-                continue
-            if link.is_overdue(now):
-                self._greet(number, now, is_silent=True)
-            elif link.state is LinkState.LEAVING and not self._owes_us(number):
-                link.part(now)
-            elif link.is_beat_due(now):
-                link.outbox.beat()
+                self._sessions.greet(number, now)
+        self._sessions.on_timer(now)
 
     def _expire(self, entry: Block | Question, now: float) -> None:
         entry.slot = self._wheel.add(entry, entry.deadline + GRACE_S)
         link = self.links[entry.link]
-        if now < entry.deadline and self._was_welcome:
+        if now < entry.deadline and self._sessions.was_welcome:
             return
         if isinstance(entry, Block) and not link.has_spoken_since(entry.deadline - entry.options.deadline_s):
             # To those who ask one thing after another no silence is long enough: each call has its own.
-            link.is_doubtful = True
-            self._review_choice()
-        is_unsaid = link.is_unsaid
-        has_gone = not is_unsaid if isinstance(entry, Question) else self._times_gone(entry, is_unsaid=is_unsaid) > 0
+            self._sessions.doubt(link)
+        has_gone = not link.is_unsaid
+        if isinstance(entry, Block):
+            has_gone = self._sessions.times_gone(entry, is_unsaid=link.is_unsaid) > 0
         ran = _RAN_MAYBE if has_gone else _RAN_NO
-        if not self._was_welcome:
+        if not self._sessions.was_welcome:
             looked = ", ".join(link.address for link in self.links)
             limit = "its deadline" if now >= entry.deadline else "connect_timeout_s"
             detail = f"no gateway answered at {looked} in time, which is {limit}; start one with: zmqinfer up"
-            self._fail(entry, Status.UNAVAILABLE, detail, None, ran)
+            self.fail(entry, Status.UNAVAILABLE, detail, None, ran)
         elif link.state is LinkState.UP:
             detail = f"the time was up before gateway {link.address} answered"
-            self._fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", _RAN_MAYBE)
+            self.fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", _RAN_MAYBE)
         else:
             detail = f"the time was up while the connection to gateway {link.address} was lost"
-            self._fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", ran)
+            self.fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", ran)
 
     def is_greeting(self) -> bool:
         """Whether a gateway has still to welcome this client, or to let it go."""
-        # Without a generator: this is asked at the end of each call.
-        for link in self.links:  # noqa: SIM110
-            if link.state is not LinkState.UP and link.state is not LinkState.CLOSED:
-                return True
-        return False
+        return self._sessions.is_greeting()
 
     def is_at_rest(self) -> bool:
         """Whether nothing is pending and nothing has to be said."""
@@ -593,16 +432,9 @@ class ClientMachine:
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, None for a client at rest."""
         earliest = self._wheel.wake_at()
-        due = self._repeats.wake_at()
-        if due is not None and (earliest is None or due < earliest):
-            earliest = due
-        for link in self.links:
-            if self.pending or link.state is not LinkState.UP:
-                due = link.wake_at()
-                if due == float("inf"):
-                    continue
-                if earliest is None or due < earliest:
-                    earliest = due
+        for due in (self._repeats.wake_at(), self._sessions.wake_at()):
+            if due is not None and (earliest is None or due < earliest):
+                earliest = due
         return earliest
 
     def check(self) -> None:
@@ -610,7 +442,7 @@ class ClientMachine:
         assert len(self._wheel) == len(self._blocks) + len(self._questions)
         assert self.pending == sum(block.left for block in self._blocks.values()) + len(self._questions)
         self._wheel.check()
-        assert all(block.left for block in self._held.values())
+        assert all(block.left for block in self._sessions.held.values())
         for number, block in self._blocks.items():
             assert block.tag == number * MAX_CALLS
             assert 0 < block.left == len(block.owners) - block.owners.count(None)
