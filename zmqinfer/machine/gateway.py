@@ -11,7 +11,8 @@ from collections.abc import Set
 
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
-from zmqinfer.machine.block import block_of, covering, singles
+from zmqinfer.machine.admission import Admission
+from zmqinfer.machine.block import covering
 from zmqinfer.machine.clients import Clients
 from zmqinfer.machine.dispatches import Dispatches
 from zmqinfer.machine.flight import Flight
@@ -21,42 +22,24 @@ from zmqinfer.machine.members import ClientSession, Peer, WorkerSession
 from zmqinfer.machine.routes import Engine, Route, Routes
 from zmqinfer.machine.suspects import Suspects, oldest
 from zmqinfer.machine.workers import Workers
-from zmqinfer.policy.ring import key_hash
 from zmqinfer.records import (
     AGAIN,
-    BUDGET_US,
-    CALLS,
     HEDGE,
     IDEMPOTENT,
     KEY,
-    MAX_CALLS,
-    MAX_TEXT,
     MODEL,
-    MODEL_VERSION,
     PAYLOAD,
-    REQUEST_ID,
     STATUS,
-    TAG,
     Kind,
     Record,
 )
-from zmqinfer.tensor import payload_bytes
 
 __all__ = ["GatewayMachine"]
 
 # A request that was on this many workers when they were lost is not tried on another.
 MAX_LOSSES = 3
-# A gateway that has just started does not know its workers yet: it says NOT_FOUND only after this.
-NOT_FOUND_AFTER_S = 3.0
 # Clients that are owed nothing and do not hear that this gateway drains are left after so long.
 _GOODBYE_S = 1.0
-# Nobody is asked to stay away for longer.
-_LONGEST_RETRY_MS = 5_000
-# An answer may take so many times as long as the queue's rate says. A queue just as long as its calls have time
-# answers all of them too late at the least mistake. With the loads of tests/sim/test_overload.py, batches of 40 ms, at
-# 2, 5 and 10 times the capacity: with 1.0 the goodput was 0.92, 0.83 and 0.82 of the capacity, with 1.11, 1.25, 1.33
-# and 1.5 never less than 0.98; with batches of 300 ms, 1.11 0.92 at 10 times, the others 0.96 and more.
-_CAUTION = 1.25
 
 
 class GatewayMachine:
@@ -104,99 +87,16 @@ class GatewayMachine:
         self._drain_by = self._goodbye_by = float("inf")
         self.dispatches = Dispatches(first_tag, self._divide)
         self.hedges = Hedges(self.dispatches)
+        self.admission = Admission(self)
         # Routes in which requests wait for their own worker; they have a time limit of their own.
         self._keyed: dict[Route, None] = {}
 
     # Requests ------------------------------------------------------------------------------------
 
-    def on_requests(self, client: ClientSession, records: list[Record], now: float, gap: float) -> None:
-        """Takes REQUEST records of a client.
-
-        Args:
-            gap: how long this node was not looking before it found them, in seconds; their budgets
-                may have been running for that long, so it is charged to all of them.
-        """
-        flights = client.flights
-        arrived = now - gap
-        for record in records:
-            tag: int = record[TAG]
-            if self.suspects.is_wary and self._holds_poison(record, now):
-                for call in singles(record):
-                    self._on_doubtful(client, call, now, arrived)
-                continue
-            if flights.keys().isdisjoint(range(tag - tag % MAX_CALLS, tag + record[CALLS])):
-                self._on_request(client, record, now, arrived)
-                continue
-            for call in singles(record):
-                if covering(flights, call[TAG]) is None:
-                    self._on_request(client, call, now, arrived)
-                else:
-                    # Resent behind a new greeting: the first is on its way and one answer is all there is.
-                    self.ledger.duplicates += 1
-
-    def _holds_poison(self, record: Record, now: float) -> bool:
-        return any(self.suspects.refuses(call, now) for call in singles(record))
-
-    def _on_doubtful(self, client: ClientSession, call: Record, now: float, arrived: float) -> None:
-        """Takes a call of a request of which one at least is in quarantine."""
-        if covering(client.flights, call[TAG]) is not None:
-            self.ledger.duplicates += 1
-        elif self.suspects.refuses(call, now):
-            self.ledger.received += 1
-            detail = "this input has ended a worker's process while it ran alone, and is not run again for ten minutes"
-            self.ledger.refuse(client, call, Status.POISONED, detail)
-        else:
-            self._on_request(client, call, now, arrived)
-
-    def _on_request(self, client: ClientSession, record: Record, now: float, arrived: float) -> None:
-        ledger, calls, payload = self.ledger, record[CALLS], record[PAYLOAD]
-        ledger.received += calls
-        route = self.routes.find(record[MODEL], record[MODEL_VERSION])
-        if not route.engines and self._is_unheard_of(route, now):
-            ledger.refuse(client, record, Status.NOT_FOUND, self._not_found(route))
-            self.routes.sweep(route)
-            return
-        deadline = arrived + record[BUDGET_US] * 1e-6
-        # A block may exceed the limit by its own size: most of it may find a worker at once.
-        if route.waiting.count and self._is_too_much(client, record, route, deadline, now):
-            return
-        size = len(payload) if type(payload) is bytes else payload_bytes(payload)
-        if type(payload) is tuple and size <= self.settings.max_body_bytes:
-            # It lies in the client's memory, which bounds itself; here it takes no place.
-            size = 0
-            # Whoever opens it finds the session in its name: a client can so name nothing but its own.
-            record[PAYLOAD] = ([*payload[0][:2], client.session], *payload[1:])
-        key = record[KEY]
-        # Without a key by the block, so that its parts, and a repeat of any of them, have one home.
-        hashed = key_hash(block_of(record[REQUEST_ID]) if key is None else key)
-        flight = ledger.enter(client, record, size, deadline, hashed, route)
-        if flight is None:
-            self.routes.sweep(route)
-        else:
-            self._place(flight, now)
-
-    def _is_too_much(self, client: ClientSession, record: Record, route: Route, deadline: float, now: float) -> bool:
-        """Whether a request is refused because the queue is full, or because it would wait there for nothing."""
-        budget_s = deadline - now
-        expected_s = route.answer_s(client, record, deadline)
-        excess_s = 0.0 if expected_s is None else _CAUTION * expected_s - budget_s
-        if route.waiting.count >= self.settings.max_queued:
-            detail = f"{route.waiting.count:,} requests wait for {_described(route)} already"
-        elif excess_s > 0:
-            answer_s = excess_s + budget_s
-            detail = f"{_described(route)} may take {answer_s:.2f} s to answer it, and it has {budget_s:.2f} s"
-        else:
-            return False
-        # When as much is ahead of a request as it has time for, if nothing else comes.
-        retry_after_ms = min(int(excess_s * 1e3) + 1, _LONGEST_RETRY_MS) if excess_s > 0 else None
-        detail = f"{detail}; send less, or add workers"
-        self.ledger.refuse(client, record, Status.OVERLOADED, detail, retry_after_ms)
-        return True
-
-    def _place(self, flight: Flight, now: float) -> None:
+    def place(self, flight: Flight, now: float) -> None:
         """Dispatches a request at once, or lets it, or what is left of it, wait behind those who wait already."""
         while flight.is_suspect and flight.calls > 1:
-            self._place(self._divide(flight, 1), now)
+            self.place(self._divide(flight, 1), now)
         route = flight.route
         if flight.deadline <= now:
             self._end(flight, Status.DEADLINE_EXCEEDED, "the time was up before it reached a worker", where="network")
@@ -275,7 +175,7 @@ class GatewayMachine:
         """Places again requests whose route became another one."""
         for flight in flights:
             flight.route = self.routes.find(flight.record[MODEL], flight.version)
-            self._place(flight, now)
+            self.place(flight, now)
 
     # Replies -------------------------------------------------------------------------------------
 
@@ -320,7 +220,7 @@ class GatewayMachine:
         self.moved += flight.calls
         if not flight.route.engines:
             flight.route = self.routes.find(flight.record[MODEL], flight.version)
-        self._place(flight, now)
+        self.place(flight, now)
 
     def _end(self, flight: Flight, status: Status, detail: str, *, where: str | None = None, ran: int = RAN_NO) -> None:
         """Gives a request an outcome of the gateway's own; if a worker has it, its tombstone stays open."""
@@ -480,23 +380,10 @@ class GatewayMachine:
 
     # Texts ---------------------------------------------------------------------------------------
 
-    def _is_unheard_of(self, route: Route, now: float) -> bool:
-        """Whether it is safe to say that there is no such model, rather than to wait for its worker."""
-        return (
-            now - self.started_at > NOT_FOUND_AFTER_S
-            and self.workers.has_ready()
-            and not self.routes.is_known(route.model, route.version)
-        )
-
-    def _not_found(self, route: Route) -> str:
-        served = ", ".join(sorted(f"{card[0]} (version {card[1]})" for card in self.routes.cards()))
-        # With many models the list alone is more than a REPLY can carry.
-        return f"no worker serves {_described(route)}; served now: {served or 'nothing'}"[:MAX_TEXT]
-
     def _unavailable(self, route: Route) -> str:
         ready = self.workers.ready_names()
         return (
-            f"no live worker for {_described(route)} came in time, which is the deadline or"
+            f"no live worker for {route.words} came in time, which is the deadline or"
             f" {self.settings.queue_wait_ms} ms ({len(ready)} workers are ready for other models);"
             f" start one with: zmqinfer worker --gateway {self.addresses[1]}"
         )
@@ -521,7 +408,3 @@ class GatewayMachine:
         """Drops what is remembered of a connection that is over, at either door."""
         self.clients.door.forget(peer)
         self.workers.door.forget(peer)
-
-
-def _described(route: Route) -> str:
-    return f"model {route.model!r}" + (f" version {route.version}" if route.version else "")

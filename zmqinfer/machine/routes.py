@@ -107,6 +107,11 @@ class Route:
         self.ran_rows = 0
         self._drain = DrainRate()
 
+    @property
+    def words(self) -> str:
+        """Model and version, for the sentences of errors."""
+        return f"model {self.model!r}" + (f" version {self.version}" if self.version else "")
+
     def queue(self, flight: Flight, now: float, home: str | None = None, until: float = 0.0) -> None:
         """Lets a request wait: for the worker named `home` alone until that instant, or for any."""
         if not self.waiting.count:
