@@ -6,7 +6,7 @@ Of all three:
     block        calls that are alike and travel as one record
 
 The gateway's:
-    admission    which requests are let in
+    intake       which requests are let in
     gateway      REQUEST in, REPLY out: admission, placement, failover, deadlines
     members      who has a session, on which connection, and who offends
     clients      its clients: greeting, coming back on another connection, vanishing

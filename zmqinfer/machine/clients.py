@@ -55,7 +55,7 @@ class Clients:
             return
         match kind:
             case Kind.REQUEST:
-                self._gateway.admission.take(client, records, now, gap)
+                self._gateway.intake.take(client, records, now, gap)
             case Kind.CANCEL:
                 for tag, calls, *_ in records:
                     self._gateway.cancel(client, tag, calls)

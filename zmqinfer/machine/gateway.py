@@ -11,12 +11,12 @@ from collections.abc import Set
 
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
-from zmqinfer.machine.admission import Admission
 from zmqinfer.machine.block import covering
 from zmqinfer.machine.clients import Clients
 from zmqinfer.machine.dispatches import Dispatches
 from zmqinfer.machine.flight import Flight
 from zmqinfer.machine.hedges import Hedges
+from zmqinfer.machine.intake import Intake
 from zmqinfer.machine.ledger import INLINE, RAN_MAYBE, RAN_NO, RAN_YES, Ledger
 from zmqinfer.machine.members import ClientSession, Peer, WorkerSession
 from zmqinfer.machine.routes import Engine, Route, Routes
@@ -87,7 +87,7 @@ class GatewayMachine:
         self._drain_by = self._goodbye_by = float("inf")
         self.dispatches = Dispatches(first_tag, self._divide)
         self.hedges = Hedges(self.dispatches)
-        self.admission = Admission(self)
+        self.intake = Intake(self)
         # Routes in which requests wait for their own worker; they have a time limit of their own.
         self._keyed: dict[Route, None] = {}
 

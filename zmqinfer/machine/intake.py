@@ -27,7 +27,7 @@ from zmqinfer.tensor import payload_bytes
 if TYPE_CHECKING:
     from zmqinfer.machine.gateway import GatewayMachine
 
-__all__ = ["Admission"]
+__all__ = ["Intake"]
 
 # A gateway that has just started does not know its workers yet: it says NOT_FOUND only after this.
 NOT_FOUND_AFTER_S = 3.0
@@ -40,8 +40,8 @@ _LONGEST_RETRY_MS = 5_000
 _CAUTION = 1.25
 
 
-class Admission:
-    """The door of a gateway's requests."""
+class Intake:
+    """Takes the requests of clients."""
 
     def __init__(self, gateway: GatewayMachine) -> None:
         self._gateway = gateway
