@@ -10,5 +10,6 @@ netns         the hosts, which are network namespaces
 soak          `./run.sh soak`: twenty minutes of load with churn
 fuzz_wire     `./run.sh fuzz`: broken messages for the decoder
 fuzz_live     the same for a gateway
+hostile       who sends them
 promises      `./run.sh promises`: each figure of docs/RELIABILITY.md beside what is asked
 """
