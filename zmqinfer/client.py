@@ -10,28 +10,24 @@ import functools
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
 from zmqinfer.config import DEFAULT_CLIENTS
-from zmqinfer.errors import Cancelled, ZmqInferError
-from zmqinfer.machine.call import Body, CallOptions, body_bytes
+from zmqinfer.errors import ZmqInferError
+from zmqinfer.machine.call import Body, CallOptions
 from zmqinfer.machine.codec import Input, Output
 from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.arguments import check_many, check_timeout, options_of
 from zmqinfer.node.connection import (
     DEFAULTS,
-    GATHER_S,
-    PUSH_BLOCKS,
-    PUSH_CALLS,
     Connection,
 )
+from zmqinfer.node.many import Many
 from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
 from zmqinfer.node.rows import join, pieces_of, tell_of_all
-from zmqinfer.node.stream import MANY_BYTES, Stream
 from zmqinfer.node.turns import Turns
 from zmqinfer.node.waits import Promise, Waiter
 from zmqinfer.records import Kind, Record
@@ -250,135 +246,8 @@ class Client:
         """
         check_many(xs, in_flight)
         options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
-        return self._stream(self._ready(), model, iter(xs), in_flight, options, return_errors)
-
-    def _stream(
-        self,
-        turns: Turns,
-        model: str,
-        xs: Iterator[Input],
-        in_flight: int,
-        options: CallOptions,
-        return_errors: bool,
-    ) -> Iterator[Output | ZmqInferError]:
-        turns.connection.check_open()
-        stream = Stream()
-        results = stream.results
-        encode = turns.machine.codec.encode
-        tags: deque[int] = deque()
-        # Refilled by a part at a time, so that inputs leave in bundles.
-        step = max(1, in_flight // 4)
-        is_over = False
-        try:
-            while True:
-                if not is_over and len(tags) <= in_flight - step and stream.held < MANY_BYTES:
-                    fresh: list[Body | ZmqInferError] = []
-                    until = time.monotonic() + GATHER_S
-                    try:
-                        # Of a closed client nothing is asked that will not leave.
-                        for x in xs if turns.connection.is_usable else ():
-                            try:
-                                # Without the lock: the codec's tables are read and written by single steps.
-                                body: Body = encode(model, options.version, x, None)
-                                if type(body[1]) is not bytes:
-                                    body = self._owned(turns, stream, model, body, options.version)
-                                fresh.append(body)
-                            except ZmqInferError as error:
-                                fresh.append(error)
-                            is_full = len(fresh) + len(tags) >= in_flight or stream.held >= MANY_BYTES
-                            if is_full or time.monotonic() > until:
-                                break
-                        else:
-                            is_over = True
-                    except BaseException:
-                        # They never leave, and the source's error ends all this.
-                        turns.drop_bodies(fresh)
-                        raise
-                    try:
-                        self._refill(turns, stream, tags, model, fresh, options)
-                    except Cancelled as error:
-                        # In the place of all that will not be sent.
-                        tags.append(stream.refuse(error))
-                        is_over = True
-                    turns.watch()
-                if not tags:
-                    return
-                tag = tags[0]
-                if tag not in results:
-                    if turns.connection.is_forked:
-                        turns.connection.check_open()
-                    self._wait_for(turns, stream, tag)
-                tags.popleft()
-                if stream.held:
-                    stream.give_back(tag)
-                result: Output | ZmqInferError = results.pop(tag)
-                if not return_errors and isinstance(result, ZmqInferError):
-                    raise result
-                yield result
-        finally:
-            # Wherever the interpreter ends this generator, perhaps in a thread that has the lock.
-            if turns.connection.is_usable:
-                turns.drop(tags)
-
-    @staticmethod
-    def _wait_for(turns: Turns, stream: Stream, tag: int) -> None:
-        """Returns when the call with this tag has ended."""
-        waiter = Waiter()
-
-        def expect() -> None:
-            if tag in stream.results:
-                waiter.set_result(None)
-            else:
-                stream.expect(tag, lambda: waiter.set_result(None))
-
-        turns.locked(expect)
-        turns.wait(waiter)
-        waiter.result()
-
-    @staticmethod
-    def _owned(turns: Turns, stream: Stream, model: str, body: Body, version: int | None) -> Body:
-        """Makes a large input independent of its caller's arrays, and counts its bytes."""
-        stream.held += body_bytes(body[1])
-
-        def own() -> Body:
-            turns.connection.check_goes_on()  # in a forked child the memory is the parent's
-            return turns.connection.own(model, version, body)
-
-        return turns.locked(own)
-
-    @staticmethod
-    def _refill(
-        turns: Turns,
-        stream: Stream,
-        tags: deque[int],
-        model: str,
-        bodies: list[Body | ZmqInferError],
-        options: CallOptions,
-    ) -> None:
-        """Sends more inputs; one that is refused here never leaves, and its error waits for its turn."""
-        connection, machine = turns.connection, turns.machine
-        submit = machine.submit
-
-        def refill() -> None:
-            connection.check_goes_on()
-            now = time.monotonic()
-            for body in bodies:
-                if isinstance(body, tuple):
-                    try:
-                        tag = submit(stream, model, body, None, options, now)
-                    except ZmqInferError as error:
-                        tag = stream.refuse(error)
-                    if stream.held and type(body[1]) is not bytes:
-                        stream.hold(tag, body_bytes(body[1]))
-                else:
-                    tag = stream.refuse(body)
-                tags.append(tag)
-                if machine.full_blocks >= PUSH_BLOCKS and machine.full_blocks * PUSH_CALLS >= machine.pending:
-                    connection.push(now)
-            turns.send(now)
-
-        turns.locked(refill)
-        turns.fulfil()
+        many = Many(self, self._ready(), model, iter(xs), in_flight, options)
+        return many.results(return_errors=return_errors)
 
     def _call(self, waits: Sequence[tuple[Waiter, Input, int | None]], model: str, options: CallOptions) -> None:
         """Sends calls at once and waits for all of them; takes them back if the wait is interrupted."""

@@ -19,6 +19,7 @@ rows         a call of many rows: pieces, and their results joined
 questions    what clients ask of gateways beside calls
 turns        whose thread waits at the sockets of a client that many threads use
 waits        what waits for a call of such a client: a thread, or a future
-stream       the results of one `infer_many`
+many         one `infer_many` of such a client
+stream       its results
 report       the only module that logs
 """
