@@ -305,7 +305,7 @@ def _only_draining(play: Playbook) -> str:
 @pytest.mark.parametrize("prepare", [_young, _alone, _was_there_once, _only_draining])
 def test_model_without_a_worker_is_waited_for_where_not_found_is_not_certain(prepare: Any) -> None:
     """Then UNAVAILABLE after `queue_wait_ms`, saying how to start a worker."""
-    play = Playbook()
+    play = Playbook(age_s=2.0)
     model = prepare(play)
     play.with_clients("alice").hears("alice", Kind.REQUEST, request(1, model))
 
@@ -315,6 +315,16 @@ def test_model_without_a_worker_is_waited_for_where_not_found_is_not_certain(pre
     assert outcome(answer) == (1, Status.UNAVAILABLE)
     assert answer[RAN] == NO
     assert "zmqinfer worker --gateway tcp://back:5556" in answer[RESULT]
+
+
+def test_worker_of_a_gateway_that_has_just_started_has_time_to_dial_it_again() -> None:
+    """Its clients may have found it a second and a half earlier."""
+    play = Playbook().with_clients("alice").hears("alice", Kind.REQUEST, request(1), request(2, "other"))
+
+    play.waits(1.5 + 0.9).joins("w1")
+    assert len(play.said("w1", Kind.REQUEST)) == 1
+
+    assert outcome(play.waits(0.12).says("alice", Kind.REPLY)) == (2, Status.UNAVAILABLE)
 
 
 def test_worker_that_joins_serves_who_waited() -> None:
@@ -355,7 +365,7 @@ def test_patience_ends_with_the_first_worker_also_for_a_model_that_was_known() -
 
 def test_last_worker_leaving_turns_the_queue_to_patience() -> None:
     """Nobody waits his whole deadline for a model that no worker serves."""
-    play = Playbook().with_workers("w1", credits_rows=1).with_clients("alice")
+    play = Playbook(age_s=2.0).with_workers("w1", credits_rows=1).with_clients("alice")
     play.hears("alice", Kind.REQUEST, request(1), request(2))
 
     play.loses("w1").waits(1.05)

@@ -53,7 +53,7 @@ def test_expired_block_is_answered_once_for_all_that_is_left() -> None:
 @pytest.mark.parametrize("budget_s", [0.2, 30.0])
 def test_no_worker_within_the_time_is_unavailable(budget_s: float) -> None:
     """The time is the deadline or `queue_wait_ms`, whichever comes first."""
-    play = Playbook(GatewaySettings(queue_wait_ms=1_000)).with_clients("alice")
+    play = Playbook(GatewaySettings(queue_wait_ms=1_000), age_s=2.0).with_clients("alice")
     play.hears("alice", Kind.REQUEST, request(1, budget_s=budget_s))
 
     play.waits(min(budget_s, 1.0) + 0.02)

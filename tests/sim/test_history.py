@@ -56,6 +56,19 @@ def test_an_outcome_of_a_call_taken_back_is_a_violation() -> None:
         end(history, call, Status.UNAVAILABLE, NO)
 
 
+def test_a_call_is_condemned_only_if_a_worker_vanished_with_it_alone() -> None:
+    """Killed, or cut off."""
+    history = History()
+    harmless, alone = begin(history), begin(history)
+    for call in (harmless, alone):
+        history.ran(call.body, 1.5)
+    history.vanish_alone(alone.body)
+
+    end(history, alone, Status.POISONED)
+    with pytest.raises(Violation, match="call 0 ended as POISONED, and has ended no worker"):
+        end(history, harmless, Status.POISONED)
+
+
 def test_the_answer_of_another_call_is_a_violation() -> None:
     """Or of another model."""
     history = History()

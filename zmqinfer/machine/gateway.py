@@ -38,6 +38,8 @@ __all__ = ["GatewayMachine"]
 
 # A request that was on this many workers when they were lost is not tried on another.
 MAX_LOSSES = 3
+# So long its workers may take to find a gateway that has just started: they dial at most a second apart, and greet.
+REJOIN_S = 1.5
 # Clients that are owed nothing and do not hear that this gateway drains are left after so long.
 _GOODBYE_S = 1.0
 
@@ -111,7 +113,8 @@ class GatewayMachine:
                     return
                 self._dispatch(self._divide(flight, rows), engine, now)
         if not route.engines:
-            self.ledger.set_patience(flight, now + self.settings.queue_wait_ms / 1000)
+            since = max(now, self.started_at + REJOIN_S)
+            self.ledger.set_patience(flight, since + self.settings.queue_wait_ms / 1000)
             route.queue(flight, now)
         elif flight.record[KEY] is None or not route.placement.holders:
             route.queue(flight, now)
@@ -383,8 +386,8 @@ class GatewayMachine:
     def _unavailable(self, route: Route) -> str:
         ready = self.workers.ready_names()
         return (
-            f"no live worker for {route.words} came in time, which is the deadline or"
-            f" {self.settings.queue_wait_ms} ms ({len(ready)} workers are ready for other models);"
+            f"no live worker for {route.words} came within the deadline, or within {self.settings.queue_wait_ms} ms,"
+            f" not counting this gateway's first {REJOIN_S:g} s ({len(ready)} workers are ready for other models);"
             f" start one with: zmqinfer worker --gateway {self.addresses[1]}"
         )
 

@@ -432,14 +432,17 @@ class WorkerMachine:
         self.is_draining = True
         self._drain_by = now + self._settings.drain_grace_s
         for link in self.links:
-            if link.state is LinkState.UP:
-                link.outbox.put(Kind.DISCONNECT, [DRAINING, "finishing what it holds"])
-            else:
+            if link.is_unsaid:
+                # A greeting that left now would draw new work.
+                link.outbox.clear()
                 link.state = LinkState.CLOSED
+            elif link.state is not LinkState.CLOSED:
+                # Even if there was no WELCOME yet: the greeting may have been read.
+                link.outbox.put(Kind.DISCONNECT, [DRAINING, "finishing what it holds"])
 
     def _go_on_draining(self, now: float) -> None:
         for number, link in enumerate(self.links):
-            if link.state is LinkState.GREETING or now >= self._drain_by:
+            if now >= self._drain_by:
                 link.state = LinkState.CLOSED
             elif number in self._acknowledged and not self._tasks[number]:
                 # Everything is answered and nothing more will come: the echo of this says that all arrived.

@@ -64,7 +64,7 @@ class Call:
         executed: whether it may have run, as its outcome says.
         has_hung: whether its batch was made to take much longer than it should.
         has_failed: whether a model raised for it.
-        has_died: whether its worker was killed while it ran alone.
+        has_vanished: whether its worker was killed, or its connection lost, soon after it had begun it alone.
         kills: how many workers it ended.
         is_fleeting: whether its caller takes it back, if it has not ended before.
     """
@@ -83,7 +83,7 @@ class Call:
     is_given_up: bool = False
     has_hung: bool = False
     has_failed: bool = False
-    has_died: bool = False
+    has_vanished: bool = False
     kills: int = 0
     is_fleeting: bool = False
 
@@ -151,9 +151,12 @@ class History:
         """Notes that a model raised for an input."""
         self.calls[call_number(row)].has_failed = True
 
-    def die_alone(self, row: bytes) -> None:
-        """Notes that a worker was killed that ran nothing but this input."""
-        self.calls[call_number(row)].has_died = True
+    def vanish_alone(self, row: bytes) -> None:
+        """Notes that a worker vanished, for good or for its gateway, that has run this input alone.
+
+        One whose connection is cut and that cannot come back for two seconds cannot be told from one that has ended.
+        """
+        self.calls[call_number(row)].has_vanished = True
 
     def kill(self, row: bytes) -> None:
         """Notes that an input has ended its worker."""
@@ -186,7 +189,7 @@ class History:
             raise Violation(f"call {call.number} ended as {status.name}, said to have run, and never ran")
         if status is Status.MODEL_ERROR and not call.has_failed:
             raise Violation(f"call {call.number} ended as {status.name}, and no model raised for it")
-        if status is Status.POISONED and not (call.kills or call.has_died):
+        if status is Status.POISONED and not (call.kills or call.has_vanished):
             raise Violation(f"call {call.number} ended as {status.name}, and has ended no worker")
         is_excused = call.has_hung or call.has_failed or call.kills
         if status is not Status.OK and call.deadline - call.sent_at >= self._promised_s and not is_excused:

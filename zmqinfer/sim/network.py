@@ -293,6 +293,7 @@ class Network:
                 self._redial(wire.dealer)
         elif not is_dealer and wire.router_has_it:
             wire.router_has_it = False
+            wire.dealer.owner.on_lost()
             wire.router.wires.pop(wire.peer, None)
             wire.router.closed.append(wire.peer)
             wire.router.owner.rouse()

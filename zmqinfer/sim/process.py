@@ -51,6 +51,9 @@ class Process:
         """Returns when the next turn is due if nothing comes before."""
         raise NotImplementedError
 
+    def on_lost(self) -> None:
+        """Notes that a gateway has lost a connection that this process dialled."""
+
     def on_death(self) -> None:
         """Lets go of what a process has beside its connections."""
 

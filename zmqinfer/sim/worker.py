@@ -28,6 +28,8 @@ _RETRY_S = 0.010
 _TURN_S, _RECORD_S = 50e-6, 8e-6
 # What a batch takes besides its model: it is stacked, checked and split, and who sleeps is woken some 0.1 ms late.
 _BATCH_S = 200e-6
+# Batches of one row that are remembered, and for how long an answer may be under way before its connection ends.
+_ALONE, _UNHEARD_S = 64, 4.0
 _SIGNATURE = Signature((TensorSpec("x", "INT64", (2,)),), (TensorSpec("y", "INT64", (3,)),))
 
 
@@ -85,6 +87,8 @@ class WorkerProcess(Process):
         self._history = history
         self._kill = kill
         self._dialler = Dialler(network, self, gateways)
+        # When batches of a single row began, and which.
+        self._alone: deque[tuple[float, bytes]] = deque(maxlen=_ALONE)
         self._engines = [_Engine(model, deque(), []) for model in models]
         self._is_stuck = True
         self._is_drain_wanted = False
@@ -139,7 +143,10 @@ class WorkerProcess(Process):
         """Begins the first batch of an engine's queue."""
         batch = engine.queue[0]
         model = engine.model
-        for row in _rows(batch):
+        rows = _rows(batch)
+        if len(rows) == 1:
+            self._alone.append((now, rows[0]))
+        for row in rows:
             self._history.ran(row, now)
         # As the model `sleep` does it.
         ms = (model.a_ms + model.b_ms * batch.rows) * self._random.uniform(1 - model.noise, 1 + model.noise)
@@ -201,10 +208,14 @@ class WorkerProcess(Process):
 
     def on_death(self) -> None:
         """Notes what ran alone."""
-        for engine in self._engines:
-            rows = _rows(engine.queue[0]) if engine.queue else []
-            if len(rows) == 1:
-                self._history.die_alone(rows[0])
+        self.on_lost()
+
+    def on_lost(self) -> None:
+        """Notes what ran alone of late: while its answer is under way its gateway believes that it still runs."""
+        for began_at, row in self._alone:
+            if began_at > self.timeline.now - _UNHEARD_S:
+                self._history.vanish_alone(row)
+        self._alone.clear()
 
     def thaw(self) -> None:
         """Lets it go on: what its engines had still to do, they have still to do."""
