@@ -16,10 +16,10 @@ from zmqinfer.machine.gateway import GatewayMachine
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.snapshot import status
 from zmqinfer.policy.ring import key_hash
-from zmqinfer.records import CALLS, REQUEST_ID, TAG, Kind, Record
+from zmqinfer.records import CALLS, REQUEST_ID, STATUS, TAG, Kind, Record
 from zmqinfer.wire import decode, encode
 
-__all__ = ["START", "Playbook", "card", "reply", "request", "session_of"]
+__all__ = ["START", "Playbook", "card", "identities", "outcome", "reply", "request", "session_of"]
 
 # Later than any interval in use: nothing may depend on a clock that began with the test.
 START = 1_000.0
@@ -291,3 +291,8 @@ class Playbook:
 def identities(records: list[Record]) -> list[bytes]:
     """The request ids of records, in order."""
     return [record[REQUEST_ID] for record in records]
+
+
+def outcome(record: Record) -> tuple[int, Status]:
+    """Returns whose REPLY it is, and what it says."""
+    return record[TAG], Status(record[STATUS])

@@ -34,15 +34,18 @@ def found_after(name: str, *, first: int = 1) -> tuple[int, str]:
         first: the seed of the schedule that is tried first; if this one and a few more show nothing, all are tried.
 
     Raises:
-        AssertionError: it was not.
+        AssertionError: it was not, or what was found is there without it.
     """
+    scenario = _scenario_of(name)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "zmqinfer", Path(folder, "zmqinfer"), ignore=shutil.ignore_patterns("__pycache__"))
         plant(name, folder)
         for seed, count in ((first, _FEW), *((seed, _CHUNK) for seed in range(1, MOST_SCHEDULES, _CHUNK))):
-            found = _simulate(folder, _scenario_of(name), seed, count)
+            found = _simulate(folder, scenario, seed, count)
             if found:
-                return found[0], found[1]
+                anyway = _simulate(str(ROOT), scenario, found[0], 1)
+                assert anyway is None, f"{name} was not needed for {scenario} {found[0]}: {anyway}"
+                return found
     raise AssertionError(f"{name} was not found in {MOST_SCHEDULES:,} schedules")
 
 

@@ -1,0 +1,57 @@
+"""What the tests of the client ask: a model, and nodes in this process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from zmqinfer.node.gateway import GatewayNode
+from zmqinfer.node.worker import WorkerNode
+
+X = np.arange(4, dtype=np.float32)
+
+
+# Above this a first value makes the model sleep, so long as it says.
+SLEEPY = 1_000.0
+
+
+def model(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Doubles; a negative value raises; a value over 1,000 sleeps so many milliseconds more; 500 loses a row."""
+    if x.dtype.kind == "f" and x.size:
+        first = x.reshape(len(x), -1)[:, 0]
+        if (first < 0).any():
+            raise ValueError(f"no square root of {first.min():g}")
+        if (first > SLEEPY).any():
+            time.sleep(float(first.max() - SLEEPY) / 1_000)
+        if (first == 500).any():
+            return x[1:]
+    return x * 2 if x.dtype.kind != "b" else x
+
+
+def sleepy(milliseconds: float) -> np.ndarray[Any, Any]:
+    return np.array([SLEEPY + milliseconds], np.float32)
+
+
+class Running:
+    """Nodes in threads."""
+
+    def __init__(self, *nodes: GatewayNode | WorkerNode) -> None:
+        self._nodes = nodes
+        self._threads = [threading.Thread(target=node.run, daemon=True) for node in nodes]
+
+    def __enter__(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        for node, thread in zip(reversed(self._nodes), reversed(self._threads), strict=True):
+            node.drain() if isinstance(node, WorkerNode) else node.stop()
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def running(*nodes: GatewayNode | WorkerNode) -> Running:
+    return Running(*nodes)

@@ -1,0 +1,181 @@
+"""Closing, interrupting, forking and letting go."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.client.served import X, sleepy
+from tests.processes import wait_until
+from zmqinfer import Client, LocalCluster
+from zmqinfer.errors import (
+    Cancelled,
+    UsageError,
+    ZmqInferError,
+)
+
+
+def test_closing_fails_what_is_pending(cluster: LocalCluster) -> None:
+    """With Cancelled and within a second, waiting callers included; closing twice is closing once."""
+    client = cluster.client()
+    client.infer("model", X)
+    ends: list[object] = []
+
+    def wait() -> None:
+        try:
+            client.infer("model", sleepy(400))
+        except ZmqInferError as error:
+            ends.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    future = client.submit("model", sleepy(400))
+    wait_until(lambda: client._machine.pending == 2)
+    began = time.monotonic()
+
+    client.close()
+    client.close()
+
+    waiting.join(1)
+    assert time.monotonic() - began < 1
+    assert isinstance(future.exception(0), Cancelled)
+    assert [type(end) for end in ends] == [Cancelled]
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+@pytest.mark.parametrize("return_errors", [False, True])
+def test_closing_ends_many_as_it_ends_other_calls(cluster: LocalCluster, size: int, return_errors: bool) -> None:
+    """What has come is given out, what is pending is Cancelled, and so is the next that would have been sent."""
+    client = cluster.client()
+    endless = (np.full(size, 3, np.float32) for _ in itertools.count())
+    results = client.infer_many("model", endless, in_flight=8, return_errors=return_errors)
+    got = [next(results) for _ in range(20)]
+
+    threading.Thread(target=client.close).start()
+    with contextlib.nullcontext() if return_errors else pytest.raises(Cancelled):
+        got.extend(itertools.islice(results, 100_000))
+
+    assert len(got) < 100_000
+    assert {type(one) for one in got} <= {np.ndarray, Cancelled}
+    assert isinstance(got[-1], Cancelled if return_errors else np.ndarray)
+    with pytest.raises(UsageError, match="closed"):
+        next(client.infer_many("model", [X]))
+
+
+@pytest.mark.parametrize("call", ["infer", "submit", "infer_batch", "infer_many", "status", "models", "drain"])
+def test_closed_client_is_of_no_use(cluster: LocalCluster, call: str) -> None:
+    """UsageError, at once."""
+    client = cluster.client()
+    client.close()
+    arguments: dict[str, tuple[Any, ...]] = {"status": (), "models": (), "drain": ("w",), "infer_many": ("model", [X])}
+
+    with pytest.raises(UsageError, match="closed"):
+        getattr(client, call)(*arguments.get(call, ("model", X)))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+def test_client_survives_interrupts_at_any_instant(cluster: LocalCluster) -> None:
+    """A signal handler may raise in the middle of a turn, as Ctrl-C does; the next call works, in time."""
+    dice = random.Random(1)
+    before = signal.signal(signal.SIGALRM, _interrupt)
+    calls: list[Callable[[Client], object]] = [
+        lambda client: client.infer("model", X),
+        lambda client: list(client.infer_many("model", itertools.repeat(X, 2_000))),
+        lambda client: client.submit("model", X).result(),
+        lambda client: client.infer_batch("model", np.ones((40, 4), np.float32)),
+    ]
+    try:
+        with cluster.client() as client:
+            for call in calls * 15:
+                client.infer("model", X)
+                # And again later: the interpreter swallows what is raised while it ends a generator.
+                signal.setitimer(signal.ITIMER_REAL, dice.uniform(0.000_5, 0.01), 1.0)
+                with pytest.raises(KeyboardInterrupt):
+                    _again_and_again(call, client)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                began = time.monotonic()
+
+                y = client.infer("model", X, deadline_s=1)
+
+                assert np.array_equal(y, X * 2)
+                assert time.monotonic() - began < 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _again_and_again(call: Callable[[Client], object], client: Client) -> None:
+    while True:
+        call(client)
+
+
+@pytest.mark.slow
+def test_abandoned_stream_in_a_cycle_is_collected_anywhere(cluster: LocalCluster) -> None:
+    """The garbage collector may end it in a thread that has the client's lock."""
+    with cluster.client() as client:
+        for _ in range(40):
+            holder: list[object] = []
+            holder.append(holder)
+            stream = client.infer_many("model", itertools.repeat(X, 1_000), in_flight=64)
+            next(stream)
+            holder.append(stream)
+            del stream, holder
+            for _ in range(20):
+                client.submit("model", X)
+        assert np.array_equal(client.infer("model", X, deadline_s=5), X * 2)
+        assert wait_until(lambda: client.status()[0]["requests"]["pending"] == 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_forked_child_may_not_use_its_parents_client(client: Client) -> None:
+    """Its sends would vanish: UsageError there, its end leaves the sockets alone, and the parent goes on."""
+    stream = client.infer_many("model", itertools.repeat(X, 2_000), in_flight=50)
+    assert np.array_equal(next(stream), X * 2)
+    done, pending = client.submit("model", X), client.submit("model", sleepy(300))
+    done.result()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            uses: list[Callable[[], object]] = [lambda: client.infer("model", X), lambda: list(stream)]
+            for use in [*uses, pending.result, pending.exception]:
+                with pytest.raises(UsageError, match="fork"):
+                    use()
+            assert np.array_equal(done.result(), X * 2)
+            client.close()
+            code = 0
+        finally:
+            os._exit(code)
+
+    _, status = os.waitpid(pid, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert sum(1 for _ in stream) == 1_999
+    assert np.array_equal(pending.result(), sleepy(300) * 2)
+    assert np.array_equal(client.infer("model", X), X * 2)
+
+
+def test_idle_client_rests(cluster: LocalCluster) -> None:
+    """Between calls its thread does nothing: a client at rest costs no CPU."""
+    with cluster.client() as client:
+        client.infer("model", X)
+        wait_until(lambda: client._turns._leader is None)
+
+        assert client._machine.wake_at() is None

@@ -1,0 +1,125 @@
+"""No gateway, a late one, several, and one that is lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from tests.client.served import X, running
+from tests.processes import free_addresses, wait_until
+from zmqinfer import Client, LocalCluster
+from zmqinfer.errors import (
+    Executed,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
+from zmqinfer.node.gateway import GatewayNode
+from zmqinfer.node.models import find_models, load_model
+from zmqinfer.node.worker import WorkerNode
+
+
+@pytest.mark.slow
+def test_no_gateway_is_an_error_within_the_connect_timeout() -> None:
+    """It names where it looked; making the client does not block."""
+    addresses = free_addresses(2)
+    began = time.monotonic()
+    with Client(addresses, connect_timeout_s=0.3) as client:
+        assert time.monotonic() - began < 0.3
+
+        with pytest.raises(Unavailable) as caught:
+            client.infer("model", X)
+
+    assert time.monotonic() - began < 1.0
+    assert all(address in str(caught.value) for address in addresses)
+    assert isinstance(caught.value, ConnectionError)
+    assert caught.value.executed is Executed.NO
+
+
+@pytest.mark.slow
+def test_gateway_that_comes_late_is_found(client: Client) -> None:
+    """A call made before there is a gateway is answered as soon as there is one with a worker."""
+    clients, workers = free_addresses(2)
+    with Client(clients, connect_timeout_s=10) as early:
+        future = early.submit("echo", X)
+        gateway = GatewayNode(clients, workers)
+        with running(gateway, _echo_worker(workers)):
+            assert np.array_equal(future.result(10), X)
+
+
+def _echo_worker(*gateways: str) -> WorkerNode:
+    from zmqinfer.zoo import ZOO
+
+    return WorkerNode("w1", [load_model(one) for one in find_models([ZOO]) if one.name == "echo"], gateways)
+
+
+def test_two_gateways_share_the_calls() -> None:
+    """One client, one worker, two gateways: both carry requests, and both tell of themselves."""
+    gateways = [GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0") for _ in range(2)]
+    worker = _echo_worker(*[one.workers_address for one in gateways])
+    with running(*gateways, worker), Client([one.clients_address for one in gateways]) as client:
+        wait_until(lambda: all(one["workers"] for one in client.status()))
+
+        got = list(client.infer_many("echo", [X + n for n in range(100)]))
+        answered = [one["requests"]["answered"] for one in client.status()]
+
+    assert all(np.array_equal(y, X + n) for n, y in enumerate(got))
+    assert sum(answered) == 100
+    assert min(answered) > 20
+
+
+@pytest.mark.slow
+def test_gateway_that_is_not_there_does_not_hide_the_others(cluster: LocalCluster) -> None:
+    """Questions are answered by those who can; only if nobody does is that an error."""
+    (nowhere,) = free_addresses(1)
+    with Client([nowhere, cluster.address]) as client:
+        client.infer("model", X)
+
+        (one,) = client.status(timeout_s=0.3)
+        (cards,) = client.models(timeout_s=0.3)
+
+    assert one["address"] == cluster.address
+    assert [card["name"] for card in cards] == ["model"]
+    with Client(nowhere, connect_timeout_s=0.3) as client, pytest.raises(Unavailable, match="no gateway answered"):
+        client.status(timeout_s=0.3)
+
+
+@pytest.mark.slow
+def test_lost_gateway_is_ridden_out_by_the_other() -> None:
+    """As soon as its silence is noticed, new calls go to the one that is left."""
+    gateways = [GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0") for _ in range(2)]
+    worker = _echo_worker(*[one.workers_address for one in gateways])
+    addresses = [one.clients_address for one in gateways]
+    with running(gateways[0], worker):
+        second = threading.Thread(target=gateways[1].run, daemon=True)
+        second.start()
+        with Client(addresses, heartbeat_ms=50, deadline_s=10) as client:
+            wait_until(lambda: all(one["workers"] for one in client.status()))
+
+            gateways[1].stop()
+            second.join(5)
+            # Its silence is noticed by those who wait for it.
+            waiting = [client.submit("echo", X + n) for n in range(20)]
+            wait_until(lambda: client._machine.links[1].state.value != "up", 5)
+            later = [client.infer("echo", X + n, deadline_s=2) for n in range(20)]
+
+        assert all(np.array_equal(y, X + n) for n, y in enumerate(later))
+        assert len(waiting) == 20
+
+
+def test_status_and_models_tell_of_the_cluster(cluster: LocalCluster, client: Client) -> None:
+    """And the books balance."""
+    (one,) = client.status()
+    (cards,) = client.models()
+
+    assert one["address"] == cluster.address
+    requests = one["requests"]
+    assert requests["accepted"] == requests["answered"] + requests["pending"]
+    assert [card["name"] for card in cards] == ["model"]
+    with pytest.raises(NotFound, match="ghost"):
+        client.drain("ghost")
+    with pytest.raises(InvalidArgument, match="udcff"):
+        client.drain("\udcff")

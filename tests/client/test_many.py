@@ -1,0 +1,215 @@
+"""Many inputs, as one stream or as the rows of one array."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.client.served import X, model, sleepy
+from tests.processes import wait_until
+from zmqinfer import Client, LocalCluster
+from zmqinfer.config import GatewaySettings
+from zmqinfer.errors import (
+    Executed,
+    InvalidArgument,
+    ModelError,
+    TooLarge,
+)
+from zmqinfer.machine.call import SharedBody, body_bytes
+
+
+def test_many_come_in_order(client: Client) -> None:
+    """More than are let in at a time, from a generator."""
+    wanted = 3_000
+
+    got = [float(y[0]) for y in client.infer_many("model", (np.full(1, n % 100, np.float32) for n in range(wanted)))]
+
+    assert got == [n % 100 * 2 for n in range(wanted)]
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 3, 7])
+def test_many_reads_its_inputs_lazily(client: Client, in_flight: int) -> None:
+    """At most `in_flight` inputs are ahead of the results."""
+    taken = 0
+
+    def inputs() -> Iterator[np.ndarray[Any, Any]]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield X
+
+    results = client.infer_many("model", inputs(), in_flight=in_flight)
+    before = taken
+    ahead = [taken - number for number, _ in zip(range(10), results, strict=False)]
+
+    assert before == 0
+    assert max(ahead) <= in_flight
+    results.close()  # type: ignore[attr-defined]
+
+
+BAD = np.full(4, -1, np.float32)
+
+
+def test_first_error_of_many_is_raised_at_its_place(client: Client) -> None:
+    """The results before it come first, be it refused here or by the model."""
+    for bad, error in ((BAD, ModelError), ([1.0], InvalidArgument)):
+        got = []
+
+        with pytest.raises(error):
+            got.extend(client.infer_many("model", [X, X, bad, X]))  # type: ignore[list-item]
+
+        # `extend` keeps what came before the error.
+        assert len(got) == 2
+
+
+def test_errors_of_many_may_take_their_places(client: Client) -> None:
+    """With return_errors all others come too."""
+    got = list(client.infer_many("model", [X, BAD, X, "nothing", X], return_errors=True))  # type: ignore[list-item]
+
+    assert [type(one) for one in got] == [np.ndarray, ModelError, np.ndarray, InvalidArgument, np.ndarray]
+
+
+@pytest.mark.slow
+def test_closing_many_early_takes_back_what_is_pending(cluster: LocalCluster, client: Client) -> None:
+    """What nobody will read is not run: the gateway counts them as cancelled and has nothing left."""
+    before = client.status()[0]["requests"]["outcomes"].get("CANCELLED", 0)
+    results = client.infer_many("model", [np.zeros(1, np.float32), *[sleepy(100)] * 100], in_flight=64)
+    next(results)
+
+    results.close()  # type: ignore[attr-defined]
+
+    wait_until(lambda: client.status()[0]["requests"]["pending"] == 0, 2)
+    assert client.status()[0]["requests"]["outcomes"]["CANCELLED"] > before + 32
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 33])
+def test_batch_is_split_and_joined(client: Client, rows: int) -> None:
+    """The model takes 8 rows; n rows come back as n rows in their order."""
+    x = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+
+    y = client.infer_batch("model", x)
+
+    assert np.array_equal(y, x * 2)
+
+
+@pytest.mark.slow
+def test_batch_of_many_pieces_is_not_too_much(cluster: LocalCluster) -> None:
+    """Only so many are sent at a time, for a gateway takes 10,000 requests of one client."""
+    x = np.arange(90_000, dtype=np.float32) % 100
+    with cluster.client() as client:
+        assert np.array_equal(client.infer_batch("model", x, deadline_s=60), x * 2)
+
+
+def test_error_of_a_piece_speaks_of_the_whole_batch() -> None:
+    """Of which other pieces may have run: after NO a repeat has to be safe."""
+    rows = np.ones((9, 100), np.float32)
+    with LocalCluster(model, gateway=GatewaySettings(max_body_bytes=1_024)) as small, small.client() as client:
+        with pytest.raises(TooLarge) as second:  # one row goes ahead, and runs
+            client.infer_batch("model", rows)
+        with pytest.raises(TooLarge) as first:
+            client.infer_batch("model", rows)
+
+    assert second.value.executed is Executed.MAYBE
+    assert first.value.executed is Executed.NO
+
+
+@pytest.mark.parametrize("x", [np.ones((0, 3), np.float32), np.float32(1), np.array(1.0)])
+def test_batch_without_rows_is_refused(client: Client, x: Any) -> None:
+    """There is nothing to run."""
+    with pytest.raises(InvalidArgument):
+        client.infer_batch("model", x)
+
+
+@pytest.mark.parametrize("memory_mb", [0, 1, 256])
+@pytest.mark.parametrize("values", [4, 300_000])
+def test_inputs_are_taken_as_they_are_when_they_are_given(cluster: LocalCluster, values: int, memory_mb: int) -> None:
+    """One buffer may serve for all, whether they travel inline, as frames or in shared memory."""
+    buffer = np.empty(values, np.float32)
+
+    def filled() -> Iterator[np.ndarray[Any, Any]]:
+        for number in range(20):
+            buffer[:] = number
+            yield buffer
+
+    with cluster.client(shared_memory_mb=memory_mb) as one:
+        one.infer("model", buffer * 0)
+        for number, y in enumerate(one.infer_many("model", filled())):
+            assert np.all(y == 2 * number)  # type: ignore[operator]
+        futures = [one.submit("model", x) for x in filled()]
+        for number, future in enumerate(futures):
+            assert np.all(future.result(10) == 2 * number)  # type: ignore[operator]
+
+
+def test_large_inputs_of_many_calls_stay_within_what_a_gateway_takes(cluster: LocalCluster) -> None:
+    """However many may be in flight: 320 MB by messages, of which a gateway takes 268 MB of one client."""
+    x = np.zeros(2_000_000, np.float32)
+    with cluster.client(shared_memory_mb=0) as one:
+        assert sum(1 for _ in one.infer_many("model", (x for _ in range(40)))) == 40
+        assert one._connection.machine.pending == 0
+
+
+def test_what_a_worker_cannot_read_in_memory_is_sent_as_it_was_given(cluster: LocalCluster) -> None:
+    """Though its caller has changed the array since."""
+    x = np.ones(300_000, np.float32)
+    with cluster.client() as one:
+        one.infer("model", x)
+        connection = one._connection
+        body = connection.own("model", None, connection.machine.codec.encode("model", None, x, None))
+        x[:] = 0
+        assert isinstance(body[1], SharedBody)
+        assert body_bytes(body[1]) == 1_200_000
+        assert np.all(np.frombuffer(body[1].parts[0], np.float32) == 1)
+        connection._memory.free(body[1].place)  # type: ignore[union-attr]
+
+
+def test_source_that_fails_leaves_no_memory_behind(cluster: LocalCluster) -> None:
+    """What it had given before is not sent."""
+
+    def failing() -> Iterator[np.ndarray[Any, Any]]:
+        yield np.zeros(300_000, np.float32)
+        raise KeyError("the source")
+
+    with cluster.client() as one:
+        one.infer("model", X)
+        with pytest.raises(KeyError, match="the source"):
+            next(one.infer_many("model", failing()))
+        one.infer("model", X)
+        memory = one._connection._memory
+        assert memory is None or memory._arena.used == 0
+
+
+@pytest.mark.parametrize("xs", [None, 5])
+def test_inputs_that_cannot_be_gone_through_are_refused(client: Client, xs: Any) -> None:
+    """At the call."""
+    with pytest.raises(InvalidArgument, match=r"xs is a .*, expected"):
+        client.infer_many("model", xs)
+
+
+@pytest.mark.parametrize("in_flight", [0, -1, "a", 1.5, None])
+def test_number_in_flight_that_cannot_be_is_refused(client: Client, in_flight: Any) -> None:
+    """At the call, before any input is taken."""
+    with pytest.raises(InvalidArgument, match=r"in_flight is .*, expected"):
+        client.infer_many("model", [X], in_flight=in_flight)
+
+
+@pytest.mark.slow
+def test_results_of_a_slow_source_do_not_wait_for_a_full_window(client: Client) -> None:
+    """What is there is sent; a source of 50 a second has its first result after one input, not after a thousand."""
+
+    def source() -> Iterator[Any]:
+        for n in range(20):
+            time.sleep(0.02)
+            yield X + n
+
+    began = time.monotonic()
+    stream = client.infer_many("model", source())
+
+    first = next(stream)
+
+    assert time.monotonic() - began < 0.3
+    assert np.array_equal(first, X * 2)
+    assert sum(1 for _ in stream) == 19
