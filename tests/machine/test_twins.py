@@ -110,7 +110,7 @@ def test_running_twin_is_joined_and_a_finished_one_answered_again() -> None:
         *[(960, 1, b"bbbb"), (961, 1, b"cccc")],
     ]
     assert not shift.begins()
-    assert (shift.machine.joined, shift.machine.replayed, shift.machine.held) == (3, 5, 0)
+    assert (shift.machine.tasks.joined, shift.machine.tasks.replayed, shift.machine.held) == (3, 5, 0)
 
 
 def test_session_lost_while_it_ran_loses_no_answer() -> None:
@@ -174,7 +174,7 @@ def test_answers_are_kept_for_a_minute() -> None:
     shift.hears(0, Kind.REQUEST, with_id(asks(640), asks(32)))
 
     assert len(shift.begins()) == 1
-    assert shift.machine.replayed == 0
+    assert shift.machine.tasks.replayed == 0
 
 
 def test_answers_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,4 +187,4 @@ def test_answers_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None
                 shift.hears(0, Kind.REQUEST, asks(tag)).works()
             again = [with_id(asks(640 + tag), asks(tag)) for tag in (96, 64, 32)]
             shift.hears(0, Kind.REQUEST, *again)
-            assert (shift.machine.replayed, shift.machine.held) == (2, 1)
+            assert (shift.machine.tasks.replayed, shift.machine.held) == (2, 1)

@@ -43,8 +43,8 @@ def test_requests_that_come_twice_violate_nothing() -> None:
     for seed in range(15):
         world = World(RECONNECTS, seed)
         world.run(faults_of(RECONNECTS, seed))
-        joined += sum(worker.machine.joined for worker in world.workers.values())
-        replayed += sum(worker.machine.replayed for worker in world.workers.values())
+        joined += sum(worker.machine.tasks.joined for worker in world.workers.values())
+        replayed += sum(worker.machine.tasks.replayed for worker in world.workers.values())
     assert joined > 3
     assert replayed > 30
 

@@ -23,6 +23,7 @@ The worker's:
     worker       batches from requests, replies from what the engines made of them
     served       one of its models: what waits for it, what it runs, what it has earned
     task         one request in its hands, and the batch it runs in
+    tasks        all of them, from REQUEST to REPLY
     twins        requests that it knows already, by their ids
 
 The client's:

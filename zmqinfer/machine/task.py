@@ -68,6 +68,11 @@ class Task:
 
     block: bytes
 
+    @property
+    def tags(self) -> range:
+        """Those of its calls."""
+        return range(self.tag, self.tag + self.calls)
+
     def cut(self, calls: int) -> Task:
         """Takes the first `calls` calls off into a task of their own."""
         size = self.size // self.calls * calls

@@ -7,46 +7,30 @@ gives the gateway its credit back; only the end of the session ends that duty.
 from __future__ import annotations
 
 from zmqinfer.config import WorkerSettings
-from zmqinfer.errors import EXECUTED, Executed, InvalidArgument, ProtocolError, Status, TooLarge
-from zmqinfer.machine.block import covering
-from zmqinfer.machine.ledger import INLINE
 from zmqinfer.machine.link import CLOSING, DRAINING, NO_SESSION, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.served import ModelCard, ServedModel
-from zmqinfer.machine.task import Batch, Bound, Outcome, Task
-from zmqinfer.machine.twins import TIMES, Twins, is_alike, outcome_of
+from zmqinfer.machine.task import Batch, Bound, Outcome
+from zmqinfer.machine.tasks import Tasks
 from zmqinfer.machine.workers import DRAIN, REPLACED
 from zmqinfer.records import (
-    ALONE,
-    ATTEMPT,
-    BUDGET_US,
-    CALLS,
     MAX_TAGS,
-    MODEL,
-    MODEL_VERSION,
-    PAYLOAD,
-    TAG,
     Kind,
     Record,
 )
-from zmqinfer.tensor import payload_bytes
 
 __all__ = ["WorkerMachine"]
 
 # Batches handed to an idle engine at once, in expected seconds: a hand-over between threads costs as much as a
 # short batch, so an engine of these gets several; none of them could have been stopped meanwhile anyway.
 _HANDOVER_S = 0.001
-_RAN_NO, _RAN_YES, _RAN_MAYBE = map(EXECUTED.index, (Executed.NO, Executed.YES, Executed.MAYBE))
-# Of a model in a process of its own that was lost.
-_UNSURE = (Status.WORKER_LOST, Status.DEADLINE_EXCEEDED)
 
 
 class WorkerMachine:
     """All that a worker decides. Its shell owns one DEALER for each gateway, a clock and the engines' threads.
 
     Attributes:
-        joined: calls that waited for a twin which was here already.
-        replayed: calls that were answered with what an earlier one of the same id got.
+        tasks: the requests that it owes a reply.
         dirty: outboxes with something to send; the shell empties them once a turn.
         ended_by: why this worker must exit though nobody here asked it to, or empty.
         is_in_danger: whether something must have left before the batches that were taken last may begin: they may end
@@ -71,10 +55,8 @@ class WorkerMachine:
         self.events: list[tuple[str, dict[str, object]]] = []
         self.ended_by = ""
         self.is_draining = self.is_in_danger = False
-        self.dropped = self.joined = self.replayed = 0
         self._settings = settings
         self._models = [ServedModel(card) for card in cards]
-        self._numbers = {(card.name, card.version): number for number, card in enumerate(cards)}
         self._drain_by = float("inf")
         self._acknowledged: set[int] = set()
         heartbeat_s = settings.heartbeat_ms / 1000
@@ -82,8 +64,7 @@ class WorkerMachine:
         self.links = [
             Link(number, address, Kind.READY, ready, heartbeat_s, self.dirty) for number, address in enumerate(gateways)
         ]
-        self._tasks: list[dict[int, Task]] = [{} for _ in gateways]
-        self._twins = Twins()
+        self.tasks = Tasks(name, self.links, self._models)
         for link in self.links:
             self._greet(link, now)
 
@@ -92,7 +73,7 @@ class WorkerMachine:
     def _greet(self, link: Link, now: float) -> None:
         """Begins a new life at one gateway: whatever it gave us before is for others now."""
         number = self.links.index(link)
-        self._drop_tasks(number)
+        self.tasks.drop(number)
         if self.is_draining:
             # To join again would draw new work to a worker that is about to exit.
             link.state = LinkState.CLOSED
@@ -114,19 +95,7 @@ class WorkerMachine:
 
     def _share(self, model: ServedModel) -> int:
         """Returns one gateway's part of an engine's credits: at least one batch, or nothing if it is stuck in one."""
-        return 0 if model.is_stuck else max(model.card.limits.max_rows, model.credits // len(self._tasks))
-
-    def _drop_tasks(self, number: int) -> None:
-        tasks = list(self._tasks[number].values())
-        self._tasks[number].clear()
-        self.dropped += sum(task.calls for task in tasks)
-        for task in tasks:
-            if task.is_waiting:
-                self._model_of(task).batcher.remove(task, task.bound)
-                self._let_go(task)
-
-    def _model_of(self, task: Task) -> ServedModel:
-        return self._models[self._numbers[task.record[MODEL], task.record[MODEL_VERSION]]]
+        return 0 if model.is_stuck else max(model.card.limits.max_rows, model.credits // len(self.links))
 
     def on_message(self, number: int, kind: Kind, records: list[Record], now: float, gap: float = 0.0) -> None:
         """Takes one decoded message from the gateway with this number."""
@@ -135,10 +104,10 @@ class WorkerMachine:
         match kind:
             case Kind.REQUEST:
                 if link.state is LinkState.UP:
-                    self._on_requests(number, records, now, gap)
+                    self.tasks.take(number, records, now, gap)
             case Kind.CANCEL:
                 for tag, calls, *_ in records:
-                    self._on_cancel(number, tag, calls)
+                    self.tasks.cancel(number, tag, calls)
             case Kind.HEARTBEAT:
                 # Awake for this one anyway: so nodes at rest wake half as often.
                 self._beat_if_due(link, now, ahead=0.5)
@@ -176,109 +145,6 @@ class WorkerMachine:
         else:
             self.events.append(("gateway says", {"gateway": link.address, "reason": reason, "detail": detail}))
 
-    # Requests ------------------------------------------------------------------------------------
-
-    def _on_requests(self, number: int, records: list[Record], now: float, gap: float) -> None:
-        tasks = self._tasks[number]
-        arrived = now - gap
-        for record in records:
-            tag = record[TAG]
-            if tasks and (covering(tasks, tag) or not tasks.keys().isdisjoint(range(tag, tag + record[CALLS]))):
-                # A gateway that uses a tag twice is out of its mind; the first request keeps it.
-                self.dropped += record[CALLS]
-                continue
-            model_number = self._numbers.get((record[MODEL], record[MODEL_VERSION]))
-            if model_number is None:
-                wanted = f"{record[MODEL]!r} version {record[MODEL_VERSION]}"
-                self._say(number, record, Status.NOT_FOUND, f"worker {self.name!r} has no model {wanted}", None)
-                continue
-            model = self._models[model_number]
-            if record[PAYLOAD] is None:
-                detail = f"worker {self.name!r} cannot read the client's memory"
-                self._say(number, record, Status.UNAVAILABLE, detail, INLINE)
-                continue
-            try:
-                bound, size = model.fit(record)
-            except (InvalidArgument, ProtocolError, TooLarge) as error:
-                status = Status.TOO_LARGE if isinstance(error, TooLarge) else Status.INVALID_ARGUMENT
-                self._say(number, record, status, str(error), None)
-                continue
-            if len(record) > ALONE and record[ALONE] is True:
-                bound = bound.alone()
-            task = Task(number, record, bound, size, arrived + record[BUDGET_US] * 1e-6, now)
-            tasks[tag] = task
-            model.batcher.rate.count(task.rows, now)
-            if self._twins.begin(task):
-                model.batcher.offer(task, bound)
-            else:
-                self._meet(task)
-
-    def _meet(self, task: Task) -> None:
-        """Takes a request whose calls may be here, or have been, under the same ids."""
-        while task.calls > 1:
-            head = task.cut(1)
-            self._enter(head)
-            self._enter(task)
-            self._meet_one(head)
-        self._meet_one(task)
-
-    def _meet_one(self, task: Task) -> None:
-        if self._twins.begin(task):
-            self._model_of(task).batcher.offer(task, task.bound)
-            return
-        twin = self._twins.find(task)
-        assert twin is not None
-        if not is_alike(task, twin):
-            del self._tasks[task.link][task.tag]
-            detail = "its id was given to a call with another input, or to another model; give each call its own id"
-            self._say(task.link, task.record, Status.ID_CONFLICT, detail, None)
-        elif isinstance(twin, Task):
-            self.joined += 1
-            twin.followers = [*(twin.followers or ()), task]
-        else:
-            self.replayed += 1
-            del self._tasks[task.link][task.tag]
-            self._answer(task, task.tag, outcome_of(twin, task), twin[TIMES])
-
-    def _let_go(self, task: Task) -> None:
-        """Forgets a request that will not run; who followed it has to."""
-        self._twins.forget(task)
-        for one in task.followers or ():
-            if self._tasks[one.link].get(one.tag) is one:
-                self._meet_one(one)
-
-    def _say(self, number: int, record: Record, status: Status, detail: str, where: str | None) -> None:
-        """Answers a request that did not run."""
-        reply = [record[TAG], record[CALLS], status, detail, where, self.name, record[MODEL_VERSION] or 0]
-        self.links[number].outbox.put(Kind.REPLY, [*reply, record[ATTEMPT], _RAN_NO, None, 0, 0, 0])
-
-    def _on_cancel(self, number: int, tag: int, calls: int) -> None:
-        tasks = self._tasks[number]
-        for wanted in range(tag, tag + calls):
-            task = covering(tasks, wanted)
-            if task is None or not task.is_waiting:
-                continue
-            if task.tag < tag:
-                self._divide(task, tag - task.tag)
-            if task.tag + task.calls > tag + calls:
-                task = self._divide(task, tag + calls - task.tag)
-            self._model_of(task).batcher.remove(task, task.bound)
-            del tasks[task.tag]
-            self._let_go(task)
-            self._say(number, task.record, Status.CANCELLED, "cancelled by its caller before it ran", None)
-
-    def _divide(self, task: Task, calls: int) -> Task:
-        """Takes the first calls off a waiting task into one of their own, which waits in front of it."""
-        head = task.cut(calls)
-        self._enter(head)
-        self._enter(task)
-        self._twins.add(head)
-        self._model_of(task).batcher.divide(task, head, task.bound)
-        return head
-
-    def _enter(self, task: Task) -> None:
-        self._tasks[task.link][task.tag] = task
-
     # Batches -------------------------------------------------------------------------------------
 
     def take_batches(self, now: float) -> dict[int, list[Batch]]:
@@ -288,22 +154,12 @@ class WorkerMachine:
             batcher = model.batcher
             if model.running or not batcher.rows:
                 continue
-            # Who followed one of them is next, and may be as late.
-            while late := batcher.expire(now):
-                for task in late:
-                    del self._tasks[task.link][task.tag]
-                    self._let_go(task)
-                    detail = "the time was up while it waited for its batch"
-                    self._say(task.link, task.record, Status.DEADLINE_EXCEEDED, detail, "batch")
+            self.tasks.expire(model, now)
             expected_s = 0.0
             while batcher.rows and expected_s < _HANDOVER_S and (taken := batcher.take(now)) is not None:
                 bound, tasks, rows = taken
                 assert isinstance(bound, Bound), bound
-                rest = self._tasks[tasks[-1].link][tasks[-1].tag]
-                if rest is not tasks[-1]:
-                    self._enter(tasks[-1])
-                    self._enter(rest)
-                    self._twins.add(tasks[-1])
+                self.tasks.on_cut(tasks[-1])
                 batch = Batch(number, bound, tasks, rows, now, model.patience_s(rows))
                 model.running.append(batch)
                 begun.setdefault(number, []).append(batch)
@@ -316,7 +172,7 @@ class WorkerMachine:
     def _confess(self, model: ServedModel, batch: Batch) -> None:
         """Tells the gateway of a request that it is about to run, alone, and may end this process."""
         (task,) = batch.tasks
-        record = [batch.engine, self._share(model), model.batcher.rows + batch.rows, 0, list(_tags(task))]
+        record = [batch.engine, self._share(model), model.batcher.rows + batch.rows, 0, list(task.tags)]
         self.links[task.link].outbox.put(Kind.HEARTBEAT, record)
         self.is_in_danger = True
 
@@ -337,38 +193,8 @@ class WorkerMachine:
         if model.running:
             # It begins only now.
             model.running[0].begins_at = batch.begins_at + compute_s
-        compute_us = int(compute_s * 1e6)
-        each = iter(outcomes)
-        for task in batch.tasks:
-            # Not so if it was dropped with its session.
-            is_wanted = self._tasks[task.link].pop(task.tag, None) is task
-            times = batch.rows, int((batch.started_at - task.arrived_at) * 1e6), compute_us
-            tag, end = task.tag, task.tag + task.calls
-            own: list[Outcome] = []
-            while tag < end:
-                outcome = next(each)
-                own.append(outcome)
-                if is_wanted:
-                    self._answer(task, tag, outcome, times)
-                tag += outcome[0]
-            assert tag == end, "an outcome for calls of two tasks"
-            self._twins.keep(task, own, times, batch.started_at + compute_s)
-            for one in task.followers or ():
-                if self._tasks[one.link].get(one.tag) is one:
-                    self._meet_one(one)
-        self._twins.trim(batch.started_at)
+        self.tasks.answer(batch, outcomes, compute_s)
         self._review_credits(batch.engine)
-
-    def _answer(self, task: Task, tag: int, outcome: Outcome, times: tuple[int, int, int]) -> None:
-        """Tells a gateway what became of calls of a task, the first of which has this tag."""
-        calls, first, second = outcome
-        is_result = type(first) is bytes
-        result = [0, first, second] if is_result else [first, second, "model"]
-        served = [self.name, task.record[MODEL_VERSION], task.record[ATTEMPT]]
-        size = len(second) if type(second) is bytes else payload_bytes(second) if is_result else 0  # type: ignore[arg-type]
-        ran = _RAN_YES if is_result or first not in _UNSURE else _RAN_MAYBE
-        record = [tag, calls, *result, *served, ran, None, *times]
-        self.links[task.link].outbox.put(Kind.REPLY, record, size)
 
     def _review_credits(self, number: int) -> None:
         """Tells the gateways when an engine has earned markedly more or fewer credits, or is stuck no longer."""
@@ -391,7 +217,7 @@ class WorkerMachine:
         if now is None or not model.running:
             return [number, self._share(model), load, None, []]
         batch = model.running[0]
-        tags = [tag for task in batch.tasks if self.links[task.link] is link for tag in _tags(task)]
+        tags = [tag for task in batch.tasks if self.links[task.link] is link for tag in task.tags]
         return [number, self._share(model), load, max(0, int((now - batch.begins_at) * 1e6)), tags[:MAX_TAGS]]
 
     # Time ----------------------------------------------------------------------------------------
@@ -418,7 +244,7 @@ class WorkerMachine:
                 self.ended_by = f"a batch of model {model.card.name!r} has run for {ran_s:.0f} s, {limit}"
         if self.is_draining:
             self._go_on_draining(now)
-        self._twins.trim(now)
+        self.tasks.trim(now)
 
     def _beat_if_due(self, link: Link, now: float, *, ahead: float = 0.0) -> None:
         if link.is_beat_due(now, ahead=ahead):
@@ -444,7 +270,7 @@ class WorkerMachine:
         for number, link in enumerate(self.links):
             if now >= self._drain_by:
                 link.state = LinkState.CLOSED
-            elif number in self._acknowledged and not self._tasks[number]:
+            elif number in self._acknowledged and not self.tasks.count(number):
                 # Everything is answered and nothing more will come: the echo of this says that all arrived.
                 self._acknowledged.discard(number)
                 link.outbox.put(Kind.DISCONNECT, [CLOSING, ""])
@@ -462,7 +288,7 @@ class WorkerMachine:
     @property
     def held(self) -> int:
         """How many calls are here unanswered."""
-        return sum(task.calls for tasks in self._tasks for task in tasks.values())
+        return self.tasks.count()
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` or `take_batches` is worth calling."""
@@ -489,19 +315,6 @@ class WorkerMachine:
 
     def check(self) -> None:
         """Asserts what must hold between any two calls."""
-        waiting = 0
         for model in self._models:
             model.batcher.check()
-            waiting += model.batcher.rows
-        held = [task for tasks in self._tasks for task in tasks.values()]
-        assert all(tag == task.tag == task.record[TAG] for tasks in self._tasks for tag, task in tasks.items())
-        assert waiting == sum(task.rows for task in held if task.is_waiting)
-        running = {id(task) for model in self._models for batch in model.running for task in batch.tasks}
-        leading = running | {id(task) for task in held if task.is_waiting}
-        self._twins.check(leading)
-        following = {id(task) for task in held} - leading
-        assert following <= self._twins.followers(), "calls that wait for nobody"
-
-
-def _tags(task: Task) -> range:
-    return range(task.tag, task.tag + task.calls)
+        self.tasks.check({id(task) for model in self._models for batch in model.running for task in batch.tasks})
