@@ -266,4 +266,4 @@ class ClientStory(RuleBasedStateMachine):
 
 
 TestClientStory = pytest.mark.slow(ClientStory.TestCase)
-TestClientStory.settings = settings(max_examples=200, stateful_step_count=50)
+TestClientStory.settings = settings(max_examples=100, stateful_step_count=50)

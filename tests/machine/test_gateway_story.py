@@ -319,4 +319,4 @@ class GatewayStory(RuleBasedStateMachine):
 
 
 TestGatewayStory = pytest.mark.slow(GatewayStory.TestCase)
-TestGatewayStory.settings = settings(max_examples=250, stateful_step_count=50)
+TestGatewayStory.settings = settings(max_examples=120, stateful_step_count=50)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import multiprocessing
 import os
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ProcessPoolExecutor
 from importlib import resources
 
 from zmqinfer.scenario import Scenario
@@ -31,7 +34,8 @@ def test_without_faults_everything_is_answered() -> None:
 
 def test_losses_of_nodes_fail_no_call() -> None:
     """Of calls that have time to be moved."""
-    results = [run(LOSSES, seed) for seed in range(20)]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        results = list(pool.map(run, itertools.repeat(LOSSES), range(20)))
     assert not [result for result in results if result.violation]
     for kind in ("crash_worker", "freeze_worker", "crash_gateway", "freeze_gateway"):
         assert sum(result.fired[kind] for result in results) > 3

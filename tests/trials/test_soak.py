@@ -192,7 +192,7 @@ def test_the_picture_of_a_long_run_is_as_large_as_promised(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_some_seconds_of_the_real_thing(tmp_path: Path) -> None:
     """Processes die and come and go, every call is answered rightly, and everything is written down."""
-    command = [sys.executable, "-m", "trials.soak", "--minutes", "0.1", "--pause-s", "0.2", "0.5", "--sample-s", "0.5"]
+    command = [sys.executable, "-m", "trials.soak", "--minutes", "0.07", "--pause-s", "0.2", "0.5", "--sample-s", "0.5"]
     # Of 10,000 calls in hand a client's next one is refused: a busy machine may stand still for more than a second.
     command += ["--most-per-s", "1000"]
     done = subprocess.run(
