@@ -12,11 +12,8 @@ import numpy as np
 from zmqinfer import AsyncClient, LocalCluster
 
 X = np.arange(4, dtype=np.float32)
-
-
 BAD = np.full(4, -1, np.float32)
-
-
+# Above this a value makes the model sleep, so long as it says.
 SLEEPY = 1_000.0
 
 

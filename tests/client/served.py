@@ -12,8 +12,6 @@ from zmqinfer.node.gateway import GatewayNode
 from zmqinfer.node.worker import WorkerNode
 
 X = np.arange(4, dtype=np.float32)
-
-
 # Above this a first value makes the model sleep, so long as it says.
 SLEEPY = 1_000.0
 
@@ -51,7 +49,3 @@ class Running:
             node.drain() if isinstance(node, WorkerNode) else node.stop()
             thread.join(5)
             assert not thread.is_alive()
-
-
-def running(*nodes: GatewayNode | WorkerNode) -> Running:
-    return Running(*nodes)

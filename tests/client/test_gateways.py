@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.client.served import X, running
+from tests.client.served import Running, X
 from tests.processes import free_addresses, wait_until
 from zmqinfer import Client, LocalCluster
 from zmqinfer.errors import (
@@ -46,7 +46,7 @@ def test_gateway_that_comes_late_is_found(client: Client) -> None:
     with Client(clients, connect_timeout_s=10) as early:
         future = early.submit("echo", X)
         gateway = GatewayNode(clients, workers)
-        with running(gateway, _echo_worker(workers)):
+        with Running(gateway, _echo_worker(workers)):
             assert np.array_equal(future.result(10), X)
 
 
@@ -60,7 +60,7 @@ def test_two_gateways_share_the_calls() -> None:
     """One client, one worker, two gateways: both carry requests, and both tell of themselves."""
     gateways = [GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0") for _ in range(2)]
     worker = _echo_worker(*[one.workers_address for one in gateways])
-    with running(*gateways, worker), Client([one.clients_address for one in gateways]) as client:
+    with Running(*gateways, worker), Client([one.clients_address for one in gateways]) as client:
         wait_until(lambda: all(one["workers"] for one in client.status()))
 
         got = list(client.infer_many("echo", [X + n for n in range(100)]))
@@ -93,7 +93,7 @@ def test_lost_gateway_is_ridden_out_by_the_other() -> None:
     gateways = [GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0") for _ in range(2)]
     worker = _echo_worker(*[one.workers_address for one in gateways])
     addresses = [one.clients_address for one in gateways]
-    with running(gateways[0], worker):
+    with Running(gateways[0], worker):
         second = threading.Thread(target=gateways[1].run, daemon=True)
         second.start()
         with Client(addresses, heartbeat_ms=50, deadline_s=10) as client:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.client.served import X, running, sleepy
+from tests.client.served import Running, X, sleepy
 from tests.processes import wait_until
 from zmqinfer import Client, LocalCluster
 from zmqinfer.config import GatewaySettings
@@ -216,7 +216,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "model.py").write_text(PAIR_PY)
     gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", GatewaySettings(max_body_bytes=4_096))
     worker = WorkerNode("w1", [load_model(one) for one in find_models([folder])], [gateway.workers_address])
-    with running(gateway, worker), Client(gateway.clients_address) as client:
+    with Running(gateway, worker), Client(gateway.clients_address) as client:
         wait_until(lambda: client.status()[0]["workers"])
         yield gateway.clients_address
 

@@ -21,7 +21,7 @@ class Many:
     """Inputs under way to a model, at most `in_flight` of them, and no more than 64 MiB of large ones.
 
     Args:
-        client: whose they are: who nobody else has lives while its results are asked for.
+        client: kept alive until the results are given out, though its caller may have let go of it.
     """
 
     def __init__(
