@@ -6,18 +6,18 @@ import pytest
 
 from tests.machine.playbook import Playbook, card, reply, request
 from zmqinfer.errors import Status
-from zmqinfer.records import REQUEST_ID, STATUS, TAG, Kind, Record
+from zmqinfer.records import CALLS, OUTPUT, PAYLOAD, REQUEST_ID, STATUS, TAG, Kind, Record
 
 P95_S = 0.01
 
 
-def hedging(*, idempotent: bool = True, wish: bool = True) -> Playbook:
+def hedging(*, idempotent: bool = True, wish: bool = True, credits_rows: int = 64) -> Playbook:
     """Three workers of a model that is hedged, which have answered a hundred calls within 10 ms."""
     play = Playbook()
     for name in ("w1", "w2", "w3"):
-        play.joins(name, [*card(idempotent=idempotent), wish])
+        play.joins(name, [*card(idempotent=idempotent, credits_rows=credits_rows), wish])
         play.said(name, Kind.WELCOME)
-    play.with_clients("c").said("c", Kind.WELCOME)
+    play.with_clients("c", "d")
     for tag in range(1, 101):
         play.hears("c", Kind.REQUEST, request(tag))
         play.now += P95_S
@@ -163,3 +163,39 @@ def test_a_block_that_is_answered_in_parts_is_hedged_no_more() -> None:
     cancelled = [record for name in ("w1", "w2", "w3") for record in play.said(name, Kind.CANCEL)]
     assert hedged == sum(calls for _, calls in cancelled)
     assert hedged > 0
+
+
+def test_a_hedged_block_that_is_divided_while_it_waits_gives_each_call_its_own_answer() -> None:
+    """It waits because its first worker is lost; the second copy still runs, for calls that are no longer together."""
+    play = hedging(credits_rows=8)
+    names = ("w1", "w2", "w3")
+    inputs = [b"%02d" % n for n in range(8)]
+    asked = request(1_024, calls=8, key=play.key_of("w1"))
+    asked[PAYLOAD] = b"".join(inputs)
+    play.hears("c", Kind.REQUEST, asked)
+    first = {name: play.said(name, Kind.REQUEST) for name in names}
+    play.waits(P95_S + 0.001)
+    again = {name: play.said(name, Kind.REQUEST) for name in names}
+    lost = next(name for name, records in first.items() if records and records[0][PAYLOAD].startswith(b"00"))
+    second = next(name for name, records in again.items() if records and records[0][PAYLOAD].startswith(b"00"))
+    free = next(name for name in names if name not in (lost, second))
+    # Others take all room, so that what the lost worker had must wait.
+    given: list[Record] = []
+    for tag in range(4_096, 4_096 + 32 * 20, 32):
+        play.hears("d", Kind.REQUEST, request(tag, idempotent=False))
+        given += play.said(free, Kind.REQUEST)
+    play.falls_silent(lost)
+    given += play.said(free, Kind.REQUEST)
+
+    # One row of room at a time divides the block; then the second copy is answered as it was sent.
+    for record in given:
+        if record[CALLS] == 1:
+            play.hears(free, Kind.REPLY, reply(record, free))
+    answer = reply(again[second][0], second)
+    answer[OUTPUT] = again[second][0][PAYLOAD]
+    play.hears(second, Kind.REPLY, answer)
+
+    for record in play.said("c", Kind.REPLY):
+        assert record[STATUS] == Status.OK
+        place = record[TAG] - 1_024
+        assert record[OUTPUT] == b"".join(inputs[place : place + record[CALLS]])

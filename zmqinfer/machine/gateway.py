@@ -166,6 +166,7 @@ class GatewayMachine:
                 if not rows:
                     break
                 if rows < flight.rows:
+                    self.hedges.call_off(flight)
                     head = flight.cut(rows)
                     self.ledger.divide(flight, head)
                     waiting.take_part(flight, head)
@@ -396,6 +397,9 @@ class GatewayMachine:
     def check(self) -> None:
         """Asserts what must hold between any two calls."""
         self.ledger.check(self.clients.everyone())
+        for client in self.clients.everyone():
+            for flight in client.flights.values():
+                assert flight.rival is None or flight.rival.calls == flight.calls, "two copies of different calls"
         queued = 0
         for route in self.routes:
             route.waiting.check()

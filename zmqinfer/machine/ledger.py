@@ -88,7 +88,8 @@ class Ledger:
         flight.slot = self._wheel.add(flight, flight.due_at)
 
     def answer(self, flight: Flight, record: Record) -> None:
-        """Ends a request with its worker's REPLY."""
+        """Ends a request with its worker's REPLY, which is for exactly its calls."""
+        assert record[CALLS] == flight.calls, (record[CALLS], flight.calls)
         if flight.losses and record[RAN] == RAN_NO:
             # This worker speaks for itself alone: the one that was lost may have run it.
             record[RAN] = RAN_MAYBE
