@@ -49,7 +49,7 @@ VALID: dict[Kind, Record] = {
     Kind.READY: [b"s" * 16, "w1", "agent", 1_000, None, [["m", 1, SIGNATURE, 32, 64, True]]],
     Kind.HEARTBEAT: [0, 64, 0, None, []],
     Kind.DISCONNECT: ["closing", ""],
-    Kind.STATS: [1, "status", None],
+    Kind.STATS: [1, "status", None, 0, 1],
     Kind.ADMIN: [1, "drain", "w1", None, ""],
 }
 FAILED: Record = [1, 1, int(Status.NOT_FOUND), "a sentence", None, "", 0, 0, 0, 5, 0, 0, 0]
@@ -177,6 +177,8 @@ BORDERS: dict[tuple[Kind, int], tuple[str, list[Any], list[Any]]] = {
     (Kind.STATS, 0): OLD_TAG,
     (Kind.STATS, 1): text(1, 64, "subject"),
     (Kind.STATS, 2): ("answer", [None, b"", bytes(100_000)], ["x", 1, [], True]),
+    (Kind.STATS, 3): integer(0, MAX_COUNT, "page"),
+    (Kind.STATS, 4): integer(1, MAX_COUNT, "pages"),
     (Kind.ADMIN, 0): OLD_TAG,
     (Kind.ADMIN, 1): text(1, 64, "command"),
     (Kind.ADMIN, 2): text(0, MAX_TEXT, "argument"),

@@ -200,7 +200,7 @@ def test_a_full_head_begins_another_message() -> None:
 @pytest.mark.parametrize(
     ("kind", "record"),
     [
-        (Kind.STATS, [1, "status", bytes(300_000)]),
+        (Kind.STATS, [1, "status", bytes(300_000), 0, 1]),
         (Kind.REQUEST, [*VALID[Kind.REQUEST], bytes(4_000)]),
         (Kind.REQUEST, request(MAX_CALLS, PAYLOAD=bytes(MAX_CALLS * 1_024))),
         (Kind.REPLY, [1, 1, 12, "x" * 16_000, None, "", 0, 0, 0, None, 0, 0, 0]),

@@ -48,7 +48,7 @@ RECORDS: list[tuple[Kind, Record]] = [
     (Kind.READY, [b"s" * 16, "w1", "agent", 1_000, None, [["m", 1, _SIGNATURE, 32, 64, True, False]]]),
     (Kind.HEARTBEAT, [0, 64, 0, 5, [1, 2]]),
     (Kind.DISCONNECT, ["closing", ""]),
-    (Kind.STATS, [1, "status", None]),
+    (Kind.STATS, [1, "status", None, 0, 1]),
     (Kind.ADMIN, [1, "drain", "w1", None, ""]),
 ]
 _MAX_PARTS = 3

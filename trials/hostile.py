@@ -61,7 +61,7 @@ def _valid(kind: Kind, chance: random.Random) -> Record:
         Kind.READY: [chance.randbytes(16), mine, "", 1_000, None, [["hostile", 1, _SIGNATURE, 32, 64, True]]],
         Kind.HEARTBEAT: [0, 64, 0, None, [tag]],
         Kind.DISCONNECT: [chance.choice(("closing", "draining", "no session", "what")), ""],
-        Kind.STATS: [tag, chance.choice(("status", "models", "what")), None],
+        Kind.STATS: [tag, chance.choice(("status", "models", "what")), None, 0, 1],
         Kind.ADMIN: [tag, "drain", "nobody", None, ""],
     }  # fmt: skip
     return records[kind]

@@ -325,11 +325,11 @@ class AsyncClient:
 
     async def status(self, *, timeout_s: float = 5.0) -> list[dict[str, Any]]:
         """Returns what each gateway that answers tells of itself, as `zmqinfer.Client.status` does."""
-        return [read_answer(reply) for reply in await self._ask(Kind.STATS, ["status", None], timeout_s)]
+        return [read_answer(reply) for reply in await self._ask(Kind.STATS, ["status", None, 0, 1], timeout_s)]
 
     async def models(self, *, timeout_s: float = 5.0) -> list[list[dict[str, Any]]]:
         """Returns for each gateway that answers the models that can be called now."""
-        return [read_answer(reply) for reply in await self._ask(Kind.STATS, ["models", None], timeout_s)]
+        return [read_answer(reply) for reply in await self._ask(Kind.STATS, ["models", None, 0, 1], timeout_s)]
 
     async def drain(self, worker: str, *, timeout_s: float = 5.0) -> str:
         """Asks a worker to finish what it holds and to leave, as `zmqinfer.Client.drain` does."""

@@ -365,6 +365,8 @@ _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
         ("tag, expected an integer", _integer(0, MAX_TAG)),
         ("subject, expected a word", _text(1, 64)),
         ("answer, expected nil or bytes", _optional(lambda value: type(value) is bytes)),
+        ("page, expected a count", _COUNT),
+        ("pages, expected a count from 1", _integer(1, MAX_COUNT)),
     ),
     Kind.ADMIN: (
         ("tag, expected an integer", _integer(0, MAX_TAG)),

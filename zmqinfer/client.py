@@ -292,11 +292,11 @@ class Client:
 
         The entries are those of `zmqinfer status --json`.
         """
-        return [read_answer(reply) for reply in self._ask(Kind.STATS, ["status", None], timeout_s)]
+        return [read_answer(reply) for reply in self._ask(Kind.STATS, ["status", None, 0, 1], timeout_s)]
 
     def models(self, *, timeout_s: float = 5.0) -> list[list[dict[str, Any]]]:
         """Returns for each gateway that answers the models that can be called now."""
-        return [read_answer(reply) for reply in self._ask(Kind.STATS, ["models", None], timeout_s)]
+        return [read_answer(reply) for reply in self._ask(Kind.STATS, ["models", None, 0, 1], timeout_s)]
 
     def drain(self, worker: str, *, timeout_s: float = 5.0) -> str:
         """Asks a worker to finish what it holds and to leave; returns the gateway's words.

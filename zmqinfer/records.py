@@ -93,4 +93,9 @@ QUEUE_US = 11  # from the arrival at the worker to the start of its batch
 COMPUTE_US = 12
 REPLY_FIELDS = 13
 
+# Positions in a STATS record behind the tag and the subject.
+ANSWER = 2
+PAGE = 3  # from 0
+PAGES = 4
+
 PAYLOAD_AT = {Kind.REQUEST: PAYLOAD, Kind.REPLY: OUTPUT}

@@ -276,22 +276,38 @@ def test_a_question_goes_to_its_gateway_and_is_answered() -> None:
     """Beside the calls, with a tag of its own; a second answer is dropped."""
     play = Playbook(2).up(0, 1)
     tag = play.calls("call")
-    play.machine.ask("q", Kind.STATS, ["status", None], 1, play.now + 1, play.now)
+    play.machine.ask("q", Kind.STATS, ["status", None, 0, 1], 1, play.now + 1, play.now)
     play.hears(0)
 
     record = next(records[0] for kind, records in play.hears(1) if kind is Kind.STATS)
-    assert record[1:] == ["status", None]
+    assert record[1:] == ["status", None, 0, 1]
     assert record[TAG] // MAX_CALLS != tag // MAX_CALLS
     for _ in range(2):
-        play.says(1, Kind.STATS, [record[TAG], "status", b"{}"], [99, "status", b"{}"])
+        play.says(1, Kind.STATS, [record[TAG], "status", b"{}", 0, 1], [99, "status", b"{}", 0, 1])
     play.says(0, Kind.REPLY, reply(tag))
 
-    assert play.answered() == {"q": [record[TAG], "status", b"{}"]}
+    assert play.answered() == {"q": [record[TAG], "status", b"{}", 0, 1]}
     assert list(play.ended()) == ["call"]
     assert play.machine.wake_at() is None
 
 
-@pytest.mark.parametrize(("kind", "words"), [(Kind.STATS, ["status", None]), (Kind.ADMIN, ["drain", "w1", None, ""])])
+def test_an_answer_in_pages_is_put_together() -> None:
+    """Asked again it begins anew; what was under way of the first answer does not get in between."""
+    play = Playbook().up(0)
+    play.machine.ask("q", Kind.STATS, ["status", None, 0, 1], 0, play.now + 1, play.now)
+    tag = next(records[0] for kind, records in play.hears(0) if kind is Kind.STATS)[TAG]
+
+    for text, page in ((b"a", 0), (b"b", 1), (b"x", 3), (b"c", 0), (b"x", 2), (b"d", 1)):
+        play.says(0, Kind.STATS, [tag, "status", text, page, 4])
+        assert play.answered() == {}
+    play.says(0, Kind.STATS, [tag, "status", b"e", 2, 4], [tag, "status", b"f", 3, 4])
+
+    assert play.answered()["q"][:3] == [tag, "status", b"cdef"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [(Kind.STATS, ["status", None, 0, 1]), (Kind.ADMIN, ["drain", "w1", None, ""])]
+)
 def test_a_question_is_asked_again_with_the_greeting(kind: Kind, words: Record) -> None:
     """It was made before the gateway came up, or its session was over."""
     play = Playbook()
@@ -309,7 +325,7 @@ def test_a_question_is_asked_again_with_the_greeting(kind: Kind, words: Record) 
 def test_a_question_has_a_deadline_too() -> None:
     """Nobody waits for a gateway that does not answer it; it fails as a call does."""
     play = Playbook().up()
-    play.machine.ask("q", Kind.STATS, ["status", None], 0, play.now + 1, play.now)
+    play.machine.ask("q", Kind.STATS, ["status", None, 0, 1], 0, play.now + 1, play.now)
 
     play.waits(1 + GRACE_S + SLOT_S)
 

@@ -235,7 +235,7 @@ def test_pending_counts_calls() -> None:
     play = Playbook().up()
     tags = [play.calls(number) for number in range(5)]
     assert play.machine.pending == 5
-    play.machine.ask("q", Kind.STATS, ["status", None], 0, play.now + 1, play.now)
+    play.machine.ask("q", Kind.STATS, ["status", None, 0, 1], 0, play.now + 1, play.now)
     play.hears()
     assert play.machine.pending == 6
 
@@ -357,7 +357,7 @@ def test_closing_ends_everything_and_says_goodbye() -> None:
     play = Playbook(2).up(0)
     play.calls("a")
     play.calls("b")
-    play.machine.ask("c", Kind.STATS, ["status", None], 0, play.now + 1, play.now)
+    play.machine.ask("c", Kind.STATS, ["status", None, 0, 1], 0, play.now + 1, play.now)
     play.hears(0), play.hears(1)
     play.calls("d")
 

@@ -37,7 +37,7 @@ def test_greeting_and_first_request_may_come_in_one_turn() -> None:
     [
         (Kind.REQUEST, request(1)),
         (Kind.CANCEL, [1, 1]),
-        (Kind.STATS, [1, "status", None]),
+        (Kind.STATS, [1, "status", None, 0, 1]),
         (Kind.ADMIN, [1, "drain", "w1", None, ""]),
         (Kind.HEARTBEAT, None),
     ],
@@ -321,7 +321,7 @@ def test_answers_to_questions_and_refusals_count_for_one_who_does_not_read() -> 
     outbox = next(iter(play.machine.clients.everyone())).outbox
     before = outbox.size
 
-    play.machine.clients.on_message(b"alice", Kind.STATS, [[1, "status", None]], play.now)
+    play.machine.clients.on_message(b"alice", Kind.STATS, [[1, "status", None, 0, 1]], play.now)
     told = outbox.size
     play.machine.clients.on_message(b"alice", Kind.REQUEST, [request(1), request(2)], play.now)
 

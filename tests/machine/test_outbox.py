@@ -69,7 +69,7 @@ def test_one_message_for_each_kind_greetings_first_and_partings_last() -> None:
         (Kind.DISCONNECT, ["closing", ""]),
         (Kind.CANCEL, [1, 1]),
         (Kind.HEARTBEAT, [0, 1, 0, None, []]),
-        (Kind.STATS, [5, "status", None]),
+        (Kind.STATS, [5, "status", None, 0, 1]),
         (Kind.ADMIN, [6, "drain", "w1", None, ""]),
         (Kind.HELLO, [b"s" * 16, "agent", None, None]),
     ]
@@ -305,7 +305,7 @@ def test_what_a_full_socket_does_not_take_stays_in_order(
                     deadline = NOW + tag * 1e-4 + 5e-7
                     box.put_request(request(tag, [BIG] if is_big else b""), deadline, len(BIG) if is_big else 0)
                 else:
-                    box.put(kind, [tag, 1] if kind is Kind.CANCEL else [tag, "status", None])
+                    box.put(kind, [tag, 1] if kind is Kind.CANCEL else [tag, "status", None, 0, 1])
         if dirty:
             assert dirty == [box]
             dirty.clear()

@@ -129,7 +129,7 @@ def test_stats_are_answered_as_json(subject: str) -> None:
     """Under the asker's own tag."""
     play = Playbook().with_workers("w1").with_clients("alice")
 
-    tag, answered, value = play.hears("alice", Kind.STATS, [9, subject, None]).says("alice", Kind.STATS)
+    tag, answered, value, *_ = play.hears("alice", Kind.STATS, [9, subject, None, 0, 1]).says("alice", Kind.STATS)
 
     assert (tag, answered) == (9, subject)
     assert json.loads(value)
@@ -137,9 +137,9 @@ def test_stats_are_answered_as_json(subject: str) -> None:
 
 def test_unknown_subject_is_answered_with_nothing() -> None:
     """An older gateway, a newer client."""
-    play = Playbook().with_clients("alice").hears("alice", Kind.STATS, [9, "weather", None])
+    play = Playbook().with_clients("alice").hears("alice", Kind.STATS, [9, "weather", None, 0, 1])
 
-    assert play.says("alice", Kind.STATS) == [9, "weather", None]
+    assert play.says("alice", Kind.STATS) == [9, "weather", None, 0, 1]
 
 
 def order(play: Playbook, command: str, argument: str) -> Record:
@@ -195,3 +195,18 @@ def test_refusal_that_lists_the_models_can_travel_however_many_there_are() -> No
     play.hears("alice", Kind.REQUEST, request(1, "unknown"))
 
     assert play.says("alice", Kind.REPLY)[STATUS] == Status.NOT_FOUND
+
+
+def test_what_is_more_than_a_message_holds_comes_in_pages() -> None:
+    """A head has 1 MiB; what 256 workers with 64 models each are is more, and every page passes the wire."""
+    play = Playbook().with_clients("alice")
+    cards = [card(f"a-model-with-a-rather-long-name-{n}") for n in range(64)]
+    for n in range(256):
+        play.joins(f"a-worker-with-a-rather-long-name-{n}", *cards)
+
+    pages = play.hears("alice", Kind.STATS, [9, "status", None, 0, 1]).said("alice", Kind.STATS)
+
+    assert [page[3:] for page in pages] == [[n, len(pages)] for n in range(len(pages))]
+    assert len(pages) > 1
+    told = json.loads(b"".join(page[2] for page in pages))
+    assert [len(worker["models"]) for worker in told["workers"]] == [64] * 256

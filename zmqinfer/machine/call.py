@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 from zmqinfer.policy.wheel import SLOTS_PER_S
-from zmqinfer.records import Kind, Record
+from zmqinfer.records import ANSWER, PAGE, PAGES, Kind, Record
 from zmqinfer.tensor import Buffer, Payload, SharedPayload, payload_bytes
 
 __all__ = ["DEFAULT_PRIORITY", "Block", "Body", "CallOptions", "Question", "SharedBody", "body_bytes"]
@@ -156,9 +156,13 @@ class Block:
 
 
 class Question:
-    """A STATS or ADMIN record that waits for its answer from one gateway."""
+    """A STATS or ADMIN record that waits for its answer from one gateway.
 
-    __slots__ = ("deadline", "kind", "link", "owner", "record", "slot")
+    Attributes:
+        answer: the record that answers it; of one in pages their text is together in the first.
+    """
+
+    __slots__ = ("_pages", "answer", "deadline", "kind", "link", "owner", "record", "slot")
 
     def __init__(self, owner: object, kind: Kind, record: Record, link: int, deadline: float) -> None:
         self.owner = owner
@@ -166,5 +170,22 @@ class Question:
         self.record = record
         self.link = link
         self.deadline = deadline
+        self.answer: Record = []
+        self._pages: list[bytes] = []
 
     slot: int
+
+    def takes(self, record: Record) -> bool:
+        """Takes a record that answers it; True if that was the last."""
+        if self.kind is Kind.STATS and record[PAGES] > 1:
+            # Asked again over a new connection it is answered anew, and the rest of the first answer may come before.
+            if record[PAGE] == 0:
+                self._pages.clear()
+            if record[PAGE] != len(self._pages):
+                return False
+            self._pages.append(record[ANSWER] or b"")
+            if len(self._pages) < record[PAGES]:
+                return False
+            record[ANSWER] = b"".join(self._pages)
+        self.answer = record
+        return True

@@ -318,9 +318,9 @@ class ClientMachine:
         elif kind in {Kind.STATS, Kind.ADMIN}:
             for record in records:
                 question = self._questions.get(record[TAG])
-                if question is not None:
+                if question is not None and question.takes(record):
                     self._forget(question)
-                    self.answered.append((question.owner, record))
+                    self.answered.append((question.owner, question.answer))
         elif kind is Kind.DISCONNECT:
             for record in records:
                 self._sessions.on_disconnect(number, record[0], record[1], now)

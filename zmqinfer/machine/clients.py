@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from zmqinfer.machine.link import DRAINING
 from zmqinfer.machine.members import MAX_BACKLOG_BYTES, REBIND_S, ClientSession, Door, Peer
 from zmqinfer.machine.outbox import Outbox
-from zmqinfer.machine.snapshot import answer
-from zmqinfer.records import Kind, Record
+from zmqinfer.machine.snapshot import obeyed, told
+from zmqinfer.records import ANSWER, Kind, Record
 
 if TYPE_CHECKING:
     from zmqinfer.machine.gateway import GatewayMachine
@@ -66,10 +66,14 @@ class Clients:
                     self._on_hello(peer, record)
             case Kind.DISCONNECT:
                 self._end(client)
-            case Kind.STATS | Kind.ADMIN:
+            case Kind.STATS:
                 for record in records:
-                    told = answer(self._gateway, kind, record, now)
-                    client.outbox.put(kind, told, len(told[-1] or b""))
+                    for page in told(self._gateway, record, now):
+                        client.outbox.put(kind, page, len(page[ANSWER] or b""))
+            case Kind.ADMIN:
+                for record in records:
+                    done = obeyed(self._gateway, record)
+                    client.outbox.put(kind, done, len(done[-1]))
             case _:
                 self.on_offence(peer, f"a client may not send {kind.name}")
 

@@ -9,23 +9,33 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from zmqinfer.errors import Status
-from zmqinfer.records import MAX_TEXT, Kind, Record
+from zmqinfer.records import MAX_TEXT, Record
 
 if TYPE_CHECKING:
     from zmqinfer.machine.gateway import GatewayMachine
     from zmqinfer.machine.members import WorkerSession
     from zmqinfer.machine.routes import Engine
 
-__all__ = ["answer", "models", "status"]
+__all__ = ["models", "obeyed", "status", "told"]
 
 
-def answer(gateway: GatewayMachine, kind: Kind, record: Record, now: float) -> Record:
-    """Returns the record that answers a STATS or ADMIN record of a client."""
-    if kind is Kind.STATS:
-        tag, subject = record[:2]
-        topics = {"status": status, "models": models}
-        value = topics[subject](gateway, now) if subject in topics else None
-        return [tag, subject, None if value is None else json.dumps(value).encode()]
+# Of an answer to STATS in one record: four of them fill a head.
+_PAGE_BYTES = 2**18
+
+
+def told(gateway: GatewayMachine, record: Record, now: float) -> list[Record]:
+    """Returns the records that answer a STATS record of a client: pages, for status grows with the cluster."""
+    tag, subject = record[:2]
+    topics = {"status": status, "models": models}
+    if subject not in topics:
+        return [[tag, subject, None, 0, 1]]
+    text = json.dumps(topics[subject](gateway, now)).encode()
+    pages = [text[at : at + _PAGE_BYTES] for at in range(0, len(text), _PAGE_BYTES)]
+    return [[tag, subject, page, number, len(pages)] for number, page in enumerate(pages)]
+
+
+def obeyed(gateway: GatewayMachine, record: Record) -> Record:
+    """Does what an ADMIN record of a client orders; returns the record that answers it."""
     tag, command, argument = record[:3]
     if command != "drain":
         return [
