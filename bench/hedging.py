@@ -11,15 +11,15 @@ comparison. Writes results/hedging.json and hedging.png.
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 from bench.command import Command, whole, within
-from zmqinfer.machine.call import CallOptions
-from zmqinfer.machine.flight import Flight
-from zmqinfer.machine.hedges import Hedges
+from zmqinfer.machine.client.call import CallOptions
+from zmqinfer.machine.gateway.dispatches import Dispatches
 from zmqinfer.policy.hedging import Hedging
-from zmqinfer.records import Kind, Record
 from zmqinfer.scenario import Scenario, TimedModel
 from zmqinfer.sim.world import World
 
@@ -34,23 +34,6 @@ COLORS = ("#9AA5B1", "#0B7285", "#F59F00", "#C92A2A")
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 WARM_UP_S = 2.0
 DEADLINE_S = 30.0
-
-
-class _Forgetful(Hedges):
-    """Does not cancel the loser."""
-
-    def ended_by(self, second: Flight, part: Record) -> Flight | None:
-        flight, engine = second.rival, None if second.rival is None else second.rival.engine
-        ended = super().ended_by(second, part)
-        if flight is not None and engine is not None:
-            engine.worker.outbox.discard(Kind.CANCEL)
-        return ended
-
-    @staticmethod
-    def call_off(flight: Flight) -> None:
-        if flight.rival is not None:
-            flight.rival.rival = None
-            flight.rival = None
 
 
 class _Lavish(Hedging):
@@ -68,8 +51,6 @@ def latencies(variant: str, load: float, seconds: float, seed: int) -> tuple[lis
     )  # fmt: skip
     world = World(Scenario(gateways=(1, 1), workers=(WORKERS, WORKERS), clients=(1, 1), models=(model,)), seed)
     gateway = world.gateways[0].machine
-    if "not cancelled" in variant:
-        gateway.hedges = _Forgetful(gateway.dispatches)
     if "no budget" in variant:
         gateway.routes.announce("m", 1).hedging = _Lavish()
     random = Random(f"{seed} arrivals")
@@ -84,10 +65,12 @@ def latencies(variant: str, load: float, seconds: float, seed: int) -> tuple[lis
             timeline.after(random.expovariate(load * CAPACITY_PER_S), arrive)
 
     timeline.at(0.5, arrive)
-    while timeline.step(until + DEADLINE_S) and (timeline.now < until or history.open):
-        pass
+    # Without it the loser is never told that it lost.
+    with patch.object(Dispatches, "take_back") if "not cancelled" in variant else nullcontext():
+        while timeline.step(until + DEADLINE_S) and (timeline.now < until or history.open):
+            pass
     counted = [call for call in history.calls if call.sent_at >= WARM_UP_S]
-    return sorted(call.ended_at - call.sent_at for call in counted), gateway.hedges.sent / len(history.calls)
+    return sorted(call.ended_at - call.sent_at for call in counted), gateway.scheduler.hedges.sent / len(history.calls)
 
 
 def draw(results: dict[str, dict[str, dict[str, float]]], path: Path) -> None:

@@ -155,7 +155,7 @@ def test_module_keeps_to_its_floor(path: Path) -> None:
     ("room", "source"),
     [
         ("wire", "from zmqinfer.policy.ring import Ring"),
-        ("policy", "if TYPE_CHECKING:\n    from zmqinfer.machine.gateway import GatewayMachine"),
+        ("policy", "if TYPE_CHECKING:\n    from zmqinfer.machine.gateway.machine import GatewayMachine"),
         ("machine", "import zmqinfer.node.sockets"),
         ("machine", "from zmqinfer import __version__"),
         ("machine", "from zmqinfer.backends import base"),

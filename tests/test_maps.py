@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ["zmqinfer/launch", "zmqinfer/machine", "zmqinfer/node", "zmqinfer/policy", "bench", "trials"]
+PACKAGES = [
+    *(f"zmqinfer/{package}" for package in ("launch", "machine", "node", "policy")),
+    *(f"zmqinfer/machine/{package}" for package in ("client", "gateway", "worker")),
+    "bench",
+    "trials",
+]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -11,7 +11,6 @@ import pytest
 
 from zmqinfer import checks, records, tensor, wire
 from zmqinfer.errors import EXECUTED, Status
-from zmqinfer.machine import link, workers
 from zmqinfer.machine.block import block_of
 from zmqinfer.policy import ring
 from zmqinfer.policy.ring import Ring, key_hash, version_of
@@ -99,7 +98,7 @@ def test_fields_of_other_kinds_are_those_that_are_checked(kind: Kind) -> None:
 
 def test_reasons_are_listed() -> None:
     reasons = {row[0] for row in table("reason | sent by | meaning, and what to do")}
-    assert reasons >= {link.NO_SESSION, workers.DRAIN, link.DRAINING, link.CLOSING, workers.REPLACED}
+    assert reasons >= {records.NO_SESSION, records.DRAIN, records.DRAINING, records.CLOSING, records.REPLACED}
 
 
 @pytest.mark.parametrize(("text", "digest"), table("bytes | XXH3-64"))

@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import UsageError, ZmqInferError
-from zmqinfer.machine.call import DEFAULT_PRIORITY, Body, CallOptions
-from zmqinfer.machine.codec import Input, Output
+from zmqinfer.machine.client.call import DEFAULT_PRIORITY, Body, CallOptions
+from zmqinfer.machine.client.codec import Input, Output
 from zmqinfer.node.arguments import check_many, check_timeout, options_of
 from zmqinfer.node.connection import (
     DEFAULTS,

@@ -17,8 +17,8 @@ from typing import Any, Self
 
 from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import ZmqInferError
-from zmqinfer.machine.call import Body, CallOptions
-from zmqinfer.machine.codec import Input, Output
+from zmqinfer.machine.client.call import Body, CallOptions
+from zmqinfer.machine.client.codec import Input, Output
 from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.arguments import check_many, check_timeout, options_of
 from zmqinfer.node.connection import (

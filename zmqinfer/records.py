@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 from typing import Any, TypeAlias
 
+from zmqinfer.errors import EXECUTED, Executed
+
 __all__ = ["MAX_CALLS", "MAX_RECORDS", "MAX_TAG", "PAYLOAD_AT", "Kind", "Record"]
 
 MAX_RECORDS = 256
@@ -97,5 +99,21 @@ REPLY_FIELDS = 13
 ANSWER = 2
 PAGE = 3  # from 0
 PAGES = 4
+
+# Values of RAN.
+RAN_NO, RAN_YES, RAN_MAYBE = map(EXECUTED.index, (Executed.NO, Executed.YES, Executed.MAYBE))
+# A value of OUTPUT, where a request ended: its payload lies in memory that its worker cannot read, and must come in
+# the message.
+INLINE = "inline"
+
+# Reasons of a DISCONNECT. The first asks for a greeting, the second says that a node finishes what it holds and takes
+# nothing more, the third is a goodbye: behind it nothing comes. A gateway echoes the last two to a worker: after
+# "draining" no more requests come, after "closing" everything that the worker sent has arrived.
+NO_SESSION = "no session"
+DRAINING = "draining"
+CLOSING = "closing"
+# From a gateway to a worker: to drain because an operator wants it, and to end because another one has its name.
+DRAIN = "drain"
+REPLACED = "replaced"
 
 PAYLOAD_AT = {Kind.REQUEST: PAYLOAD, Kind.REPLY: OUTPUT}

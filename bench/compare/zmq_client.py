@@ -24,7 +24,7 @@ from bench.peers.load import CHECK_EVERY, DISTINCT_BYTES, WARM_UP_S, is_right, m
 from bench.peers.models import MODELS, Floats
 from zmqinfer import AsyncClient, Client
 from zmqinfer.errors import ZmqInferError
-from zmqinfer.machine.codec import Output
+from zmqinfer.machine.client.codec import Output
 
 __all__: list[str] = []
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zmqinfer.machine.codec import Codec
+from zmqinfer.machine.client.codec import Codec
 from zmqinfer.policy.batching import Batcher, BatchLimits
 from zmqinfer.policy.placement import Holder, Placement
 from zmqinfer.policy.ring import key_hash, ring_of

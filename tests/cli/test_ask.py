@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import Cluster, said
 from tests.processes import Processes, free_addresses, parsed, run, saved, wait_until
-from zmqinfer.machine.intake import NOT_FOUND_AFTER_S
+from zmqinfer.machine.gateway.intake import NOT_FOUND_AFTER_S
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ from zmqinfer.errors import (
     ModelError,
     TooLarge,
 )
-from zmqinfer.machine.call import SharedBody, body_bytes
+from zmqinfer.machine.client.call import SharedBody, body_bytes
 
 
 def test_many_come_in_order(client: Client) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.machine.client_playbook import Playbook as ClientPlay
-from tests.machine.client_playbook import card as client_card
-from tests.machine.playbook import Playbook, card, reply, request, session_of
+from tests.machine.client.playbook import Playbook as ClientPlay
+from tests.machine.client.playbook import card as client_card
+from tests.machine.gateway.playbook import Playbook, card, reply, request, session_of
 from zmqinfer.errors import Status
-from zmqinfer.machine.call import CallOptions, SharedBody
-from zmqinfer.machine.ledger import INLINE
-from zmqinfer.records import CALLS, OUTPUT, PAYLOAD, REQUEST_ID, STATUS, TAG, Kind, Record
+from zmqinfer.machine.client.call import CallOptions, SharedBody
+from zmqinfer.records import CALLS, INLINE, OUTPUT, PAYLOAD, REQUEST_ID, STATUS, TAG, Kind, Record
 
 HERE, THERE = b"here", b"there"
 LOCAL = 5  # the position in a card of WELCOME

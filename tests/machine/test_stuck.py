@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.machine.playbook import Playbook, card, reply, request
-from tests.machine.worker_playbook import Shift, X, asks
+from tests.machine.gateway.playbook import Playbook, card, reply, request
+from tests.machine.worker.playbook import Shift, X, asks
 from zmqinfer.config import WorkerSettings
 from zmqinfer.errors import Status
-from zmqinfer.machine.served import ModelCard
+from zmqinfer.machine.worker.served import ModelCard
 from zmqinfer.policy.batching import BatchLimits
 from zmqinfer.records import CALLS, RAN, STATUS, TAG, Kind
 

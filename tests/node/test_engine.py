@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqinfer.errors import ModelError, Status
-from zmqinfer.machine.task import Batch, Bound, Outcome, Task
+from zmqinfer.machine.worker.task import Batch, Bound, Outcome, Task
 from zmqinfer.node.engine import Engine, EngineThread
 from zmqinfer.node.waker import Waker
 from zmqinfer.records import PAYLOAD

@@ -15,7 +15,7 @@ import pytest
 
 from tests.processes import is_running, wait_until
 from zmqinfer.errors import ConfigError, Status
-from zmqinfer.machine.task import Batch, Bound, Outcome, Task
+from zmqinfer.machine.worker.task import Batch, Bound, Outcome, Task
 from zmqinfer.node.isolation import IsolatedModel
 from zmqinfer.node.models import LoadedModel, find_models, load_model
 from zmqinfer.tensor import layout_of, parse_layout, unpack

@@ -11,7 +11,7 @@ from zmqinfer.policy.fair_queue import FairQueue
 
 @dataclass(eq=False)
 class Someone:
-    client: object
+    owner: object
     rows: int = 1
     deadline: float = 1.0
     is_here: bool = True
@@ -39,7 +39,7 @@ def test_each_gets_as_many_rows(sizes: tuple[int, int]) -> None:
     got = dict.fromkeys(clients, 0)
     for _ in range(400):
         who = take(queue)
-        got[str(who.client)] += who.rows
+        got[str(who.owner)] += who.rows
         assert abs(got["small"] - got["large"]) <= sum(sizes)
 
 
@@ -51,7 +51,7 @@ def test_who_comes_back_at_once_has_not_paid_less() -> None:
     taken = 0
     for _ in range(33):
         queue.put(Someone("greedy", 32))
-        while take(queue).client != "greedy":
+        while take(queue).owner != "greedy":
             taken += 1
     assert taken >= 32 * 3 - 32
 
@@ -65,7 +65,7 @@ def test_who_comes_late_makes_up_for_nothing() -> None:
         take(queue)
     for _ in range(100):
         queue.put(Someone("late"))
-    order = [take(queue).client for _ in range(100)]
+    order = [take(queue).owner for _ in range(100)]
     assert order.count("late") == pytest.approx(50, abs=1)
 
 

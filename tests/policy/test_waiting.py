@@ -15,7 +15,7 @@ from zmqinfer.policy.waiting import WaitingRoom
 @dataclass(eq=False)
 class Someone:
     name: str
-    client: object = "alice"
+    owner: object = "alice"
     priority: int = 4
     deadline: float = 1.0
     home: str | None = None
@@ -34,7 +34,7 @@ class Someone:
     def cut(self, calls: int) -> Someone:
         head = Someone(
             f"{self.name}'",
-            self.client,
+            self.owner,
             self.priority,
             self.deadline,
             self.home,
@@ -48,9 +48,9 @@ class Someone:
         return head
 
 
-def block(name: str, calls: int, client: object = "alice", deadline: float = 1.0) -> Someone:
+def block(name: str, calls: int, owner: object = "alice", deadline: float = 1.0) -> Someone:
     """A request of several calls, each of size 1."""
-    return Someone(name, client, deadline=deadline, size=calls, calls=calls)
+    return Someone(name, owner, deadline=deadline, size=calls, calls=calls)
 
 
 class Client:
@@ -214,7 +214,7 @@ def test_the_last_to_leave_takes_everything_along() -> None:
 
 def test_clearing_gives_everyone_back_once() -> None:
     """Homes included, and the room can be used again."""
-    waiters = [Someone(name, client) for name, client in (("a", "alice"), ("b", "alice"), ("c", "bob"))]
+    waiters = [Someone(name, owner) for name, owner in (("a", "alice"), ("b", "alice"), ("c", "bob"))]
     room = room_of(*waiters[:2], home="w1")
     room.put(waiters[2], 0.0)
 
@@ -395,15 +395,15 @@ class Room(RuleBasedStateMachine):
         self.taken: list[Someone] = []
 
     @rule(
-        client=st.integers(0, 2),
+        owner=st.integers(0, 2),
         priority=st.sampled_from([1, 4, 4, 8]),
         deadline=st.integers(0, 5),
         home=st.sampled_from([None, "w1", "w2"]),
         calls=st.sampled_from([1, 1, 2, 5, 32]),
     )
-    def put(self, client: int, priority: int, deadline: int, home: str | None, calls: int) -> None:
+    def put(self, owner: int, priority: int, deadline: int, home: str | None, calls: int) -> None:
         self.count += 1
-        who = self.clients[client]
+        who = self.clients[owner]
         waiter = Someone(f"n{self.count}", who, priority, float(deadline), size=calls, calls=calls)
         self.room.put(waiter, self.now, home, self.now + 1.0)
         self.homes[waiter] = home
@@ -414,9 +414,9 @@ class Room(RuleBasedStateMachine):
         inside = [waiter for waiter, home in self.homes.items() if home == lane]
         return {
             priority: [
-                min((one for one in level if one.client is client), key=lambda one: one.deadline)
+                min((one for one in level if one.owner is client), key=lambda one: one.deadline)
                 for client in self.clients
-                if any(one.client is client for one in level)
+                if any(one.owner is client for one in level)
             ]
             for priority in {one.priority for one in inside}
             if (level := [one for one in inside if one.priority == priority])
@@ -457,9 +457,10 @@ class Room(RuleBasedStateMachine):
             return
         lane = self.homes[best]
         levels = anyone if lane is None else own
-        assert any(
-            (best.client, best.deadline) == (one.client, one.deadline) for one in levels.get(best.priority, ())
-        ), (best, levels)
+        assert any((best.owner, best.deadline) == (one.owner, one.deadline) for one in levels.get(best.priority, ())), (
+            best,
+            levels,
+        )
         assert best.rank <= self._latest_rank({at: level for at, level in levels.items() if at != best.priority})
         if lane is None:
             assert not own or best.rank + 0.5 <= self._latest_rank(own)

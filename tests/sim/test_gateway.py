@@ -24,4 +24,4 @@ def test_a_worker_whose_connection_closes_is_noticed_at_once() -> None:
     world.kill(world.workers[0])
     go(world, 0.6)
     assert [call.status for call in calls] == [Status.OK] * 40
-    assert world.gateways[0].machine.moved
+    assert world.gateways[0].machine.scheduler.moved

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zmqinfer.machine.call import CallOptions
+from zmqinfer.machine.client.call import CallOptions
 from zmqinfer.scenario import Scenario, TimedModel
 from zmqinfer.sim.history import Call
 from zmqinfer.sim.world import World

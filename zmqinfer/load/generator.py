@@ -23,7 +23,7 @@ from zmqinfer.load.measured import worked
 from zmqinfer.load.results import Batching, ClosedLoop, OpenLoop, Round, Scenario
 from zmqinfer.load.statistics import Latencies
 from zmqinfer.load.workload import Workload
-from zmqinfer.machine.codec import Output
+from zmqinfer.machine.client.codec import Output
 
 __all__ = ["PRESETS", "Progress", "run_scenario", "sleep_until"]
 

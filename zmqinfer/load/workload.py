@@ -13,7 +13,7 @@ import numpy as np
 
 from zmqinfer.aio import AsyncClient
 from zmqinfer.errors import ConfigError
-from zmqinfer.machine.codec import Input, Output
+from zmqinfer.machine.client.codec import Input, Output
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import DTYPES, Array
 

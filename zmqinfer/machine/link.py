@@ -12,15 +12,9 @@ import enum
 
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.liveness import MISSES
-from zmqinfer.records import Kind, Record
+from zmqinfer.records import CLOSING, NO_SESSION, Kind, Record
 
-__all__ = ["CLOSING", "DRAINING", "NO_SESSION", "Link", "LinkState"]
-
-# Reasons of DISCONNECT. The first asks for a greeting, the second says that a node finishes what it holds and takes
-# nothing more, the third is a goodbye: behind it nothing comes.
-NO_SESSION = "no session"
-DRAINING = "draining"
-CLOSING = "closing"
+__all__ = ["Link", "LinkState"]
 
 
 class LinkState(enum.Enum):

@@ -9,7 +9,7 @@ import operator
 from collections.abc import AsyncIterable, Iterable
 
 from zmqinfer.errors import InvalidArgument
-from zmqinfer.machine.call import DEFAULT_PRIORITY, CallOptions
+from zmqinfer.machine.client.call import DEFAULT_PRIORITY, CallOptions
 from zmqinfer.records import MAX_ID_BYTES, PRIORITIES
 
 __all__ = ["check_many", "check_timeout", "options_of"]

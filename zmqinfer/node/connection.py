@@ -14,9 +14,9 @@ import zmq
 from zmqinfer import __version__
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import Cancelled, Executed, UsageError, ZmqInferError
-from zmqinfer.machine.call import Body, CallOptions, SharedBody
-from zmqinfer.machine.client import ClientMachine
-from zmqinfer.machine.codec import Output
+from zmqinfer.machine.client.call import Body, CallOptions, SharedBody
+from zmqinfer.machine.client.codec import Output
+from zmqinfer.machine.client.machine import ClientMachine
 from zmqinfer.node import sockets
 from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.dialler import Dialler

@@ -21,7 +21,7 @@ import numpy as np
 
 from zmqinfer.backends.base import Backend, BadAnswer
 from zmqinfer.errors import InvalidArgument, Status
-from zmqinfer.machine.task import Batch, Outcome
+from zmqinfer.machine.worker.task import Batch, Outcome
 from zmqinfer.node.report import Report
 from zmqinfer.node.waker import Waker
 from zmqinfer.origin import origin

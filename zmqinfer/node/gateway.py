@@ -17,10 +17,10 @@ from zmq.utils.monitor import parse_monitor_message
 from zmqinfer import __version__
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import ProtocolError
-from zmqinfer.machine.clients import Clients
-from zmqinfer.machine.gateway import GatewayMachine
+from zmqinfer.machine.gateway.clients import Clients
+from zmqinfer.machine.gateway.machine import GatewayMachine
+from zmqinfer.machine.gateway.workers import Workers
 from zmqinfer.machine.outbox import Outbox
-from zmqinfer.machine.workers import Workers
 from zmqinfer.node import sockets
 from zmqinfer.node.poller import Poller
 from zmqinfer.node.report import Report

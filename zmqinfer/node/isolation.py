@@ -23,7 +23,7 @@ import msgpack
 
 from zmqinfer.backends.base import Backend
 from zmqinfer.errors import ConfigError, Status
-from zmqinfer.machine.task import Batch, Outcome
+from zmqinfer.machine.worker.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.engine import Engine, Part, bodies
 from zmqinfer.node.report import level, start_logging

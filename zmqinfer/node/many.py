@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterator
 
 from zmqinfer.errors import Cancelled, ZmqInferError
-from zmqinfer.machine.call import Body, CallOptions, body_bytes
-from zmqinfer.machine.codec import Input, Output
+from zmqinfer.machine.client.call import Body, CallOptions, body_bytes
+from zmqinfer.machine.client.codec import Input, Output
 from zmqinfer.node.connection import GATHER_S, PUSH_BLOCKS, PUSH_CALLS
 from zmqinfer.node.stream import MANY_BYTES, Stream
 from zmqinfer.node.turns import Turns

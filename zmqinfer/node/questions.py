@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zmqinfer.errors import InvalidArgument, Status, Unavailable
-from zmqinfer.machine.codec import Codec
+from zmqinfer.machine.client.codec import Codec
 from zmqinfer.records import Record
 from zmqinfer.tensor import NAME
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from zmqinfer.errors import Executed, InvalidArgument, ZmqInferError
-from zmqinfer.machine.codec import Codec, Input, Output
+from zmqinfer.machine.client.codec import Codec, Input, Output
 from zmqinfer.tensor import Array, Arrays
 
 __all__ = ["join", "pieces_of", "tell_of_all"]

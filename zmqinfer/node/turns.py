@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from zmqinfer.errors import Cancelled, Executed, UsageError, ZmqInferError
-from zmqinfer.machine.call import SharedBody
+from zmqinfer.machine.client.call import SharedBody
 from zmqinfer.node.connection import UNCLOSED, Connection
 from zmqinfer.node.waits import Promise, Waiter
 from zmqinfer.node.waker import Waker

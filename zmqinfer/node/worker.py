@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 
 from zmqinfer import __version__
 from zmqinfer.config import WorkerSettings
-from zmqinfer.machine.served import ModelCard
-from zmqinfer.machine.task import Batch
-from zmqinfer.machine.worker import WorkerMachine
+from zmqinfer.machine.worker.machine import WorkerMachine
+from zmqinfer.machine.worker.served import ModelCard
+from zmqinfer.machine.worker.task import Batch
 from zmqinfer.node import sockets
 from zmqinfer.node.crew import Crew, RelievedError
 from zmqinfer.node.dialler import Dialler

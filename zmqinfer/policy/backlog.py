@@ -4,36 +4,36 @@ from __future__ import annotations
 
 __all__ = ["Backlog"]
 
-# Deadlines are told apart by so much: a client's calls have few budgets, and a sum over slots is quick.
+# Deadlines are told apart by so much: a owner's calls have few budgets, and a sum over slots is quick.
 _SLOTS_PER_S = 10
 
 
 class _Level:
     """The rows that wait of one priority."""
 
-    __slots__ = ("clients", "rows")
+    __slots__ = ("owners", "rows")
 
     def __init__(self) -> None:
         self.rows = 0
-        # By client those of each slot of deadlines.
-        self.clients: dict[int, dict[int, int]] = {}
+        # By owner those of each slot of deadlines.
+        self.owners: dict[int, dict[int, int]] = {}
 
 
 class Backlog:
-    """Rows that wait, by priority, client and deadline."""
+    """Rows that wait, by priority, owner and deadline."""
 
     __slots__ = ("_levels",)
 
     def __init__(self) -> None:
         self._levels: dict[int, _Level] = {}
 
-    def add(self, priority: int, client: object, deadline: float, rows: int) -> None:
+    def add(self, priority: int, owner: object, deadline: float, rows: int) -> None:
         """Counts rows in, or out if they are less than zero."""
         level = self._levels.get(priority)
         if level is None:
             level = self._levels[priority] = _Level()
         level.rows += rows
-        slots = level.clients.setdefault(id(client), {})
+        slots = level.owners.setdefault(id(owner), {})
         slot = int(deadline * _SLOTS_PER_S)
         left = slots.get(slot, 0) + rows
         if left:
@@ -41,14 +41,14 @@ class Backlog:
             return
         slots.pop(slot, None)
         if not slots:
-            del level.clients[id(client)]
-            if not level.clients:
+            del level.owners[id(owner)]
+            if not level.owners:
                 del self._levels[priority]
 
-    def ahead_of(self, priority: int, client: object, deadline: float, rows: int) -> int:
-        """Returns how many rows are served before `rows` more of a client have been, those not counted.
+    def ahead_of(self, priority: int, owner: object, deadline: float, rows: int) -> int:
+        """Returns how many rows are served before `rows` more of a owner have been, those not counted.
 
-        All that is more urgent, what the client itself waits for with no later a deadline, and of every other client
+        All that is more urgent, what the owner itself waits for with no later a deadline, and of every other owner
         as much as this one gets. It may be less: not every other one has so much, and who has waited long enough
         is more urgent than its priority.
         """
@@ -57,10 +57,10 @@ class Backlog:
             if urgency < priority:
                 ahead += level.rows
             elif urgency == priority:
-                slots = level.clients.get(id(client), {})
+                slots = level.owners.get(id(owner), {})
                 last = int(deadline * _SLOTS_PER_S)
                 own = sum(count for slot, count in slots.items() if slot <= last)
-                others = len(level.clients) - bool(slots)
+                others = len(level.owners) - bool(slots)
                 ahead += own + min(level.rows - sum(slots.values()), others * (own + rows))
         return ahead
 
@@ -76,5 +76,5 @@ class Backlog:
     def check(self) -> None:
         """Asserts that the counts agree with each other."""
         for level in self._levels.values():
-            assert all(rows > 0 for slots in level.clients.values() for rows in slots.values())
-            assert level.rows == sum(sum(slots.values()) for slots in level.clients.values()) > 0
+            assert all(rows > 0 for slots in level.owners.values() for rows in slots.values())
+            assert level.rows == sum(sum(slots.values()) for slots in level.owners.values()) > 0

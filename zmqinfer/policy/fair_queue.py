@@ -1,6 +1,6 @@
-"""Start-time fair queueing of clients, in rows (Goyal, Vin, Cheng 1996); within one the earliest deadline goes first.
+"""Start-time fair queueing of owners, in rows (Goyal, Vin, Cheng 1996); within one the earliest deadline goes first.
 
-Each client has a start tag, which grows by the rows that it gets; the least goes first. Virtual time is the start tag
+Each owner has a start tag, which grows by the rows that it gets; the least goes first. Virtual time is the start tag
 of the one that was served last, and one that comes begins there: it neither waits for what others had before, nor makes
 up for what it did not ask for.
 """
@@ -21,7 +21,7 @@ class Queued(Protocol):
     rows: int
 
     @property
-    def client(self) -> object:
+    def owner(self) -> object:
         """Who sent it."""
 
 
@@ -29,25 +29,25 @@ W = TypeVar("W", bound=Queued)
 
 
 class FairQueue(Generic[W]):
-    """Who waits, by client. Those gone are skipped when met."""
+    """Who waits, by owner. Those gone are skipped when met."""
 
     __slots__ = ("_heaps", "_order", "_sequence", "_virtual_time")
 
     def __init__(self) -> None:
         self._virtual_time = 0.0
         self._sequence = 0
-        # A client whose heap is empty keeps its start tag until that is the least: who comes back soon still pays.
+        # A owner whose heap is empty keeps its start tag until that is the least: who comes back soon still pays.
         self._heaps: dict[int, list[tuple[float, int, W]]] = {}
         self._order: list[tuple[float, int, int]] = []
 
     def put(self, waiter: W) -> None:
         """Lets one more wait."""
         self._sequence += 1
-        client = id(waiter.client)
-        heap = self._heaps.get(client)
+        owner = id(waiter.owner)
+        heap = self._heaps.get(owner)
         if heap is None:
-            heap = self._heaps[client] = []
-            heapq.heappush(self._order, (self._virtual_time, self._sequence, client))
+            heap = self._heaps[owner] = []
+            heapq.heappush(self._order, (self._virtual_time, self._sequence, owner))
         heapq.heappush(heap, (waiter.deadline, self._sequence, waiter))
 
     def first(self, is_here: Callable[[W], bool]) -> tuple[W | None, int]:
@@ -69,16 +69,16 @@ class FairQueue(Generic[W]):
         self.charge(heapq.heappop(heap)[2].rows)
 
     def charge(self, rows: int) -> None:
-        """Notes that the client of the one that `first` just returned got rows."""
-        self._virtual_time, _, client = self._order[0]
+        """Notes that the owner of the one that `first` just returned got rows."""
+        self._virtual_time, _, owner = self._order[0]
         self._sequence += 1
-        heapq.heapreplace(self._order, (self._virtual_time + rows, self._sequence, client))
+        heapq.heapreplace(self._order, (self._virtual_time + rows, self._sequence, owner))
 
     def compact(self, is_here: Callable[[W], bool]) -> None:
-        """Drops all that are not here any more, and clients that would begin where they are; start tags stay."""
+        """Drops all that are not here any more, and owners that would begin where they are; start tags stay."""
         for heap in self._heaps.values():
             heap[:] = [entry for entry in heap if is_here(entry[2])]
             heapq.heapify(heap)
         self._order = [turn for turn in self._order if self._heaps[turn[2]] or turn[0] > self._virtual_time]
         heapq.heapify(self._order)
-        self._heaps = {client: self._heaps[client] for _, _, client in self._order}
+        self._heaps = {owner: self._heaps[owner] for _, _, owner in self._order}

@@ -1,7 +1,7 @@
 """In which order requests wait when no worker can take them.
 
-Within a priority the clients take turns (`fair_queue`), so that one of them cannot starve the others; within
-one client the earliest deadline goes first. Of the next ones of two priorities the more urgent goes
+Within a priority the owners take turns (`fair_queue`), so that one of them cannot starve the others; within
+one owner the earliest deadline goes first. Of the next ones of two priorities the more urgent goes
 first, unless the other has waited long enough to make up for it: half a second a level. A request
 with a routing key may wait for its own worker for a while (`home`), then it takes any.
 """
@@ -23,7 +23,6 @@ _LEVEL_S = 0.5
 class Waiter(Queued, Protocol):
     """What the room needs to know of a request."""
 
-    priority: int
     calls: int
     size: int
     home: str | None
@@ -31,12 +30,16 @@ class Waiter(Queued, Protocol):
     # Set by the room: when it came, later by half a second for each level of its priority. The least goes first.
     rank: float
 
+    @property
+    def priority(self) -> int:
+        """From 1, the most urgent."""
+
 
 W = TypeVar("W", bound=Waiter)
 
 
 class _Lane(Generic[W]):
-    """One order of waiting: priorities, clients in turn, deadlines. Those gone are skipped when met."""
+    """One order of waiting: priorities, owners in turn, deadlines. Those gone are skipped when met."""
 
     __slots__ = ("_levels", "_next", "home", "stale")
 
@@ -74,7 +77,7 @@ class _Lane(Generic[W]):
         self._levels[self._next].pop()
 
     def charge(self, rows: int) -> None:
-        """Notes that the client of the one that `best` just returned got a part of it."""
+        """Notes that the owner of the one that `best` just returned got a part of it."""
         self._levels[self._next].charge(rows)
 
     def compact(self) -> None:
@@ -118,7 +121,7 @@ class WaitingRoom(Generic[W]):
     def _count(self, waiter: W, sign: int) -> None:
         self.count += sign * waiter.calls
         self.bytes += sign * waiter.size
-        self.backlog.add(waiter.priority, waiter.client, waiter.deadline, sign * waiter.rows)
+        self.backlog.add(waiter.priority, waiter.owner, waiter.deadline, sign * waiter.rows)
 
     def _enter(self, waiter: W, home: str | None) -> None:
         waiter.home = home
@@ -150,13 +153,13 @@ class WaitingRoom(Generic[W]):
 
     def take_part(self, waiter: W, head: W) -> None:
         """Removes `head`, which was cut off from the one that `best` just returned and that waits on."""
-        head.is_waiting = False
         self._sizes[waiter.home] -= head.calls
         self._count(head, -1)
         self._lanes[waiter.home].charge(head.rows)
 
     def divide(self, waiter: W, head: W) -> None:
         """Lets `head`, which was cut off from `waiter`, wait beside it."""
+        head.is_waiting = True
         self._sizes[waiter.home] -= head.calls
         self._enter(head, waiter.home)
         for place, (until, other) in enumerate(self._leave_home):

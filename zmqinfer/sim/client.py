@@ -8,8 +8,8 @@ from typing import cast
 
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import Executed, Status, ZmqInferError
-from zmqinfer.machine.call import CallOptions
-from zmqinfer.machine.client import ClientMachine
+from zmqinfer.machine.client.call import CallOptions
+from zmqinfer.machine.client.machine import ClientMachine
 from zmqinfer.records import OUTPUT, RAN, STATUS
 from zmqinfer.sim.dialler import Dialler
 from zmqinfer.sim.history import ANSWER_BYTES, INPUT, Call, History

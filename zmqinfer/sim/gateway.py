@@ -7,10 +7,10 @@ from random import Random
 
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import ProtocolError
-from zmqinfer.machine.clients import Clients
-from zmqinfer.machine.gateway import GatewayMachine
+from zmqinfer.machine.gateway.clients import Clients
+from zmqinfer.machine.gateway.machine import GatewayMachine
+from zmqinfer.machine.gateway.workers import Workers
 from zmqinfer.machine.outbox import Outbox
-from zmqinfer.machine.workers import Workers
 from zmqinfer.sim.network import Network, Router
 from zmqinfer.sim.process import Process
 from zmqinfer.sim.timeline import Timeline

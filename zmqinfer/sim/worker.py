@@ -9,9 +9,9 @@ from random import Random
 
 from zmqinfer.config import WorkerSettings
 from zmqinfer.errors import Status
-from zmqinfer.machine.served import ModelCard
-from zmqinfer.machine.task import Batch, Outcome
-from zmqinfer.machine.worker import WorkerMachine
+from zmqinfer.machine.worker.machine import WorkerMachine
+from zmqinfer.machine.worker.served import ModelCard
+from zmqinfer.machine.worker.task import Batch, Outcome
 from zmqinfer.policy.batching import BatchLimits
 from zmqinfer.records import PAYLOAD, Kind, Record
 from zmqinfer.scenario import TimedModel

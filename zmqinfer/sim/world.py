@@ -12,8 +12,7 @@ from typing import Any
 
 from zmqinfer.config import ClientSettings, GatewaySettings, WorkerSettings
 from zmqinfer.errors import Status
-from zmqinfer.machine import snapshot
-from zmqinfer.machine.call import CallOptions
+from zmqinfer.machine.client.call import CallOptions
 from zmqinfer.scenario import PATIENCE_S, Load, Scenario, TimedModel, settings_of, source, whole
 from zmqinfer.sim.client import ClientProcess
 from zmqinfer.sim.faults import BLOCKING, KINDS, Fault, draw
@@ -267,11 +266,11 @@ class World:
     def _check_at_rest(self) -> None:
         """Raises `Violation` if anything is left anywhere once all calls have ended."""
         for gateway in self.gateways.values():
-            awaited, held = gateway.machine.dispatches.check()
+            awaited, held = gateway.machine.scheduler.dispatches.check()
             if gateway.machine.ledger.pending or awaited or held:
                 raise Violation(f"{gateway.name} is not at rest: {gateway.machine.ledger.pending} pending, {held}")
-            for session in gateway.machine.workers.everyone():
-                if not all(engine.granted for engine in session.engines):
+            for session in gateway.machine.roster.everyone():
+                if not all(replica.granted for replica in session.replicas):
                     raise Violation(f"{session.name} still has no credits at {gateway.name}")
         for worker in self.workers.values():
             if worker.machine.held:
@@ -282,7 +281,7 @@ class World:
 
     def statuses(self) -> list[dict[str, Any]]:
         """Returns what each gateway would answer to `status --json`."""
-        return [snapshot.status(gateway.machine, self.timeline.now) for gateway in self.gateways.values()]
+        return [gateway.machine.snapshot.status(self.timeline.now) for gateway in self.gateways.values()]
 
     def digest(self) -> str:
         """Returns a digest of everything that happened so far."""

@@ -1,0 +1,161 @@
+"""Refused calls that are asked for again: through the client's machine, as its gateways see it."""
+
+from __future__ import annotations
+
+from tests.machine.client.playbook import Playbook, did_not_run, reply
+from zmqinfer.errors import EXECUTED, Executed, Status
+from zmqinfer.policy.retry import MAX_ATTEMPTS
+from zmqinfer.records import ATTEMPT, RAN, REQUEST_ID, RETRY_AFTER_MS, STATUS, TAG, Kind, Record
+
+
+def overloaded(tag: int, calls: int = 1, retry_after_ms: int | None = None) -> Record:
+    """A gateway's REPLY to calls that it did not let in."""
+    record = reply(tag, Status.OVERLOADED, calls)
+    record[RAN] = EXECUTED.index(Executed.NO)
+    record[RETRY_AFTER_MS] = retry_after_ms
+    return record
+
+
+def test_an_overloaded_gateway_is_asked_again_after_a_pause() -> None:
+    """Under the same id; the caller notices nothing."""
+    play = Playbook().up()
+    tag = play.calls("call")
+    (first,) = play.asked()
+    play.says(0, Kind.REPLY, overloaded(tag))
+    assert (play.ended(), play.asked()) == ({}, [])
+
+    (again,) = play.waits(0.06).asked()
+    assert again[REQUEST_ID] == first[REQUEST_ID]
+    assert (first[ATTEMPT], again[ATTEMPT]) == (1, 2)
+    play.says(0, Kind.REPLY, reply(tag))
+    assert play.ended()["call"][STATUS] == Status.OK
+    assert play.waits(5.0).asked() == []
+
+
+def test_it_is_asked_three_times_at_most() -> None:
+    """The last refusal is the outcome."""
+    play = Playbook().up()
+    tag = play.calls("call")
+    asked = 0
+    while not (ended := play.ended()):
+        asked += len(play.asked())
+        play.says(0, Kind.REPLY, overloaded(tag))
+        play.waits(1.5)
+    assert asked == MAX_ATTEMPTS
+    assert ended["call"][STATUS] == Status.OVERLOADED
+
+
+def test_the_pause_that_was_asked_for_is_kept() -> None:
+    """Up to half as much longer."""
+    play = Playbook().up()
+    tag = play.calls("call")
+    play.hears()
+    play.says(0, Kind.REPLY, overloaded(tag, retry_after_ms=400))
+    assert play.waits(0.399).asked() == []
+    assert len(play.waits(0.21).asked()) == 1
+
+
+def test_what_would_come_too_late_is_not_repeated() -> None:
+    """The refusal is told at once."""
+    play = Playbook().up()
+    tag = play.calls("call", deadline_s=0.5)
+    play.hears()
+    play.says(0, Kind.REPLY, overloaded(tag, retry_after_ms=600))
+    assert play.ended()["call"][STATUS] == Status.OVERLOADED
+
+
+def test_another_gateway_is_asked_if_there_is_one() -> None:
+    """One that had no worker is asked again by nobody."""
+    alone = Playbook().up()
+    tag = alone.calls("call")
+    alone.hears()
+    alone.says(0, Kind.REPLY, did_not_run(tag))
+    assert alone.ended()["call"][STATUS] == Status.UNAVAILABLE
+
+    play = Playbook(2).up(0, 1)
+    tag = play.calls("call")
+    asked = [play.asked(0), play.asked(1)]
+    number = int(bool(asked[1]))
+    play.says(number, Kind.REPLY, did_not_run(tag))
+    play.waits(0.06)
+    assert play.asked(number) == []
+    assert [record[TAG] for record in play.asked(1 - number)] == [tag]
+
+
+def test_a_gateway_that_is_down_is_no_other_gateway() -> None:
+    """Though it is one to choose from, while the only one that was up drains."""
+    play = Playbook(2).up(0)
+    tag = play.calls("call")
+    assert [record[TAG] for record in play.asked(0)] == [tag]
+    play.says(0, Kind.DISCONNECT, ["draining", "this gateway ends"])
+
+    play.says(0, Kind.REPLY, did_not_run(tag))
+
+    ended = play.ended()["call"]
+    assert (ended[STATUS], ended[RAN]) == (Status.UNAVAILABLE, 0)
+
+
+def test_of_a_block_only_what_was_refused_is_repeated() -> None:
+    """The rest may be answered meanwhile, and what was taken back is not asked for."""
+    play = Playbook().up()
+    tags = [play.calls(number) for number in range(4)]
+    play.hears()
+    play.says(0, Kind.REPLY, overloaded(tags[1], 3))
+    assert play.cancels(tags[2])
+    play.says(0, Kind.REPLY, reply(tags[0]))
+
+    assert [record[TAG] for record in play.waits(0.06).asked()] == [tags[1], tags[3]]
+    for tag in (tags[1], tags[3]):
+        play.says(0, Kind.REPLY, reply(tag))
+    assert {record[STATUS] for record in play.ended().values()} == {Status.OK}
+    assert play.machine.pending == 0
+
+
+def test_a_thousand_refusals_are_not_repeated_a_thousand_times() -> None:
+    """A tenth of them, and some."""
+    play = Playbook().up()
+    tags = [play.calls(number, key=b"%d" % number) for number in range(200)]
+    play.hears()
+    for tag in tags:
+        play.says(0, Kind.REPLY, overloaded(tag))
+    assert len(play.ended()) == 150
+    assert len(play.waits(0.06).asked()) == 50
+
+
+def test_what_may_not_run_twice_is_repeated_only_if_it_was_sent_once() -> None:
+    """Else another of the times may have run."""
+    play = Playbook().up()
+    tag = play.calls("once", idempotent=False)
+    play.hears()
+    play.says(0, Kind.REPLY, overloaded(tag))
+    assert len(play.waits(0.06).asked()) == 1
+
+
+def test_calls_of_one_block_are_counted_one_by_one() -> None:
+    """However they were refused: what was asked for twice says 2."""
+    play = Playbook().up()
+    tags = [play.calls(number) for number in range(3)]
+    play.hears()
+    for _ in range(MAX_ATTEMPTS - 1):
+        for tag in tags:
+            play.says(0, Kind.REPLY, overloaded(tag))
+        asked = play.waits(0.2).asked()
+        assert sorted(record[TAG] for record in asked) == tags
+    assert {record[ATTEMPT] for record in asked} == {MAX_ATTEMPTS}
+    play.says(0, Kind.REPLY, *[reply(tag) for tag in tags])
+    assert len(play.ended()) == 3
+
+
+def test_a_greeting_sends_nothing_that_rests() -> None:
+    """It goes out once, when its pause is over; what may not run twice is not lost with a session that had it not."""
+    play = Playbook().up()
+    resting, pending = play.calls("resting", idempotent=False), play.calls("pending", key=b"k")
+    play.hears()
+    play.says(0, Kind.REPLY, overloaded(resting))
+
+    play.says(0, Kind.DISCONNECT, ["no session", "say HELLO"])
+
+    assert play.requests() == [pending]
+    play.up()
+    assert play.waits(0.2).requests() == [resting]
+    assert play.ended() == {}

@@ -1,0 +1,8 @@
+"""The client's machine: calls pending at one or more gateways.
+
+machine    calls in, outcomes out
+call       what it waits for: blocks of calls, and questions
+codec      arrays to a request's body, and a reply's body to arrays
+sessions   its gateways: greeting, choosing, leaving
+repeats    calls that were refused and are asked again after a pause
+"""

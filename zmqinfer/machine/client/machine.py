@@ -1,0 +1,460 @@
+"""The client: calls pending at one or more gateways.
+
+Both clients, sync and asyncio, are shells around this machine. Calls of one moment that are alike
+are put into one block, which leaves as one record. A block's calls end together or one by one, each
+with a REPLY record, the gateway's or one made here, that comes out of `completed` beside the owner.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from zmqinfer.config import ClientSettings
+from zmqinfer.errors import Status, TooLarge
+from zmqinfer.machine.client.call import Block, Body, CallOptions, Question, SharedBody, body_bytes
+from zmqinfer.machine.client.codec import Codec
+from zmqinfer.machine.client.repeats import Repeats
+from zmqinfer.machine.client.sessions import PARTING, Sessions
+from zmqinfer.machine.link import Link, LinkState
+from zmqinfer.machine.outbox import Outbox
+from zmqinfer.machine.replies import failure
+from zmqinfer.policy.wheel import SLOTS_PER_S, TimingWheel
+from zmqinfer.records import (
+    CALLS,
+    INLINE,
+    MAX_CALLS,
+    MAX_COUNT,
+    OUTPUT,
+    RAN,
+    RAN_MAYBE,
+    RAN_NO,
+    STATUS,
+    TAG,
+    Kind,
+    Record,
+)
+from zmqinfer.tensor import INLINE_BYTES, Payload, SharedPayload
+
+__all__ = ["ClientMachine"]
+
+# The gateway knows better than we do where the time went; so much longer than the deadline its word is waited for.
+GRACE_S = 0.05
+
+
+class ClientMachine:
+    """All that a client decides. Its shell owns one DEALER for each gateway and a clock.
+
+    Attributes:
+        dirty: outboxes with something to send; the shell calls `seal` and empties them once a turn.
+        completed: calls that ended, and questions that failed: their owners, None where one had lost
+            interest; the REPLY that is for so many; the rows of the call, None for one without a batch
+            axis. The shell clears it.
+        answered: owners of questions and the records that answer them. The shell clears it.
+        pending: how many calls and questions have not ended.
+        unmatched: replies to calls that had ended already.
+        released: where payloads lay in shared memory whose calls have ended. The shell gives it back, and clears it.
+        full_blocks: blocks that wait to leave and take no more calls.
+    """
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        session: bytes,
+        id_prefix: bytes,
+        agent: str,
+        gateways: list[str],
+        now: float,
+        host: bytes | None = None,
+    ) -> None:
+        self.dirty: list[Outbox] = []
+        self.completed: list[tuple[list[object], Record, int | None]] = []
+        self.answered: list[tuple[object, Record]] = []
+        self.codec = Codec()
+        self.pending = 0
+        self.unmatched = 0
+        self.full_blocks = 0
+        self.released: list[SharedPayload] = []
+        self._settings = settings
+        self._id_prefix = id_prefix
+        self._tag = 0
+        # By the number of their tags' block, which is what a tag is without its last five bits.
+        self._blocks: dict[int, Block] = {}
+        self._filling: dict[tuple[str, bytes, CallOptions, int], Block] = {}
+        # Of those the one that took the last call, if it takes more.
+        self._last: Block | None = None
+        self._unsent: list[Block] = []
+        self._repeats = Repeats(now)
+        self._questions: dict[int, Question] = {}
+        self._wheel: TimingWheel[Block | Question] = TimingWheel()
+        heartbeat_s = settings.heartbeat_ms / 1000
+        self.links = [
+            Link(number, address, Kind.HELLO, [session, agent, None, host], heartbeat_s, self.dirty)
+            for number, address in enumerate(gateways)
+        ]
+        self._max_body_bytes = MAX_COUNT
+        self._sessions = Sessions(self, self.links, now)
+
+    # Calls ---------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        owner: object,
+        model: str,
+        body: Body,
+        rows: int | None,
+        options: CallOptions,
+        now: float,
+    ) -> int:
+        """Sends a call with the next turn, and returns its tag.
+
+        Args:
+            owner: whatever the shell wants back beside the reply; not None.
+            rows: None for a call of one row without a batch axis; only these travel in blocks.
+
+        Raises:
+            TooLarge: the body is over the limit that the gateway's WELCOME named.
+        """
+        layout, payload = body
+        deadline = now + options.deadline_s
+        block = self._last
+        # The usual case is one more like the last one: 0.1 us, where building the key and looking it up takes 0.4.
+        if (
+            block is None
+            or layout is not block.layout
+            or options is not block.options
+            or model != block.model
+            or deadline >= block.closes_at
+            or rows is not None
+        ):
+            block = self._block_for(model, layout, payload, rows, options, deadline, now)
+        owners = block.owners
+        place = len(owners)
+        owners.append(owner)
+        block.bodies.append(payload)
+        block.deadline = deadline
+        block.left += 1
+        self.pending += 1
+        if place and place + 1 == block.most:
+            del self._filling[block.alike]
+            self._last = None
+            self.full_blocks += 1
+        return block.tag + place
+
+    def _block_for(
+        self,
+        model: str,
+        layout: bytes,
+        payload: Payload | SharedBody,
+        rows: int | None,
+        options: CallOptions,
+        deadline: float,
+        now: float,
+    ) -> Block:
+        # Deadlines are kept in slots of 10 ms, and those of a block are in one of them.
+        alike = (model, layout, options, int(deadline * SLOTS_PER_S))
+        block = self._filling.get(alike)
+        if block is None or rows is not None or type(payload) is not bytes:
+            block = self._begin(alike, payload, rows, deadline, now)
+        self._last = block if block.most > 1 else None
+        return block
+
+    def _begin(
+        self,
+        alike: tuple[str, bytes, CallOptions, int],
+        payload: Payload | SharedBody,
+        rows: int | None,
+        deadline: float,
+        now: float,
+    ) -> Block:
+        model, _, options, _ = alike
+        size = body_bytes(payload)
+        if detail := self.excess(size, rows):
+            if isinstance(payload, SharedBody):
+                self.released.append(payload.place)
+            raise TooLarge(detail)
+        self._tag += MAX_CALLS
+        number = self._tag // MAX_CALLS
+        block = Block(self._tag, 0, alike, rows, deadline)
+        block.link = self._sessions.choose(block)
+        card = self.codec.card(model, options.version)
+        if rows is None and type(payload) is bytes and card is not None:
+            block.most = max(1, min(MAX_CALLS, card[1], INLINE_BYTES // max(1, size)))
+            if block.most > 1:
+                self._filling[alike] = block
+        self._unsent.append(block)
+        if not self.pending:
+            self._sessions.rouse(now)
+        self._blocks[number] = block
+        self._watch(block, now)
+        return block
+
+    def seal(self) -> None:
+        """Puts the calls of this turn into the outboxes; later ones begin new blocks."""
+        if not self._unsent:
+            return
+        for block in self._unsent:
+            if block.left:
+                self.send(block)
+                self._repeats.earn(block.left)
+        self._unsent.clear()
+        self._filling.clear()
+        self._last = None
+        self.full_blocks = 0
+
+    def send(self, block: Block) -> None:
+        """Sends what has not ended of a block, unless that has to wait for a WELCOME."""
+        if not self._sessions.place(block):
+            return
+        block.sends += 1
+        is_whole = block.left == len(block.owners) and not block.resting
+        for first, calls in ((0, block.left),) if is_whole else block.runs():
+            self._send_calls(block, first, calls)
+
+    def excess(self, size: int, rows: int | None) -> str:
+        """Returns what is wrong with a body of so many bytes, or nothing."""
+        if size <= self._max_body_bytes:
+            return ""
+        fewer = "send fewer rows, or " if rows is not None and rows > 1 else ""
+        return (
+            f"the request's body has {size:,} bytes, the gateway takes {self._max_body_bytes:,};"
+            f" {fewer}raise --max-body-bytes of the gateway"
+        )
+
+    def _send_calls(self, block: Block, first: int, calls: int) -> None:
+        record, size = block.request(first, calls, self.request_id(block.tag + first))
+        self.links[block.link].outbox.put_request(record, block.deadline, size)
+
+    def request_id(self, tag: int) -> bytes:
+        """Returns the id of the call with this tag."""
+        return self._id_prefix + tag.to_bytes(8, "big")
+
+    def ask(self, owner: object, kind: Kind, words: Record, number: int, deadline: float, now: float) -> None:
+        """Sends a STATS or ADMIN question to the gateway with this number with the next turn."""
+        assert deadline < float("inf"), deadline
+        self._tag += MAX_CALLS
+        question = Question(owner, kind, [self._tag, *words], number, deadline)
+        if not self.pending:
+            self._sessions.rouse(now)
+        self._questions[self._tag] = question
+        self.pending += 1
+        self._watch(question, now)
+        self.links[number].outbox.put(kind, question.record)
+
+    def _watch(self, entry: Block | Question, now: float) -> None:
+        limit = entry.deadline + GRACE_S
+        if not self._sessions.was_welcome:
+            limit = min(limit, now + self._settings.connect_timeout_s)
+        entry.slot = self._wheel.add(entry, limit)
+
+    def cancel(self, tag: int) -> bool:
+        """Takes a call back; False if it had ended already. Its owner hears nothing of it."""
+        block = self._blocks.get(tag // MAX_CALLS)
+        if block is None or block.owners[tag % MAX_CALLS] is None:
+            return False
+        self._take(block, tag % MAX_CALLS, 1)
+        if block.sends:
+            self.links[block.link].outbox.put(Kind.CANCEL, [tag, 1])
+        return True
+
+    def _take(self, block: Block, place: int, calls: int) -> list[object]:
+        """Ends calls of a block and returns their owners, None where one had ended before."""
+        owners = block.owners[place : place + calls]
+        ended = len(owners) - owners.count(None)
+        self.pending -= ended
+        block.left -= ended
+        block.owners[place : place + calls] = [None] * len(owners)
+        if not block.left:
+            body = block.bodies[0]
+            if isinstance(body, SharedBody):
+                self.released.append(body.place)
+            del self._blocks[block.tag // MAX_CALLS]
+            self._wheel.remove(block, block.slot)
+            if self._filling.get(block.alike) is block:
+                del self._filling[block.alike]
+            if self._last is block:
+                self._last = None
+            if self._sessions.held:
+                self._sessions.held.pop(block.tag, None)
+        return owners
+
+    def fail_all(self, detail: str) -> None:
+        """Ends every call as CANCELLED, as when the client is closed, and says goodbye."""
+        for entry in self._everything():
+            self.fail(entry, Status.CANCELLED, detail, None, RAN_MAYBE)
+        self._sessions.close()
+
+    def fail(self, entry: Block | Question, status: Status, detail: str, where: str | None, ran: int) -> None:
+        """Ends all that is left of a block, or a question, with an outcome that this client decides."""
+        if isinstance(entry, Question):
+            self._forget(entry)
+            tag, owners, rows = entry.record[TAG], [entry.owner], None
+        else:
+            tag, owners, rows = entry.tag, self._take(entry, 0, len(entry.owners)), entry.rows
+        self.completed.append((owners, failure(tag, len(owners), status, detail, where, ran=ran), rows))
+
+    def _forget(self, question: Question) -> None:
+        del self._questions[question.record[TAG]]
+        self._wheel.remove(question, question.slot)
+        self.pending -= 1
+
+    # Messages ------------------------------------------------------------------------------------
+
+    def on_message(self, number: int, kind: Kind, records: list[Record], now: float) -> None:
+        """Takes one decoded message from the gateway with this number."""
+        link = self.links[number]
+        self._sessions.heard(link, now)
+        if kind is Kind.REPLY:
+            for record in records:
+                tag, calls = record[TAG], record[CALLS]
+                block = self._blocks.get(tag // MAX_CALLS)
+                place = tag % MAX_CALLS
+                if block is None or place + calls > len(block.owners):
+                    self.unmatched += calls
+                    continue
+                if record[OUTPUT] == INLINE and self._goes_inline(block):
+                    continue
+                if record[STATUS] and self._is_repeated(block, record, now):
+                    continue
+                if block.sends > 1 and record[RAN] == RAN_NO:
+                    # Who says so speaks of one of the times it was sent.
+                    record[RAN] = RAN_MAYBE
+                owners = self._take(block, place, calls)
+                self.unmatched += owners.count(None)
+                self.completed.append((owners, record, block.rows))
+        elif kind is Kind.WELCOME:
+            self.codec.learn(records[-1][4])
+            self._max_body_bytes = records[-1][3]
+            self._sessions.on_welcome(link, records[-1], now)
+        elif kind in {Kind.STATS, Kind.ADMIN}:
+            for record in records:
+                question = self._questions.get(record[TAG])
+                if question is not None and question.takes(record):
+                    self._forget(question)
+                    self.answered.append((question.owner, question.answer))
+        elif kind is Kind.DISCONNECT:
+            for record in records:
+                self._sessions.on_disconnect(number, record[0], record[1], now)
+        if link.state is LinkState.LEAVING and not self.pending:
+            link.part(now)
+
+    def _goes_inline(self, block: Block) -> bool:
+        """Sends a payload again, as frames, that its worker could not read; False if it came as frames.
+
+        Its place is kept until the call ends: it may have been sent twice, and another worker read it there.
+        """
+        body = block.bodies[0]
+        if not isinstance(body, SharedBody):
+            return False
+        if not body.goes_inline:
+            body.goes_inline = True
+            if block.sends == 1:
+                block.sends = 0  # the only time that it was sent it did not run
+            self.send(block)
+        return True
+
+    def _is_repeated(self, block: Block, record: Record, now: float) -> bool:
+        """Whether calls that were refused are asked for again, rather than ended."""
+        has_others = bool(self._sessions.others(block))
+        request_id = self.request_id(record[TAG])
+        # One of the times that it was sent says nothing of the others.
+        if record[RAN] != RAN_NO or (block.sends > 1 and not self.may_run_twice(block)):
+            return False
+        if not self._repeats.takes(block, record, request_id, now, has_others=has_others):
+            return False
+        place = record[TAG] % MAX_CALLS
+        block.resting = block.resting.union(range(place, place + record[CALLS]))
+        return True
+
+    def _repeat(self, now: float) -> None:
+        """Asks again for what has rested long enough: another gateway, if nothing of the block is at this one."""
+        for block, first, calls in self._repeats.due(now):
+            if self._blocks.get(block.tag // MAX_CALLS) is not block:
+                continue  # all of its calls have ended
+            others = self._sessions.others(block)
+            has_nothing = block.is_at_rest()
+            if others and has_nothing:
+                block.link = others[block.tag // MAX_CALLS % len(others)]
+            block.asks_again(first, calls)
+            if has_nothing and self.links[block.link].state in PARTING:
+                self._sessions.held[block.tag] = block
+                continue
+            for place, run in block.runs(first, first + calls):
+                self._send_calls(block, place, run)
+
+    def _everything(self) -> list[Block | Question]:
+        return list(itertools.chain(self._blocks.values(), self._questions.values()))
+
+    def pending_at(self, number: int) -> list[Block | Question]:
+        """Returns what the gateway with this number has, or should have."""
+        return [entry for entry in self._everything() if entry.link == number]
+
+    def may_run_twice(self, block: Block) -> bool:
+        """Whether a block's calls may run again, as far as is known here."""
+        declared = block.options.idempotent
+        return self.codec.may_run_twice(block.model, block.options.version) if declared is None else declared
+
+    # Time ----------------------------------------------------------------------------------------
+
+    def on_timer(self, now: float) -> None:
+        """Ends calls whose time is up, and keeps the sessions alive while calls are pending."""
+        self._repeat(now)
+        expired = self._wheel.expire(now)
+        for entry in expired:
+            self._expire(entry, now)
+        for number in dict.fromkeys(entry.link for entry in expired):
+            if self.links[number].is_unsaid:
+                # Else those that have just ended would leave with the others.
+                self._sessions.greet(number, now)
+        self._sessions.on_timer(now)
+
+    def _expire(self, entry: Block | Question, now: float) -> None:
+        entry.slot = self._wheel.add(entry, entry.deadline + GRACE_S)
+        link = self.links[entry.link]
+        if now < entry.deadline and self._sessions.was_welcome:
+            return
+        if isinstance(entry, Block) and not link.has_spoken_since(entry.deadline - entry.options.deadline_s):
+            # To those who ask one thing after another no silence is long enough: each call has its own.
+            self._sessions.doubt(link)
+        has_gone = not link.is_unsaid
+        if isinstance(entry, Block):
+            has_gone = self._sessions.times_gone(entry, is_unsaid=link.is_unsaid) > 0
+        ran = RAN_MAYBE if has_gone else RAN_NO
+        if not self._sessions.was_welcome:
+            looked = ", ".join(link.address for link in self.links)
+            limit = "its deadline" if now >= entry.deadline else "connect_timeout_s"
+            detail = f"no gateway answered at {looked} in time, which is {limit}; start one with: zmqinfer up"
+            self.fail(entry, Status.UNAVAILABLE, detail, None, ran)
+        elif link.state is LinkState.UP:
+            detail = f"the time was up before gateway {link.address} answered"
+            self.fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", RAN_MAYBE)
+        else:
+            detail = f"the time was up while the connection to gateway {link.address} was lost"
+            self.fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", ran)
+
+    def is_greeting(self) -> bool:
+        """Whether a gateway has still to welcome this client, or to let it go."""
+        return self._sessions.is_greeting()
+
+    def is_at_rest(self) -> bool:
+        """Whether nothing is pending and nothing has to be said."""
+        return not self.pending and not self.is_greeting()
+
+    def wake_at(self) -> float | None:
+        """Returns when `on_timer` is worth calling, None for a client at rest."""
+        earliest = self._wheel.wake_at()
+        for due in (self._repeats.wake_at(), self._sessions.wake_at()):
+            if due is not None and (earliest is None or due < earliest):
+                earliest = due
+        return earliest
+
+    def check(self) -> None:
+        """Asserts what must hold between any two calls."""
+        assert len(self._wheel) == len(self._blocks) + len(self._questions)
+        assert self.pending == sum(block.left for block in self._blocks.values()) + len(self._questions)
+        self._wheel.check()
+        assert all(block.left for block in self._sessions.held.values())
+        for number, block in self._blocks.items():
+            assert block.tag == number * MAX_CALLS
+            assert 0 < block.left == len(block.owners) - block.owners.count(None)
+            assert len(block.owners) == len(block.bodies) <= block.most <= MAX_CALLS

@@ -1,0 +1,160 @@
+"""What the gateway's workers have in hand: tags, credits, and which reply belongs to which dispatch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from zmqinfer.errors import Status
+from zmqinfer.machine.block import covering, cut_reply
+from zmqinfer.machine.gateway.members import Replica, WorkerSession
+from zmqinfer.machine.gateway.requests import Dispatch, Request
+from zmqinfer.records import (
+    ALONE,
+    BATCH_ROWS,
+    CALLS,
+    COMPUTE_US,
+    MAX_CALLS,
+    MODEL_VERSION,
+    RAN,
+    RAN_NO,
+    STATUS,
+    TAG,
+    Kind,
+    Record,
+)
+
+__all__ = ["Dispatches"]
+
+
+class Dispatches:
+    """All dispatches by the tag of their first call, tombstones too.
+
+    Attributes:
+        late_replies: answers to calls that had ended or moved.
+        stray_replies: answers from a worker that was not given the call.
+    """
+
+    __slots__ = ("_divide", "_open", "_tag", "late_replies", "stray_replies")
+
+    def __init__(self, first_tag: int, divide: Callable[[Request, int], Request]) -> None:
+        """Makes an empty table; `divide` cuts the first calls off a request, in all tables."""
+        self._tag = first_tag - first_tag % MAX_CALLS
+        self._divide = divide
+        self._open: dict[int, Dispatch] = {}
+        self.late_replies = self.stray_replies = 0
+
+    def send(self, request: Request, replica: Replica) -> Dispatch:
+        """Gives a request to a replica, under new tags."""
+        self._tag = tag = self._tag + MAX_CALLS
+        dispatch = Dispatch(tag, request, replica)
+        request.dispatches += (dispatch,)
+        self._open[tag] = dispatch
+        record = request.record.copy()
+        record[TAG] = tag
+        record[MODEL_VERSION] = request.route.version
+        if dispatch.is_alone:
+            record[ALONE : ALONE + 1] = [True]
+        elif len(record) > ALONE and record[ALONE] is True:
+            record[ALONE] = None  # that is for a gateway to say
+        replica.placement.take(replica, request.rows)
+        replica.worker.outbox.put_request(record, request.deadline, request.size)
+        return dispatch
+
+    def enter(self, request: Request) -> None:
+        """Notes the dispatches of a request that was divided while workers had it."""
+        for dispatch in request.dispatches:
+            self._open[dispatch.tag] = dispatch
+
+    @staticmethod
+    def take_back(dispatch: Dispatch) -> None:
+        """Asks a worker for what it has not begun; what it has begun it answers as always."""
+        dispatch.replica.worker.outbox.put(Kind.CANCEL, [dispatch.tag, dispatch.calls])
+
+    def take(self, worker: WorkerSession, record: Record) -> Iterator[tuple[Dispatch, Record]]:
+        """Yields the dispatches that a REPLY ends, each with its part of it; their credit is given back.
+
+        A worker may answer a block in parts, and the gateway may have divided it since: both are cut
+        until they are alike.
+        """
+        rest: Record | None = record
+        while rest is not None:
+            part, rest = rest, None
+            dispatch = self._open.get(part[TAG]) or covering(self._open, part[TAG])
+            if dispatch is None or dispatch.replica.worker is not worker:
+                if dispatch is None:
+                    self.late_replies += 1
+                else:
+                    self.stray_replies += 1
+                    worker.strays += 1
+                if part[CALLS] > 1:
+                    _, rest = cut_reply(part, 1)
+                continue
+            if dispatch.tag < part[TAG]:
+                self._divide(dispatch.request, part[TAG] - dispatch.tag)
+            if dispatch.calls > part[CALLS]:
+                self._divide(dispatch.request, part[CALLS])
+                dispatch = self._open[part[TAG]]
+            elif dispatch.calls < part[CALLS]:
+                part, rest = cut_reply(part, dispatch.calls)
+            self._end(dispatch)
+            self._count(dispatch, part)
+            if not dispatch.request.is_open:
+                self.late_replies += dispatch.calls
+            yield dispatch, part
+
+    def _end(self, dispatch: Dispatch) -> None:
+        del self._open[dispatch.tag]
+        request = dispatch.request
+        others = [other for other in request.dispatches if other is not dispatch]
+        request.dispatches = tuple(others) if others else ()
+
+    @staticmethod
+    def _count(dispatch: Dispatch, record: Record) -> None:
+        replica, rows = dispatch.replica, dispatch.rows
+        replica.placement.give_back(replica, rows)
+        replica.answered += dispatch.calls
+        if record[RAN] != RAN_NO:
+            dispatch.request.route.ran_rows += rows
+        if record[STATUS]:
+            # How long it took says nothing: what fails may fail at once.
+            replica.failed += dispatch.calls if record[STATUS] == Status.MODEL_ERROR else 0
+        elif record[BATCH_ROWS]:
+            replica.answered_rows += rows
+            part = rows / record[BATCH_ROWS]
+            replica.batches += part
+            replica.busy_us += part * record[COMPUTE_US]
+
+    def awaited_from(self, replica: Replica) -> list[Dispatch]:
+        """Returns what a replica has that somebody waits for."""
+        return [one for one in self._open.values() if one.replica is replica and one.request.is_open]
+
+    def withdraw(self, worker: WorkerSession) -> list[Dispatch]:
+        """Takes out and returns all that a lost worker held, tombstones too, in the order in which it was sent.
+
+        Its replies are late from now on.
+        """
+        held = [dispatch for dispatch in self._open.values() if dispatch.replica.worker is worker]
+        for dispatch in held:
+            self._end(dispatch)
+        # A part that was divided off is behind others in the table.
+        held.sort(key=lambda dispatch: dispatch.tag)
+        return held
+
+    def check(self) -> tuple[int, dict[Replica, int]]:
+        """Asserts that tags and requests agree.
+
+        Returns:
+            how many calls that somebody waits for are with workers, and the rows of each replica.
+        """
+        awaited = 0
+        held: dict[Replica, int] = {}
+        for tag, dispatch in self._open.items():
+            request = dispatch.request
+            assert dispatch.tag == tag
+            assert dispatch in request.dispatches
+            assert dispatch.calls == request.calls, "a dispatch of other calls than its request"
+            assert not request.is_waiting, "it waits, and a worker has it"
+            held[dispatch.replica] = held.get(dispatch.replica, 0) + dispatch.rows
+            if request.is_open and request.dispatches[0] is dispatch:
+                awaited += request.calls
+        return awaited, held

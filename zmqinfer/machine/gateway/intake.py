@@ -1,0 +1,161 @@
+"""Who is let in: requests that are new, that a worker may be found for in time, and that end no worker's process."""
+
+from __future__ import annotations
+
+from zmqinfer.config import GatewaySettings
+from zmqinfer.errors import Status
+from zmqinfer.machine.block import block_of, covering, singles
+from zmqinfer.machine.gateway.ledger import Ledger
+from zmqinfer.machine.gateway.members import Roster
+from zmqinfer.machine.gateway.requests import ClientSession, Request
+from zmqinfer.machine.gateway.routes import Route, Routes
+from zmqinfer.machine.gateway.scheduler import Scheduler
+from zmqinfer.machine.gateway.suspects import Suspects
+from zmqinfer.policy.ring import key_hash
+from zmqinfer.records import (
+    BUDGET_US,
+    CALLS,
+    KEY,
+    MAX_CALLS,
+    MAX_TEXT,
+    MODEL,
+    MODEL_VERSION,
+    PAYLOAD,
+    REQUEST_ID,
+    TAG,
+    Record,
+)
+from zmqinfer.tensor import payload_bytes
+
+__all__ = ["Intake"]
+
+# A gateway that has just started does not know its workers yet: it says NOT_FOUND only after this.
+NOT_FOUND_AFTER_S = 3.0
+# Nobody is asked to stay away for longer.
+_LONGEST_RETRY_MS = 5_000
+# An answer may take so many times as long as the queue's rate says. A queue just as long as its calls have time
+# answers all of them too late at the least mistake. With the loads of tests/sim/test_overload.py, batches of 40 ms, at
+# 2, 5 and 10 times the capacity: with 1.0 the goodput was 0.92, 0.83 and 0.82 of the capacity, with 1.11, 1.25, 1.33
+# and 1.5 never less than 0.98; with batches of 300 ms, 1.11 0.92 at 10 times, the others 0.96 and more.
+_CAUTION = 1.25
+
+
+class Intake:
+    """Takes the requests of clients."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        ledger: Ledger,
+        routes: Routes[Request],
+        suspects: Suspects,
+        roster: Roster,
+        scheduler: Scheduler,
+        now: float,
+    ) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._routes = routes
+        self._suspects = suspects
+        self._roster = roster
+        self._scheduler = scheduler
+        self._started_at = now
+
+    def take(self, client: ClientSession, records: list[Record], now: float, gap: float) -> None:
+        """Takes REQUEST records of a client.
+
+        Args:
+            gap: how long this node was not looking before it found them, in seconds; their budgets
+                may have been running for that long, so it is charged to all of them.
+        """
+        requests = client.requests
+        arrived = now - gap
+        for record in records:
+            tag: int = record[TAG]
+            if self._suspects.is_wary and self._holds_poison(record, now):
+                for call in singles(record):
+                    self._on_doubtful(client, call, now, arrived)
+                continue
+            if requests.keys().isdisjoint(range(tag - tag % MAX_CALLS, tag + record[CALLS])):
+                self._on_request(client, record, now, arrived)
+                continue
+            for call in singles(record):
+                if covering(requests, call[TAG]) is None:
+                    self._on_request(client, call, now, arrived)
+                else:
+                    # Resent behind a new greeting: the first is on its way and one answer is all there is.
+                    self._ledger.duplicates += 1
+
+    def _holds_poison(self, record: Record, now: float) -> bool:
+        return any(self._suspects.refuses(call, now) for call in singles(record))
+
+    def _on_doubtful(self, client: ClientSession, call: Record, now: float, arrived: float) -> None:
+        """Takes a call of a request of which one at least is in quarantine."""
+        if covering(client.requests, call[TAG]) is not None:
+            self._ledger.duplicates += 1
+        elif self._suspects.refuses(call, now):
+            self._ledger.received += 1
+            detail = "this input has ended a worker's process while it ran alone, and is not run again for ten minutes"
+            self._ledger.refuse(client, call, Status.POISONED, detail)
+        else:
+            self._on_request(client, call, now, arrived)
+
+    def _on_request(self, client: ClientSession, record: Record, now: float, arrived: float) -> None:
+        ledger, calls, payload = self._ledger, record[CALLS], record[PAYLOAD]
+        ledger.received += calls
+        route = self._routes.find(record[MODEL], record[MODEL_VERSION])
+        if not route.replicas and self._is_unheard_of(route, now):
+            ledger.refuse(client, record, Status.NOT_FOUND, self._not_found(route))
+            self._routes.sweep(route)
+            return
+        deadline = arrived + record[BUDGET_US] * 1e-6
+        # A block may exceed the limit by its own size: most of it may find a worker at once.
+        if route.waiting.count and self._is_too_much(client, record, route, deadline, now):
+            return
+        size = len(payload) if type(payload) is bytes else payload_bytes(payload)
+        if type(payload) is tuple and size <= self._settings.max_body_bytes:
+            # It lies in the client's memory, which bounds itself; here it takes no place.
+            size = 0
+            # Whoever opens it finds the session in its name: a client can so name nothing but its own.
+            record[PAYLOAD] = ([*payload[0][:2], client.session], *payload[1:])
+        key = record[KEY]
+        # Without a key by the block, so that its parts, and a repeat of any of them, have one home.
+        hashed = key_hash(block_of(record[REQUEST_ID]) if key is None else key)
+        request = ledger.enter(client, record, size, deadline, hashed, route)
+        if request is None:
+            self._routes.sweep(route)
+        else:
+            self._scheduler.place(request, now)
+
+    def _is_too_much(
+        self, client: ClientSession, record: Record, route: Route[Request], deadline: float, now: float
+    ) -> bool:
+        """Whether a request is refused because the queue is full, or because it would wait there for nothing."""
+        budget_s = deadline - now
+        expected_s = route.answer_s(client.owner, record, deadline)
+        excess_s = 0.0 if expected_s is None else _CAUTION * expected_s - budget_s
+        if route.waiting.count >= self._settings.max_queued:
+            detail = f"{route.waiting.count:,} requests wait for {route.words} already"
+        elif excess_s > 0:
+            answer_s = excess_s + budget_s
+            detail = f"{route.words} may take {answer_s:.2f} s to answer it, and it has {budget_s:.2f} s"
+        else:
+            return False
+        # When as much is ahead of a request as it has time for, if nothing else comes.
+        retry_after_ms = min(int(excess_s * 1e3) + 1, _LONGEST_RETRY_MS) if excess_s > 0 else None
+        detail = f"{detail}; send less, or add workers"
+        self._ledger.refuse(client, record, Status.OVERLOADED, detail, retry_after_ms)
+        return True
+
+    def _is_unheard_of(self, route: Route[Request], now: float) -> bool:
+        """Whether it is safe to say that there is no such model, rather than to wait for its worker."""
+        return (
+            now - self._started_at > NOT_FOUND_AFTER_S
+            and self._roster.has_ready()
+            and not self._routes.is_known(route.model, route.version)
+        )
+
+    def _not_found(self, route: Route[Request]) -> str:
+        served = ", ".join(sorted(f"{card[0]} (version {card[1]})" for card in self._routes.cards()))
+        # With many models the list alone is more than a REPLY can carry.
+        return f"no worker serves {route.words}; served now: {served or 'nothing'}"[:MAX_TEXT]

@@ -1,0 +1,176 @@
+"""What a gateway owes its clients, and what it asked of workers for that.
+
+A *request* is one or several calls that were let in, until each has its one outcome. A *dispatch* is one asking of a
+worker for them. A request has none while it waits or is placed again, most often one, and several when a second
+worker was asked. A dispatch whose request has ended is a *tombstone*: it stays until the worker's REPLY gives its
+credit back.
+"""
+
+from __future__ import annotations
+
+from zmqinfer.machine.block import cut_request
+from zmqinfer.machine.gateway.members import Replica
+from zmqinfer.machine.gateway.routes import Route
+from zmqinfer.machine.outbox import Outbox
+from zmqinfer.policy.admission import Usage
+from zmqinfer.records import CALLS, MODEL_VERSION, PRIORITY, ROWS, TAG, Record
+
+__all__ = ["OUT", "ClientSession", "Dispatch", "Owner", "Request"]
+
+# The slot of a request that is in the timing wheel no more.
+OUT = -1
+
+
+class Owner:
+    """Who is let in and takes turns: the limits and the fair queue go by owner, so more connections are not more share.
+
+    Attributes:
+        usage: what it has in hand here.
+    """
+
+    __slots__ = ("usage",)
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+
+
+class ClientSession:
+    """One client, over all its connections.
+
+    Attributes:
+        session: the id that the client chose.
+        owner: whom its requests count for.
+        host: what it shares memory with; None: nobody.
+        outbox: its answers; addressed to None while it has no connection.
+        requests: those in hand, each under the client's tag of the first call.
+    """
+
+    __slots__ = ("host", "outbox", "owner", "requests", "session")
+
+    def __init__(self, session: bytes, outbox: Outbox, host: bytes | None, owner: Owner) -> None:
+        self.session = session
+        self.owner = owner
+        self.host = host
+        self.outbox = outbox
+        self.requests: dict[int, Request] = {}
+
+
+class Request:
+    """Calls that were let in, and where they are.
+
+    They wait (`is_waiting`), or workers have them (`dispatches`), or they have ended (`is_open` False). Calls that do
+    not share this any longer become requests of their own.
+
+    Attributes:
+        record: the REQUEST as it came, payload by reference.
+        tag: what the client calls the first of them.
+        deadline: monotonic seconds.
+        size: bytes of the body that are kept here.
+        slot: its slot in the timing wheel.
+        patience: until when it waits for a first worker of its model, or None.
+        dispatches: who has it, in the order in which they were asked. Each is for exactly its calls.
+        losses: how many workers were lost with it.
+        may_have_run: whether an earlier dispatch may have run it.
+        is_suspect: whether it may have ended a worker's process; it is for one call then, and runs alone.
+        home: while it waits, the only worker that it waits for; set by the waiting room, as `rank` is.
+    """
+
+    __slots__ = (
+        "calls", "client", "deadline", "dispatches", "home", "is_open", "is_suspect", "is_waiting", "key_hash",
+        "losses", "may_have_run", "patience", "rank", "record", "route", "rows", "size", "slot", "tag",
+    )  # fmt: skip
+
+    def __init__(
+        self, record: Record, client: ClientSession, deadline: float, key_hash: int, size: int, route: Route[Request]
+    ) -> None:
+        self.record = record
+        self.client = client
+        self.tag: int = record[TAG]
+        self.calls: int = record[CALLS]
+        self.rows: int = record[ROWS]
+        self.deadline = deadline
+        self.key_hash = key_hash
+        self.size = size
+        self.route = route
+        self.slot = OUT
+        self.dispatches: tuple[Dispatch, ...] = ()
+        self.losses = 0
+        self.is_open = True
+        self.is_waiting = self.is_suspect = self.may_have_run = False
+        self.patience: float | None = None
+        self.home: str | None = None
+        self.rank = 0.0
+
+    @property
+    def owner(self) -> Owner:
+        """Whom it counts for."""
+        return self.client.owner
+
+    @property
+    def priority(self) -> int:
+        """From 1, the most urgent."""
+        return self.record[PRIORITY]  # type: ignore[no-any-return]
+
+    @property
+    def version(self) -> int | None:
+        """The version that its client asked for, or None."""
+        return self.record[MODEL_VERSION]  # type: ignore[no-any-return]
+
+    @property
+    def due_at(self) -> float:
+        """When the wheel must look at it: at its deadline, or before that when its patience ends."""
+        return self.deadline if self.patience is None else min(self.patience, self.deadline)
+
+    def cut(self, calls: int) -> Request:
+        """Takes the first `calls` calls off into a request of their own, and so of its dispatches.
+
+        It is in no table yet, and does not wait.
+        """
+        size = self.size // self.calls * calls
+        record, self.record = cut_request(self.record, calls)
+        head = Request(record, self.client, self.deadline, self.key_hash, size, self.route)
+        head.dispatches = tuple([dispatch.cut(calls, head) for dispatch in self.dispatches])
+        head.losses = self.losses
+        head.may_have_run = self.may_have_run
+        head.is_open = self.is_open
+        head.is_suspect = self.is_suspect
+        head.patience = self.patience
+        head.home = self.home
+        head.rank = self.rank
+        self.size -= size
+        self.tag += calls
+        self.calls -= calls
+        self.rows -= calls
+        return head
+
+
+class Dispatch:
+    """One asking of a worker for the calls of a request.
+
+    Attributes:
+        tag: what the worker calls the first of them. No tag is used twice: that fences late replies of an earlier
+            dispatch.
+        sent_at: when, for a request that may be hedged; else 0.
+        is_alone: whether it runs in a batch of its own, of which the worker tells beforehand.
+    """
+
+    __slots__ = ("calls", "is_alone", "replica", "request", "rows", "sent_at", "tag")
+
+    def __init__(self, tag: int, request: Request, replica: Replica) -> None:
+        self.tag = tag
+        self.request = request
+        self.replica = replica
+        self.calls = request.calls
+        self.rows = request.rows
+        self.is_alone = request.is_suspect
+        self.sent_at = 0.0
+
+    def cut(self, calls: int, head: Request) -> Dispatch:
+        """Takes the first calls off into a dispatch of `head`, of which it is then for exactly the calls."""
+        first = Dispatch(self.tag, head, self.replica)
+        first.sent_at = self.sent_at
+        first.is_alone = self.is_alone
+        self.tag += calls
+        self.calls -= calls
+        self.rows -= calls
+        return first

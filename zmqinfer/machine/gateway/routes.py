@@ -1,0 +1,224 @@
+"""Which replicas serve a model, and who waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Generic, TypeVar
+
+import msgpack
+
+from zmqinfer.machine.gateway.members import Replica
+from zmqinfer.policy.drain import DrainRate
+from zmqinfer.policy.hedging import Hedging
+from zmqinfer.policy.placement import Placement
+from zmqinfer.policy.rotation import Rotation, Work
+from zmqinfer.policy.waiting import Waiter, WaitingRoom
+from zmqinfer.records import MAX_RECORDS, PRIORITY, ROWS, Record
+
+__all__ = ["Route", "Routes"]
+
+W = TypeVar("W", bound=Waiter)
+
+# Of all cards in a WELCOME: half a head.
+_MAX_CARDS_BYTES = 2**19
+
+
+class Route(Generic[W]):
+    """One version of one model: the replicas that are ready for it, and the requests that wait.
+
+    Attributes:
+        ran_rows: rows that its workers ran. Changed by `Dispatches` alone.
+        replicas: all that are ready, by their workers' names.
+        placement: of those that have any credit.
+        rotation: how the replicas do in comparison.
+        hedge: whether its requests are hedged unless they say something else; and
+        hedging: when.
+    """
+
+    __slots__ = (
+        "_drain", "_looked", "hedge", "hedging", "idempotent", "max_rows", "model", "placement", "ran_rows", "replicas",
+        "rotation", "signature", "version", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, model: str, version: int | None) -> None:
+        self.model = model
+        self.version = version
+        self.signature: Record = []
+        self.max_rows = 0
+        self.idempotent = True
+        self.replicas: dict[str, Replica] = {}
+        self.placement: Placement[Replica] = Placement([])
+        self.rotation = Rotation()
+        self.hedge = False
+        self.hedging = Hedging()
+        # When it was looked at last, and how many rows its replicas had answered by then.
+        self._looked = 0.0, 0
+        self.waiting: WaitingRoom[W] = WaitingRoom()
+        self.ran_rows = 0
+        self._drain = DrainRate()
+
+    @property
+    def words(self) -> str:
+        """Model and version, for the sentences of errors."""
+        return f"model {self.model!r}" + (f" version {self.version}" if self.version else "")
+
+    def queue(self, waiter: W, now: float, home: str | None = None, until: float = 0.0) -> None:
+        """Lets a request wait: for the worker named `home` alone until that instant, or for any."""
+        if not self.waiting.count:
+            self._drain.begin()
+        self.waiting.put(waiter, now, home, until)
+
+    def on_return(self, now: float) -> None:
+        """Notes that rows came back from workers while others wait, before these take their place."""
+        self._drain.note(now, self.ran_rows, self.placement.total)
+
+    def answer_s(self, owner: object, record: Record, deadline: float) -> float | None:
+        """Returns how long it takes until a request that joins the queue now is answered, None if nobody can tell.
+
+        What the workers have already comes first too: with long batches that may be most of it.
+        """
+        rate = self._drain.rows_per_s()
+        if not rate:
+            return None
+        rows: int = record[ROWS]
+        ahead = self.waiting.backlog.ahead_of(record[PRIORITY], owner, deadline, rows)
+        return (ahead + self.placement.total + rows) / rate
+
+    def add(self, replica: Replica) -> None:
+        """Makes an replica a holder, in the place of an earlier one of the same worker's name."""
+        self.replicas[replica.name] = replica
+        self.rotation.forget(replica.name)
+        self._resettle()
+
+    def _resettle(self) -> None:
+        replicas = [replica for replica in self.replicas.values() if replica.credits]
+        self.placement = Placement(replicas)
+        for replica in replicas:
+            replica.placement = self.placement
+        self._drain.begin()
+
+    def allow(self, replica: Replica, granted: int | None = None, *, limit: int | None = None) -> None:
+        """Takes the worker's word of its credits, or with `granted` None this gateway's own mind of them.
+
+        An replica without any leaves the ring until it has some: its part of the load would else be nobody's.
+        """
+        had_any = replica.credits > 0
+        if granted is None:
+            replica.limit = limit
+        else:
+            replica.granted = granted
+        replica.allow()
+        if (replica.credits > 0) != had_any and self.replicas.get(replica.name) is replica:
+            self._resettle()
+            if had_any:
+                self.waiting.release(replica.name)
+
+    def look(self, works: Mapping[str, Work], now: float) -> None:
+        """Notes how busy the replicas are, from what they have done so far."""
+        at, before = self._looked
+        rows = sum(work.rows for work in works.values())
+        self._looked = now, rows
+        if works and rows >= before:
+            self.hedging.look((rows - before) / ((now - at) * len(works)), self.max_rows)
+
+    def is_on(self, host: bytes | None) -> bool:
+        """Whether it has replicas, and all of them are on this host."""
+        return bool(self.replicas) and all(replica.worker.host == host for replica in self.replicas.values())
+
+    def drop(self, replica: Replica) -> None:
+        """Ends an replica's holding; what it still runs is the caller's affair."""
+        if self.replicas.get(replica.name) is replica:
+            del self.replicas[replica.name]
+            self._resettle()
+            self.waiting.release(replica.name)
+
+    def describe(self, signature: Record, max_rows: int, idempotent: bool) -> bool:
+        """Takes the model's card from the newest worker; True if it differs from what clients were told."""
+        card = (signature, max_rows, idempotent)
+        if card == (self.signature, self.max_rows, self.idempotent):
+            return False
+        self.signature, self.max_rows, self.idempotent = card
+        return True
+
+
+class Routes(Generic[W]):
+    """All routes by model and version.
+
+    A model's versions that were ever announced stay known, so that a request for one whose workers
+    are all gone waits for their return. A name that no worker ever announced has a route only while
+    requests wait in it.
+    """
+
+    __slots__ = ("_absent", "_known", "_latest")  # fmt: skip
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], Route[W]] = {}
+        self._absent: dict[tuple[str, int | None], Route[W]] = {}
+        self._latest: dict[str, Route[W]] = {}
+
+    def __iter__(self) -> Iterator[Route[W]]:
+        yield from self._known.values()
+        yield from self._absent.values()
+
+    def find(self, model: str, version: int | None) -> Route[W]:
+        """Returns the route of a request; without a version the latest one that has an replica."""
+        route = self._latest.get(model) if version is None else self._known.get((model, version))
+        if route is None:
+            route = self._absent.get((model, version))
+            if route is None:
+                route = self._absent[model, version] = Route(model, version)
+        return route
+
+    def is_known(self, model: str, version: int | None) -> bool:
+        """Whether a worker has ever announced the model, in this version if one is asked for."""
+        return model in self._latest if version is None else (model, version) in self._known
+
+    def announce(self, model: str, version: int) -> Route[W]:
+        """Returns the route of a model that a worker announces, new or known."""
+        route = self._known.get((model, version))
+        if route is None:
+            route = self._known[model, version] = Route(model, version)
+        return route
+
+    def settle(self, model: str) -> list[W]:
+        """Brings the model's latest version up to date after a change of its replicas.
+
+        Returns:
+            the requests that waited for a route that is now another one; they wait no more and are
+            to be placed again.
+        """
+        homeless: list[W] = []
+        versions = [route for (name, _), route in self._known.items() if name == model]
+        latest = max(versions, key=lambda route: (bool(route.replicas), route.version or 0), default=None)
+        if latest is not None:
+            before = self._latest.get(model)
+            self._latest[model] = latest
+            if before is not None and before is not latest and not before.replicas:
+                homeless += before.waiting.clear()
+        for key in [key for key in self._absent if key[0] == model and self.is_known(*key)]:
+            homeless += self._absent.pop(key).waiting.clear()
+        return homeless
+
+    def sweep(self, route: Route[W]) -> None:
+        """Forgets a route that no worker ever announced once nobody waits in it."""
+        if not route.waiting and (route.model, route.version) in self._absent:
+            del self._absent[route.model, route.version]
+
+    def cards(self, host: bytes | None = None) -> list[Record]:
+        """Returns the models that can be called now, as WELCOME lists them: each with an replica.
+
+        The last field says whether all of its replicas are on `host`, so that memory can be shared.
+
+        WELCOME has room for so many; those left out can be called all the same, the worker checks their inputs.
+        """
+        cards: list[Record] = []
+        room = _MAX_CARDS_BYTES
+        for route in self._known.values():
+            if route.replicas and len(cards) < MAX_RECORDS:
+                is_local = host is not None and route.is_on(host)
+                card = [route.model, route.version, route.signature, route.max_rows, route.idempotent, is_local]
+                room -= len(msgpack.packb(card))
+                if room < 0:
+                    break
+                cards.append(card)
+        return cards

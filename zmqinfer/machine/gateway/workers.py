@@ -1,0 +1,300 @@
+"""The gateway's workers: joining, telling how they are, draining, being lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zmqinfer.config import GatewaySettings
+from zmqinfer.errors import ProtocolError
+from zmqinfer.machine.gateway.door import Door
+from zmqinfer.machine.gateway.members import Peer, Replica, Roster, WorkerSession, WorkerState
+from zmqinfer.machine.gateway.requests import Request
+from zmqinfer.machine.gateway.routes import Route, Routes
+from zmqinfer.machine.gateway.scheduler import Scheduler
+from zmqinfer.machine.outbox import Outbox
+from zmqinfer.policy.liveness import Liveness
+from zmqinfer.policy.rotation import Standing
+from zmqinfer.records import CALLS, DRAIN, DRAINING, REPLACED, Kind, Record
+from zmqinfer.signature import Signature
+
+__all__ = ["Workers"]
+
+# Replies to requests it was not given, after which a worker is not believed any more.
+_MAX_STRAYS = 3
+# Heartbeats without a sign of life, below which a closed connection is the end of a process.
+_ABRUPT = 2
+
+
+class Workers:
+    """The sessions behind the gateway's door for workers.
+
+    Attributes:
+        events: rare happenings for the shell to report: a sentence and its values.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        routes: Routes[Request],
+        roster: Roster,
+        scheduler: Scheduler,
+        announce: Callable[[], None],
+        *,
+        session: bytes,
+        agent: str,
+        clients_address: str,
+    ) -> None:
+        """Makes a door without workers; `announce` is called when what can be called is another list."""
+        self.door = Door()
+        self.events: list[tuple[str, dict[str, object]]] = []
+        self._settings = settings
+        self._routes = routes
+        self._roster = roster
+        self._scheduler = scheduler
+        self._announce = announce
+        self._session = session
+        self._agent = agent
+        self._clients_address = clients_address
+        self._heartbeat_s = settings.heartbeat_ms / 1000
+        self._by_peer: dict[Peer, WorkerSession] = {}
+        self._liveness: Liveness[Peer] = Liveness(self._heartbeat_s)
+
+    def on_message(self, peer: Peer, kind: Kind, records: list[Record], now: float) -> None:
+        """Takes one decoded message from a connection."""
+        worker = self._by_peer.get(peer)
+        if worker is None:
+            self._on_stranger(peer, kind, records, now)
+            return
+        self._liveness.heard(peer, now)
+        match kind:
+            case Kind.REPLY:
+                self._scheduler.on_replies(worker, records, now)
+                if worker.strays >= _MAX_STRAYS:
+                    self._lose(worker, now, "it answered requests that it was not given")
+            case Kind.HEARTBEAT:
+                self._on_heartbeat(worker, records, now)
+            case Kind.READY:
+                for record in records:
+                    self._on_ready(peer, record, now)
+            case Kind.DISCONNECT:
+                for record in records:
+                    self._on_disconnect(worker, record[0], now)
+            case _:
+                self.on_offence(peer, f"a worker may not send {kind.name}", now)
+
+    def _on_stranger(self, peer: Peer, kind: Kind, records: list[Record], now: float) -> None:
+        if kind is Kind.READY and records:
+            self._on_ready(peer, records[0], now)
+        elif kind in {Kind.HELLO, Kind.REQUEST}:
+            self.door.say(peer, "wrong door", f"clients dial {self._clients_address}, this is for workers")
+        elif kind is Kind.DISCONNECT:
+            # One that leaves without a session, as after our restart: tell it that it may go.
+            for record in records:
+                self.door.say(peer, record[0], "")
+        else:
+            if kind is Kind.REPLY:
+                # Of a life that was given up, in all likelihood: what it held has moved.
+                self._scheduler.dispatches.late_replies += sum(record[CALLS] for record in records)
+            self.door.no_session(peer)
+
+    def _on_ready(self, peer: Peer, record: Record, now: float) -> None:
+        session, name, agent, weight, host, models = record[:6]
+        try:
+            for card in models:
+                Signature.from_wire(card[2])
+        except ProtocolError as error:
+            self.on_offence(peer, str(error), now)
+            return
+        known = self._roster.by_name.get(name)
+        if known is not None and known.session == session and known.outbox.address == peer and known.is_fresh:
+            # It repeats itself until it hears WELCOME, and that has not left yet, for we were not there to send it.
+            return
+        if known is None and len(self._roster.by_name) >= self._settings.max_workers:
+            self.door.say(peer, "too many workers", f"{len(self._roster.by_name)} workers are connected, the limit")
+            return
+        if known is not None:
+            self._supersede(known, session, now)
+        earlier = self._by_peer.get(peer)
+        if earlier is not None:
+            self._lose(earlier, now, "its connection joined under another name")
+        worker = WorkerSession(name, session, weight / 1000, host, Outbox(peer, self.door.dirty), agent)
+        self._by_peer[peer] = worker
+        self._roster.by_name[name] = worker
+        self._scheduler.acquit(session, now)
+        self._liveness.watch(peer, now)
+        worker.outbox.put(
+            Kind.WELCOME,
+            [
+                self._session,
+                self._agent,
+                self._settings.heartbeat_ms,
+                self._settings.max_body_bytes,
+                [],
+            ],
+        )
+        self._join(worker, models, now)
+        self._report("worker joined", worker=name, models=",".join(card[0] for card in models))
+
+    def _join(self, worker: WorkerSession, models: list[Record], now: float) -> None:
+        is_news = False
+        joined: list[Route[Request]] = []
+        for model, version, signature, max_rows, credits_rows, idempotent, *more in models:
+            route = self._routes.announce(model, version)
+            route.hedge = more[:1] == [True]
+            # A worker of another host is news too: memory cannot be shared with all of them any more.
+            is_news |= route.describe(signature, max_rows, idempotent) or not route.is_on(worker.host)
+            replica = Replica(worker, model, version, max_rows, credits_rows)
+            worker.replicas.append(replica)
+            route.add(replica)
+            joined.append(route)
+        for route in joined:
+            self._scheduler.replace(self._routes.settle(route.model), now)
+            self._scheduler.serve(route, now)
+        if is_news:
+            self._announce()
+
+    def _supersede(self, known: WorkerSession, session: bytes, now: float) -> None:
+        """Ends the earlier life of a name. Its own process is told only if another one takes the name over."""
+        is_another = known.session != session
+        if is_another:
+            address = known.outbox.address
+            assert isinstance(address, bytes)
+            text = f"another worker took the name {known.name!r}; give each worker a --name of its own"
+            self.door.say(address, REPLACED, text)
+        self._lose(known, now, "another session took its name" if is_another else "it reconnected")
+
+    def _say(self, worker: WorkerSession, reason: str, detail: str) -> None:
+        worker.outbox.put(Kind.DISCONNECT, [reason, detail])
+
+    def _on_heartbeat(self, worker: WorkerSession, records: list[Record], now: float) -> None:
+        for model, credits_rows, _, running_us, tags, *_ in records:
+            if model < len(worker.replicas):
+                replica = worker.replicas[model]
+                if running_us is not None:
+                    replica.running = tags
+                if bool(replica.granted) != bool(credits_rows):
+                    word = "goes on" if credits_rows else "is stuck in a batch"
+                    self._report(f"worker {word}", worker=worker.name, model=replica.model)
+                self._allow(replica, now, credits_rows)
+
+    def _allow(self, replica: Replica, now: float, granted: int | None = None, *, limit: int | None = None) -> None:
+        """Changes what a replica may have under way; without any it gives back what it has not begun."""
+        before = replica.credits
+        route = self._route_of(replica)
+        route.allow(replica, granted, limit=limit)
+        if replica.credits > before and route.waiting:
+            self._scheduler.serve(route, now)
+        elif before and not replica.credits:
+            self._scheduler.recall(replica)
+
+    def _route_of(self, replica: Replica) -> Route[Request]:
+        return self._routes.announce(replica.model, replica.version)
+
+    def _compare(self, route: Route[Request], now: float) -> None:
+        """Puts replicas out that are much worse than the others of their model, and lets them in again."""
+        works = {name: replica.work() for name, replica in route.replicas.items()}
+        route.look(works, now)
+        stuck = [name for name, replica in route.replicas.items() if not replica.granted]
+        for name, standing, why in route.rotation.look(works, stuck, now):
+            limit = {Standing.IN: None, Standing.OUT: 0, Standing.TRIAL: 1}[standing]
+            self._allow(route.replicas[name], now, limit=limit)
+            self._report(f"worker {standing.value}", worker=name, model=route.model, why=why)
+
+    def _on_disconnect(self, worker: WorkerSession, reason: str, now: float) -> None:
+        if reason == DRAINING:
+            self._retire(worker, now)
+            worker.state = WorkerState.DRAINING
+            self._say(worker, DRAINING, "no more requests will come")
+            self._report("worker draining", worker=worker.name, held=sum(replica.held for replica in worker.replicas))
+            return
+        address = worker.outbox.address
+        assert isinstance(address, bytes)
+        self._lose(worker, now, "it left")
+        self.door.say(address, reason, "")
+
+    def drain(self, name: str) -> bool:
+        """Asks a worker to drain, as SIGTERM does; False if there is none of that name."""
+        worker = self._roster.by_name.get(name)
+        if worker is None:
+            return False
+        self._say(worker, DRAIN, "an operator asked for it")
+        return True
+
+    def part(self) -> None:
+        """Ends all sessions, as the last thing that a gateway does: workers then need not find out by its silence."""
+        for peer in self._by_peer:
+            self.door.no_session(peer)
+
+    def _retire(self, worker: WorkerSession, now: float) -> None:
+        """Takes a worker off the ring; what it holds stays with it."""
+        left = [self._route_of(replica) for replica in worker.replicas]
+        gone = False
+        for route, replica in zip(left, worker.replicas, strict=True):
+            route.drop(replica)
+            gone |= not route.replicas or not route.is_on(worker.host)
+        for route in left:
+            self._scheduler.replace(self._routes.settle(route.model), now)
+            if route.replicas:
+                self._scheduler.serve(route, now)
+            else:
+                self._scheduler.replace(route.waiting.clear(), now)
+        if gone:
+            self._announce()
+
+    def _lose(self, worker: WorkerSession, now: float, cause: str, *, is_closed: bool = False) -> None:
+        """Ends a worker's session and moves all that it held to others."""
+        address = worker.outbox.address
+        assert isinstance(address, bytes)
+        # A process that ends closes its connections at once. Of one that is stopped, or cut off, there is no sign
+        # before they are found dead.
+        is_abrupt = is_closed and self._liveness.silent_for(address, now) < _ABRUPT * self._heartbeat_s
+        self._by_peer.pop(address, None)
+        if self._roster.by_name.get(worker.name) is worker:
+            del self._roster.by_name[worker.name]
+        self._liveness.forget(address)
+        worker.state = WorkerState.DEAD
+        unsent = worker.outbox.unsent_calls()
+        worker.outbox.clear()
+        self._retire(worker, now)
+        moved = self._scheduler.move_all_of(worker, unsent, now, is_abrupt=is_abrupt)
+        self._report("worker gone", worker=worker.name, cause=cause, moved=moved)
+
+    def on_offence(self, peer: Peer, detail: str, now: float) -> None:
+        """Notes a broken message; a worker that is cut off for it is lost."""
+        if self.door.offend(peer, detail):
+            worker = self._by_peer.get(peer)
+            if worker is not None:
+                self._lose(worker, now, "it broke the protocol three times")
+
+    def on_unreachable(self, peer: Peer, now: float) -> None:
+        """Notes that a connection is gone, and with it this life of its worker."""
+        self.door.forget(peer)
+        worker = self._by_peer.get(peer)
+        if worker is not None:
+            self._lose(worker, now, "its connection closed", is_closed=True)
+
+    def probe_all(self) -> None:
+        """Sends something to every worker: where the connection is gone, the attempt will tell."""
+        for worker in self._by_peer.values():
+            worker.outbox.beat()
+
+    def is_judging(self, now: float) -> bool:
+        """Whether somebody is about to be given up for silence, and everything that came should be read before."""
+        return self._liveness.is_judging(now)
+
+    def on_timer(self, now: float) -> None:
+        """Beats, and gives up those who were silent for too long."""
+        for peer in self._liveness.lost(now):
+            silent_s = self._liveness.silent_for(peer, now)
+            self._lose(self._by_peer[peer], now, f"silent for {silent_s:.1f} s")
+        if self._liveness.is_beat_due(now):
+            self.probe_all()
+            for route in self._routes:
+                self._compare(route, now)
+
+    def wake_at(self) -> float | None:
+        """Returns when to beat or to look for the silent ones."""
+        return self._liveness.wake_at()
+
+    def _report(self, event: str, **values: object) -> None:
+        self.events.append((event, values))

@@ -1,0 +1,260 @@
+"""Requests in a worker's hands: from REQUEST, or from a twin that is here, to one REPLY each.
+
+Only the end of its gateway's session ends a request without a reply.
+"""
+
+from __future__ import annotations
+
+from zmqinfer.errors import InvalidArgument, ProtocolError, Status, TooLarge
+from zmqinfer.machine.block import covering
+from zmqinfer.machine.link import Link
+from zmqinfer.machine.replies import failure
+from zmqinfer.machine.worker.served import ServedModel
+from zmqinfer.machine.worker.task import Batch, Outcome, Task
+from zmqinfer.machine.worker.twins import TIMES, Twins, is_alike, outcome_of
+from zmqinfer.records import (
+    ALONE,
+    ATTEMPT,
+    BUDGET_US,
+    CALLS,
+    INLINE,
+    MODEL,
+    MODEL_VERSION,
+    PAYLOAD,
+    RAN_MAYBE,
+    RAN_YES,
+    TAG,
+    Kind,
+    Record,
+)
+from zmqinfer.tensor import payload_bytes
+
+__all__ = ["Workload"]
+
+# Of a model in a process of its own that was lost.
+_UNSURE = (Status.WORKER_LOST, Status.DEADLINE_EXCEEDED)
+
+
+class Workload:
+    """All requests that a worker owes a reply.
+
+    Attributes:
+        joined: calls that waited for a twin which was here already.
+        replayed: calls that were answered with what an earlier one of the same id got.
+        dropped: calls that got no reply, for their gateway gave them to others, or used their tag twice.
+    """
+
+    def __init__(self, name: str, links: list[Link], models: list[ServedModel]) -> None:
+        self.dropped = self.joined = self.replayed = 0
+        self._name = name
+        self._links = links
+        self._models = {(model.card.name, model.card.version): model for model in models}
+        # By the number of the gateway and by tag.
+        self._held: list[dict[int, Task]] = [{} for _ in links]
+        self._twins = Twins()
+
+    def count(self, number: int | None = None) -> int:
+        """Returns how many calls are here unanswered, from all gateways or from one."""
+        held = self._held if number is None else [self._held[number]]
+        return sum(task.calls for tasks in held for task in tasks.values())
+
+    # In ------------------------------------------------------------------------------------------
+
+    def take(self, number: int, records: list[Record], now: float, gap: float) -> None:
+        """Takes REQUEST records of the gateway with this number.
+
+        Args:
+            gap: how long this node was not looking before it found them, in seconds; it is charged to them all.
+        """
+        held = self._held[number]
+        arrived = now - gap
+        for record in records:
+            tag = record[TAG]
+            if held and (covering(held, tag) or not held.keys().isdisjoint(range(tag, tag + record[CALLS]))):
+                # A gateway that uses a tag twice is out of its mind; the first request keeps it.
+                self.dropped += record[CALLS]
+                continue
+            model = self._models.get((record[MODEL], record[MODEL_VERSION]))
+            if model is None:
+                wanted = f"{record[MODEL]!r} version {record[MODEL_VERSION]}"
+                self._say(number, record, Status.NOT_FOUND, f"worker {self._name!r} has no model {wanted}", None)
+                continue
+            if record[PAYLOAD] is None:
+                detail = f"worker {self._name!r} cannot read the client's memory"
+                self._say(number, record, Status.UNAVAILABLE, detail, INLINE)
+                continue
+            try:
+                bound, size = model.fit(record)
+            except (InvalidArgument, ProtocolError, TooLarge) as error:
+                status = Status.TOO_LARGE if isinstance(error, TooLarge) else Status.INVALID_ARGUMENT
+                self._say(number, record, status, str(error), None)
+                continue
+            if len(record) > ALONE and record[ALONE] is True:
+                bound = bound.alone()
+            task = Task(number, record, bound, size, arrived + record[BUDGET_US] * 1e-6, now)
+            held[tag] = task
+            model.batcher.rate.count(task.rows, now)
+            if self._twins.begin(task):
+                model.batcher.offer(task, bound)
+            else:
+                self._meet(task)
+
+    def _meet(self, task: Task) -> None:
+        """Takes a request whose calls may be here, or have been, under the same ids."""
+        while task.calls > 1:
+            head = task.cut(1)
+            self._enter(head)
+            self._enter(task)
+            self._meet_one(head)
+        self._meet_one(task)
+
+    def _meet_one(self, task: Task) -> None:
+        if self._twins.begin(task):
+            self._model_of(task).batcher.offer(task, task.bound)
+            return
+        twin = self._twins.find(task)
+        assert twin is not None
+        if not is_alike(task, twin):
+            del self._held[task.link][task.tag]
+            detail = "its id was given to a call with another input, or to another model; give each call its own id"
+            self._say(task.link, task.record, Status.ID_CONFLICT, detail, None)
+        elif isinstance(twin, Task):
+            self.joined += 1
+            twin.followers = [*(twin.followers or ()), task]
+        else:
+            self.replayed += 1
+            del self._held[task.link][task.tag]
+            self._answer(task, task.tag, outcome_of(twin, task), twin[TIMES])
+
+    def _model_of(self, task: Task) -> ServedModel:
+        return self._models[task.record[MODEL], task.record[MODEL_VERSION]]
+
+    def _enter(self, task: Task) -> None:
+        self._held[task.link][task.tag] = task
+
+    # Out without having run ----------------------------------------------------------------------
+
+    def drop(self, number: int) -> None:
+        """Lets go of what a gateway gave: its session has ended, and what waits here is for others now."""
+        held = list(self._held[number].values())
+        self._held[number].clear()
+        self.dropped += sum(task.calls for task in held)
+        for task in held:
+            if task.is_waiting:
+                self._model_of(task).batcher.remove(task, task.bound)
+                self._let_go(task)
+
+    def cancel(self, number: int, tag: int, calls: int) -> None:
+        """Takes back what a gateway wants no more, unless it runs: then its reply comes as always."""
+        held = self._held[number]
+        for wanted in range(tag, tag + calls):
+            task = covering(held, wanted)
+            if task is None or not task.is_waiting:
+                continue
+            if task.tag < tag:
+                self._divide(task, tag - task.tag)
+            if task.tag + task.calls > tag + calls:
+                task = self._divide(task, tag + calls - task.tag)
+            self._model_of(task).batcher.remove(task, task.bound)
+            self._end(task, Status.CANCELLED, "cancelled by its caller before it ran", None)
+
+    def expire(self, model: ServedModel, now: float) -> None:
+        """Answers those whose time is up before their batch."""
+        # Who followed one of them is next, and may be as late.
+        while late := model.batcher.expire(now):
+            for task in late:
+                self._end(task, Status.DEADLINE_EXCEEDED, "the time was up while it waited for its batch", "batch")
+
+    def _divide(self, task: Task, calls: int) -> Task:
+        """Takes the first calls off a waiting task into one of their own, which waits in front of it."""
+        head = task.cut(calls)
+        self._enter(head)
+        self._enter(task)
+        self._twins.add(head)
+        self._model_of(task).batcher.divide(task, head, task.bound)
+        return head
+
+    def _end(self, task: Task, status: Status, detail: str, where: str | None) -> None:
+        del self._held[task.link][task.tag]
+        self._let_go(task)
+        self._say(task.link, task.record, status, detail, where)
+
+    def _let_go(self, task: Task) -> None:
+        """Forgets a request that will not run; who followed it has to."""
+        self._twins.forget(task)
+        for one in task.followers or ():
+            if self._held[one.link].get(one.tag) is one:
+                self._meet_one(one)
+
+    def _say(self, number: int, record: Record, status: Status, detail: str, where: str | None) -> None:
+        """Answers a request that did not run."""
+        version, attempt = record[MODEL_VERSION] or 0, record[ATTEMPT]
+        reply = failure(
+            record[TAG], record[CALLS], status, detail, where, worker=self._name, version=version, attempt=attempt
+        )
+        self._links[number].outbox.put(Kind.REPLY, reply)
+
+    # Out with what the model made of it ----------------------------------------------------------
+
+    def on_cut(self, head: Task) -> None:
+        """Notes the last of a batch, which may be the first calls of a request that had no room for all."""
+        rest = self._held[head.link][head.tag]
+        if rest is not head:
+            self._enter(head)
+            self._enter(rest)
+            self._twins.add(head)
+
+    def answer(self, batch: Batch, outcomes: list[Outcome], compute_s: float) -> None:
+        """Answers a batch that has run.
+
+        Args:
+            outcomes: in the order of the calls, each for one or more calls of one task.
+        """
+        compute_us = int(compute_s * 1e6)
+        each = iter(outcomes)
+        for task in batch.tasks:
+            # Not so if it was dropped with its session.
+            is_wanted = self._held[task.link].pop(task.tag, None) is task
+            times = batch.rows, int((batch.started_at - task.arrived_at) * 1e6), compute_us
+            tag, end = task.tag, task.tag + task.calls
+            own: list[Outcome] = []
+            while tag < end:
+                outcome = next(each)
+                own.append(outcome)
+                if is_wanted:
+                    self._answer(task, tag, outcome, times)
+                tag += outcome[0]
+            assert tag == end, "an outcome for calls of two tasks"
+            self._twins.keep(task, own, times, batch.started_at + compute_s)
+            for one in task.followers or ():
+                if self._held[one.link].get(one.tag) is one:
+                    self._meet_one(one)
+        self._twins.trim(batch.started_at)
+
+    def _answer(self, task: Task, tag: int, outcome: Outcome, times: tuple[int, int, int]) -> None:
+        """Tells a gateway what became of calls of a task, the first of which has this tag."""
+        calls, first, second = outcome
+        is_result = type(first) is bytes
+        result = [0, first, second] if is_result else [first, second, "model"]
+        served = [self._name, task.record[MODEL_VERSION], task.record[ATTEMPT]]
+        size = len(second) if type(second) is bytes else payload_bytes(second) if is_result else 0  # type: ignore[arg-type]
+        ran = RAN_YES if is_result or first not in _UNSURE else RAN_MAYBE
+        record = [tag, calls, *result, *served, ran, None, *times]
+        self._links[task.link].outbox.put(Kind.REPLY, record, size)
+
+    def trim(self, now: float) -> None:
+        """Lets go of answers that nobody will ask for again."""
+        self._twins.trim(now)
+
+    # Invariants ----------------------------------------------------------------------------------
+
+    def check(self, running: set[int]) -> None:
+        """Asserts what must hold between any two calls; `running` are the identities of those that run."""
+        held = [task for tasks in self._held for task in tasks.values()]
+        assert all(tag == task.tag == task.record[TAG] for tasks in self._held for tag, task in tasks.items())
+        waiting = [task for task in held if task.is_waiting]
+        assert sum(model.batcher.rows for model in self._models.values()) == sum(task.rows for task in waiting)
+        leading = running | {id(task) for task in waiting}
+        self._twins.check(leading)
+        following = {id(task) for task in held} - leading
+        assert following <= self._twins.followers(), "calls that wait for nobody"
