@@ -1,6 +1,7 @@
 """The shells: sockets, clocks, threads and signals around the machines. No decision is taken here.
 
 addresses    addresses as people write them
+descriptors  file descriptors: how many there may be, and whether enough are free
 sockets      makes ZeroMQ sockets; receive and send, frame by frame
 poller       waits for ZeroMQ sockets and plain descriptors together
 waker        lets one thread interrupt another's poll

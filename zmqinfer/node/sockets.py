@@ -18,8 +18,10 @@ from typing import Final, TypeAlias
 
 import zmq
 import zmq.backend
+from zmq.utils.garbage import gc
 
 from zmqinfer.errors import ConfigError
+from zmqinfer.node.descriptors import check_room, has_room
 from zmqinfer.tensor import Buffer
 
 __all__ = [
@@ -58,14 +60,18 @@ _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
-def new_context() -> zmq.Context[zmq.Socket[bytes]]:
-    """Makes a context of one I/O thread.
+def new_context(links: int = 0) -> zmq.Context[zmq.Socket[bytes]]:
+    """Makes a context of one I/O thread, for a node that dials so many gateways.
 
     libzmq draws the first routing id of a ROUTER from the C library's generator, which nobody
     seeds; a clash of such ids has ended processes (libzmq 4503), so it is seeded here.
+
+    Raises:
+        ConfigError: libzmq is too old, or there are too few file descriptors.
     """
     if zmq.zmq_version_info() < _LEAST_LIBZMQ:
         raise ConfigError(f"libzmq is {zmq.zmq_version()}, expected 4.3.5 or newer; upgrade pyzmq")
+    check_room(links)
     if sys.platform == "linux":
         ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -200,8 +206,13 @@ def send(socket: zmq.Socket[bytes], frames: Frames) -> None:
         return
     for number, frame in enumerate(frames):
         # Copied up to pyzmq's own threshold: below it the bookkeeping of a shared buffer costs more.
-        copy = len(frame) < 65_536 and not isinstance(frame, zmq.Frame)
+        copy = not isinstance(frame, zmq.Frame) and (len(frame) < 65_536 or not _may_lend())
         send_frame(socket, frame, _NOBLOCK if number == last else _MORE, copy)
+
+
+def _may_lend() -> bool:
+    """Whether ZeroMQ can be lent the memory of a frame: for the first one pyzmq makes a context of its own."""
+    return gc.is_alive() or has_room()
 
 
 def far_end(descriptor: int) -> FarEnd | None:

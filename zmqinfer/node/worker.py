@@ -56,7 +56,7 @@ class WorkerNode:
     ) -> None:
         """Dials the gateways' addresses for workers; raises `ConfigError` for one that cannot be dialled."""
         settings = settings or WorkerSettings()
-        self._context = sockets.new_context()
+        self._context = sockets.new_context(len(gateways))
         try:
             self._dialler = Dialler(self._context, gateways)
         except BaseException:
