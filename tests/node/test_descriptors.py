@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 
 import pytest
+
+from zmqinfer.node import descriptors
 
 # Leaves fewer and fewer descriptors, and says what a client made then raises; one of before must go on.
 FEWER_AND_FEWER = """
@@ -68,3 +71,33 @@ def test_no_client_ends_the_process_that_has_too_few_descriptors() -> None:
         "223 of 256 file descriptors are open, expected 34 to be free for ZeroMQ's sockets;"
         " close what is not needed, or raise the limit: ulimit -n 512"
     )
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "asked"),
+    [
+        (1_024, 4_096, [4_096]),
+        (4_096, 4_096, []),
+        (1_024, 2**30, [2**20]),
+        (256, resource.RLIM_INFINITY, [2**20, 10_240]),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, []),
+    ],
+)
+def test_the_limit_is_raised_towards_the_hard_one(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, asked: list[int]
+) -> None:
+    """As far as is of use; where the hard one is none at all, the system may still refuse what is beyond its own."""
+    said: list[int] = []
+
+    def answer(_which: int, limits: tuple[int, int]) -> None:
+        said.append(limits[0])
+        assert limits[1] == hard
+        if limits[0] != asked[-1]:
+            raise ValueError
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", answer)
+
+    descriptors.raise_limit()
+
+    assert said == asked

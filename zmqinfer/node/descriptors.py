@@ -5,6 +5,7 @@ libzmq ends the process (`abort`) when it finds none for what a context is made 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -13,8 +14,11 @@ from typing import Final
 
 from zmqinfer.errors import ConfigError
 
-__all__ = ["check_room", "has_room", "limit", "open_now"]
+__all__ = ["check_room", "has_room", "limit", "open_now", "raise_limit"]
 
+# As much as any process of ours could use; and what macOS allows where its hard limit is none at all.
+_ENOUGH: Final = 2**20
+_OFTEN_ALLOWED: Final = 10_240
 # What is open of a client with its one connection is 12, of a gateway 18; and other threads open files meanwhile.
 _NEEDED: Final = 32
 _NEEDED_BY_A_LINK: Final = 2
@@ -24,6 +28,21 @@ def limit() -> int:
     """Returns how many descriptors this process may have."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def raise_limit() -> None:
+    """Takes what the system grants: the soft limit, often 1,024, is for programs that use `select`.
+
+    For processes that we start; a library leaves its user's alone.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
+    for wanted in (most, _OFTEN_ALLOWED):
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return
 
 
 def open_now() -> int:
