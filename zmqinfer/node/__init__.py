@@ -7,6 +7,7 @@ poller       waits for ZeroMQ sockets and plain descriptors together
 waker        lets one thread interrupt another's poll
 dialler      the sockets of a client or a worker, one for each gateway
 gateway      two ROUTERs around a GatewayMachine
+gate         lets connections in while there are descriptors for them
 worker       a DEALER for each gateway around a WorkerMachine, and an engine thread for each model
 crew         two threads for a worker's loop: one turns it, the other stands by
 engine       runs one batch: stack, infer, check, split; bisects a batch that fails

@@ -14,7 +14,7 @@ from typing import Final
 
 from zmqinfer.errors import ConfigError
 
-__all__ = ["check_room", "has_room", "limit", "open_now", "raise_limit"]
+__all__ = ["check_room", "has_room", "limit", "lowest_free", "open_now", "raise_limit"]
 
 # As much as any process of ours could use; and what macOS allows where its hard limit is none at all.
 _ENOUGH: Final = 2**20
@@ -43,6 +43,18 @@ def raise_limit() -> None:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
             return
+
+
+def lowest_free() -> int:
+    """Returns the number that the next descriptor gets, so all below it are taken; the limit if there is none."""
+    try:
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+    except OSError as cause:
+        if cause.errno not in {errno.EMFILE, errno.ENFILE}:
+            raise
+        return limit()
+    os.close(descriptor)
+    return descriptor
 
 
 def open_now() -> int:
