@@ -152,10 +152,10 @@ class WorkerNode:
             time.sleep(_LAST_WORDS_S)
         self._begin(begun)
         self._is_stuck = self._dialler.flush(machine.dirty, time.monotonic())
-        if machine.events:
-            for event, values in machine.events:
-                self._report.info(event, **values)
-            machine.events.clear()
+        for news, say in ((machine.events, self._report.info), (machine.warnings, self._report.warning)):
+            for event, values in news:
+                say(event, **values)
+            news.clear()
 
     def _on_message(self, number: int, kind: Kind, records: list[Record], now: float) -> None:
         if kind is Kind.REQUEST:
