@@ -4,6 +4,7 @@
     nodes      gateway, worker: one node in the foreground
     up         gateways and workers of this machine, supervised
     ask        status, models, ring, drain: questions to running gateways
+    shown      what these print for people
     infer      one request from the shell
     bench      load and report
     simulate   a cluster with faults in virtual time
