@@ -107,6 +107,10 @@ class WorkerNode:
         """Serves until drained, stopped, or told by a gateway to go (`machine.ended_by`)."""
         for engine in self._engines:
             engine.start()
+        models = ",".join(model.name for model in self._models)
+        self._report.info(
+            "worker serves", models=models, gateways=",".join(link.address for link in self.machine.links)
+        )
         try:
             self._crew.run()
         finally:
