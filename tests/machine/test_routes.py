@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.machine.playbook import SIGNATURE, Playbook, request, session_of
 from zmqinfer.machine.flight import Flight
 from zmqinfer.machine.members import ClientSession, WorkerSession
@@ -37,6 +39,19 @@ def test_request_without_a_version_means_the_latest_with_an_engine() -> None:
     routes.settle("m")
 
     assert routes.find("m", None) is old.route
+
+
+@pytest.mark.parametrize("granted", [0, 1, 9, 20, 31, 32, 1_024])
+@pytest.mark.parametrize("max_rows", [1, 4, 15, 32])
+def test_a_grain_is_a_row_or_more(max_rows: int, granted: int) -> None:
+    """Of small batches that are short an engine has few credits while it learns, and placement divides by the grain."""
+    engine = join(Routes(), "w1")
+    engine.route.describe(SIGNATURE, max_rows, True)
+    engine.granted = granted
+
+    engine.allow()
+
+    assert engine.grain >= 1
 
 
 def test_latest_version_is_kept_while_no_version_has_an_engine() -> None:

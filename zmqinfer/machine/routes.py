@@ -66,7 +66,7 @@ class Engine(Holder):
     def allow(self) -> None:
         """Reckons anew how many rows may be under way; an engine of short batches grants more than two of them."""
         rows = self.credits = self.granted if self.leash is None else min(self.granted, self.leash)
-        self.grain = rows // _GRAINS_IN_CREDITS if rows > 2 * self.route.max_rows else 1
+        self.grain = max(1, rows // _GRAINS_IN_CREDITS) if rows > 2 * self.route.max_rows else 1
 
     def work(self) -> Work:
         """Returns what it did so far."""
