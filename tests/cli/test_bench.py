@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import Cluster
-from tests.processes import Processes, free_addresses, run
+from tests.processes import Processes, free_addresses, run, saved
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +51,17 @@ def written(folder: Path) -> dict[str, bytes]:
         assert content.startswith(PNG) is name.endswith(".png"), name
         assert len(content) > 200, name
     return found
+
+
+def served(processes: Processes, folder: Path, function: str) -> str:
+    """Serves one function; returns where clients dial."""
+    clients, workers = free_addresses(2)
+    processes.start("gateway", "--clients", clients, "--workers", workers)
+    processes.start(
+        "worker", "--name", "w1", "-g", workers, "--function", function, "--max-batch-size", "4", cwd=folder
+    )
+    assert run("status", "-g", clients, "--wait-workers", "1", "--timeout-s", "30").returncode == 0
+    return clients
 
 
 def test_closed_loop_writes_the_five_files_and_report_draws_them_again(cluster: Cluster, tmp_path: Path) -> None:
@@ -97,21 +109,7 @@ def test_open_loop_of_another_model(cluster: Cluster, tmp_path: Path) -> None:
 def test_failures_and_wrong_answers_end_with_1(processes: Processes, tmp_path: Path, function: str) -> None:
     """The files are written all the same; the headline carries the failures, and no throughput counts them."""
     (tmp_path / "faulty.py").write_text(FAULTY)
-    clients, workers = free_addresses(2)
-    processes.start("gateway", "--clients", clients, "--workers", workers)
-    processes.start(
-        "worker",
-        "--name",
-        "w1",
-        "-g",
-        workers,
-        "--function",
-        f"faulty:{function}",
-        "--max-batch-size",
-        "4",
-        cwd=tmp_path,
-    )
-    assert run("status", "-g", clients, "--wait-workers", "1", "--timeout-s", "30").returncode == 0
+    clients = served(processes, tmp_path, f"faulty:{function}")
     words = ("--model", function, "--rate", "400", "--duration-s", "1", "--no-compare", "--out", tmp_path / "results")
 
     done = run("bench", "-g", clients, *words, timeout_s=60)
@@ -123,6 +121,40 @@ def test_failures_and_wrong_answers_end_with_1(processes: Processes, tmp_path: P
     bad = one["failures"].get("MODEL_ERROR", 0) if function == "raises" else one["wrong_answers"]
     assert bad > 0
     assert one["latencies"]["count"] == 400 - bad
+
+
+@pytest.mark.parametrize("file", [None, "pair.npz", "pair.json"])
+def test_any_model_can_be_loaded(cluster: Cluster, tmp_path: Path, file: str | None) -> None:
+    """With what is made up from its signature, or with rows of a file; of several inputs, one of them a number."""
+    x, scale = np.arange(6, dtype=np.float32).reshape(3, 2), np.arange(3, dtype=np.float32)
+    np.savez(tmp_path / "pair.npz", x=x, scale=scale)
+    (tmp_path / "pair.json").write_text('{"x": [1, 2], "scale": 3}')
+    words = ("--model", "pair", *(("--input", file) if file else ()), "--rate", "100", "--duration-s", "0.3")
+
+    done = run("bench", "-g", cluster.clients, *words, "--no-compare", "--out", "results", cwd=tmp_path, timeout_s=60)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (scenario,) = json.loads(written(tmp_path / "results")["benchmark_results.json"])["scenarios"]
+    assert scenario["model"] == "pair"
+
+
+def test_a_model_may_want_real_inputs_and_never_answer_alike(processes: Processes, tmp_path: Path) -> None:
+    """It is said how to give some, and how its answers are judged; the only model need not be named."""
+    (tmp_path / "dice.py").write_text(
+        "import numpy as np\ndef dice(x):\n    return np.random.random(x.reshape(-1, 5).shape)"
+    )
+    clients = served(processes, tmp_path, "dice:dice")
+    words = ("bench", "-g", clients, "--rate", "100", "--duration-s", "0.3", "--no-compare", "--out", "results")
+
+    refused = run(*words, cwd=tmp_path, timeout_s=60)
+    done = run(*words, "--input", saved(tmp_path / "x.npy", np.zeros(5)), cwd=tmp_path, timeout_s=60)
+
+    assert refused.returncode == 2
+    assert "model 'dice' does not take a made-up input: " in refused.stderr
+    assert refused.stderr.endswith("; give real ones with --input FILE\n")
+    assert done.returncode == 0, done.stderr
+    assert "model 'dice' answers the same input differently" in done.stderr
 
 
 SCENARIO = """

@@ -59,11 +59,17 @@ def test_what_json_has_no_numbers_for_is_strict_json(cluster: Cluster, tmp_path:
 
 
 def test_infer_of_a_model_with_several_inputs(cluster: Cluster, tmp_path: Path) -> None:
-    """A JSON object in, a JSON object out; JSON numbers take the declared dtype."""
+    """A JSON object or .npz in, a JSON object out; JSON numbers take the declared dtype."""
     text = tmp_path / "x.json"
     text.write_text('{"x": [1, 2], "scale": 3}')
+    np.savez(tmp_path / "x.npz", x=np.array([1, 2], np.float32), scale=np.float32(3))
+    np.savez(tmp_path / "unnamed.npz", np.array([1, 2], np.float32))
 
-    assert parsed(run("infer", "pair", text, "-g", cluster.clients)) == {"total": 9.0, "scaled": [3.0, 6.0]}
+    answers = [parsed(run("infer", "pair", file, "-g", cluster.clients)) for file in (text, tmp_path / "x.npz")]
+    unnamed = parsed(run("infer", "echo", tmp_path / "unnamed.npz", "-g", cluster.clients))
+
+    assert answers == [{"total": 9.0, "scaled": [3.0, 6.0]}] * 2
+    assert unnamed == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +109,7 @@ def test_bad_input_ends_with_1_and_names_what_came(
         b'{"pixels": [1, [2]]}',
         b"\x93NUMPY",
         b"\x93NUMPY\x01\x00\xff\xff",
+        b"PK\x03\x04 and no more",
         b"[" * 100_000,
     ],
 )

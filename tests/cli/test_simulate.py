@@ -75,7 +75,8 @@ def test_a_fault_that_never_finds_a_victim_fails(tmp_path: Path) -> None:
 def test_a_scenario_without_faults_says_so(tmp_path: Path) -> None:
     """A line of the report is never empty."""
     scenario = tmp_path / "scenario.toml"
-    scenario.write_text('rate = 5\nduration_s = 0.5\n[[models]]\nname = "m"\n')
+    # With the mark of its encoding that some editors begin a file with.
+    scenario.write_text('rate = 5\nduration_s = 0.5\n[[models]]\nname = "m"\n', "utf-8-sig")
     done = run("simulate", str(scenario))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1] == "faults    none"

@@ -64,6 +64,15 @@ def test_models_are_found_in_order_of_their_names(tmp_path: Path) -> None:
     assert (found[0].version, found[0].folders) == (1, (one / "a",))
 
 
+def test_a_mark_of_the_encoding_is_no_part_of_the_file(tmp_path: Path) -> None:
+    """Some editors begin a file with one."""
+    add(tmp_path, "a", toml="\N{ZERO WIDTH NO-BREAK SPACE}" + TOML)
+
+    (config,) = find_models([tmp_path])
+
+    assert config.settings.target == "model:predict"
+
+
 def test_the_highest_numbered_folder_is_served(tmp_path: Path) -> None:
     """10 is higher than 9, and its files come before those beside model.toml."""
     folder = add(tmp_path, "scorer", "9", "10", "draft")

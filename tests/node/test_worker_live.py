@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zmq
 
+from tests.processes import free_addresses, wait_until
 from zmqinfer import Client, LocalCluster
 from zmqinfer.config import GatewaySettings, WorkerSettings
 from zmqinfer.node.gateway import GatewayNode
@@ -142,3 +143,25 @@ def test_a_message_that_cannot_be_read_begins_a_new_life() -> None:
     thread.join(5)
     router.close(0)
     context.term()
+
+
+def test_what_somebody_should_do_something_about_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As that nobody is where the gateway should be; what else there is to know is none."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr("zmqinfer.machine.worker.machine._UNREACHED_S", 0.0)
+    (nobody,) = free_addresses(1)
+    worker = WorkerNode("w1", [function_model(np.negative)], [nobody], WorkerSettings(heartbeat_ms=20))
+    thread = threading.Thread(target=worker.run, daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: len(caplog.records) > 1)
+    finally:
+        worker.stop()
+        thread.join(5)
+
+    assert [(record.levelname, record.getMessage()) for record in caplog.records[:2]] == [
+        ("INFO", f"worker serves models=negative gateways={nobody} worker=w1"),
+        ("WARNING", f"cannot reach gateway gateway={nobody} for_s=0 worker=w1"),
+    ]

@@ -102,7 +102,7 @@ def test_events_have_the_instants_of_the_log() -> None:
     """To a millisecond; other lines are none."""
     now = time.time()
     stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
-    log = f'worker w1: serving\n{stamp},250 INFO    zmqinfer.gateway worker gone worker=w1 cause="it left" moved=3\n'
+    log = f'drained and stopped\n{stamp},250 INFO    zmqinfer.gateway worker gone worker=w1 cause="it left" moved=3\n'
 
     (event,) = read_events(log)
 

@@ -166,7 +166,8 @@ def find_target(target: str, folders: Sequence[Path] = (), where: str = "") -> o
     """
     parts = _TARGET.fullmatch(target)
     if parts is None:
-        raise ConfigError(f"{where}target is {target!r}, expected module:callable, as in 'scorer:predict'")
+        meant = _meant(target) or "as in 'scorer:predict'"
+        raise ConfigError(f"{where}target is {target!r}, expected module:callable, {meant}")
     module = _module(parts[1], folders, target, where)
     found: object = module
     for name in parts[2].split("."):
@@ -219,13 +220,18 @@ def _module(name: str, folders: Sequence[Path], target: str, where: str) -> Modu
         if cause.name is None or not f"{full_name}.".startswith(f"{cause.name}."):
             raise ConfigError(f"{where}{_failure(target, cause)}{_advice(cause.name, folders)}") from cause
         searched = ", ".join([*(str(folder) for folder in folders), "sys.path"])
-        raise ConfigError(
-            f"{where}target is {target!r}, but no module {name!r} is in {searched};"
-            f" put {name.replace('.', '/')}.py there or correct the name"
-        ) from cause
+        todo = _meant(target) or f"put {name.replace('.', '/')}.py there or correct the name"
+        raise ConfigError(f"{where}target is {target!r}, but no module {name!r} is in {searched}; {todo}") from cause
     # A user's module may raise anything, and one without a `__main__` guard may call sys.exit().
     except (Exception, SystemExit) as cause:
         raise ConfigError(f"{where}{_failure(target, cause)}") from cause
+
+
+def _meant(target: str) -> str:
+    """Returns what to write instead of the name of a file; empty for other mistakes."""
+    file, _, attribute = target.rpartition(":")
+    meant = f"{file.removeprefix('./').removesuffix('.py').replace('/', '.')}:{attribute}"
+    return f"without .py: {meant!r}" if file.endswith(".py") and _TARGET.fullmatch(meant) else ""
 
 
 def _is_in(folder: Path, name: str) -> bool:

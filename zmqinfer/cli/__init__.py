@@ -4,6 +4,7 @@
     nodes      gateway, worker: one node in the foreground
     up         gateways and workers of this machine, supervised
     ask        status, models, ring, drain: questions to running gateways
+    shown      what these print for people
     infer      one request from the shell
     bench      load and report
     simulate   a cluster with faults in virtual time
@@ -14,6 +15,7 @@ Each command's module is imported when it is called: start-up matters for one th
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -23,6 +25,7 @@ import click
 
 from zmqinfer import __version__
 from zmqinfer.errors import ConfigError, NotFound, Unavailable, UsageError, ZmqInferError
+from zmqinfer.node.descriptors import raise_limit
 
 __all__ = ["EXIT_FAILED", "EXIT_GAVE_UP", "EXIT_NOBODY", "EXIT_USAGE", "main"]
 
@@ -30,6 +33,9 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_NOBODY = 3
 EXIT_GAVE_UP = 4
+
+# Of the process, and of the system: no descriptors.
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE}
 
 _COMMANDS = {
     "up": ("up", "Serve models or a function on this machine."),
@@ -87,6 +93,7 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code; no traceback reaches a user."""
     _open_standard_streams()
+    raise_limit()
     try:
         code: Any = cli.main(arguments, prog_name="zmqinfer", standalone_mode=False)
     except click.exceptions.Abort:
@@ -109,9 +116,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         code = EXIT_FAILED
     except OSError as error:
-        code = _say(
-            ConfigError(f"cannot write to {error.filename or 'standard output'} ({error.strerror})"), EXIT_USAGE
-        )
+        if error.errno in _EXHAUSTED:
+            text = f"cannot go on ({error.strerror}); raise the limit with: ulimit -n"
+        else:
+            text = f"cannot write to {error.filename or 'standard output'} ({error.strerror})"
+        code = _say(ConfigError(text), EXIT_USAGE)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -25,6 +25,11 @@ def _client(gateway: list[str], timeout_s: float) -> Any:
     from zmqinfer.client import Client
 
     return Client(gateway, connect_timeout_s=timeout_s)
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
 
 
 @click.command()
@@ -55,59 +60,13 @@ def status(gateway: list[str], wait_workers: int, timeout_s: float, as_json: boo
     if as_json:
         click.echo(json.dumps({"schema": 1, "gateways": answers}, indent=2))
     else:
-        for one in answers:
-            _show(one)
+        from zmqinfer.cli.shown import status_lines
+
+        _tell(line for one in answers for line in status_lines(one))
     if len(answers) < len(gateway):
         missing = sorted(set(gateway) - {one["address"] for one in answers})
         click.echo(f"zmqinfer: {len(answers)} of {len(gateway)} gateways answered; not: {', '.join(missing)}", err=True)
         raise click.exceptions.Exit(EXIT_FAILED)
-
-
-def _show(one: dict[str, Any]) -> None:
-    requests = one["requests"]
-    click.echo(
-        f"gateway {one['address']}  pid {one['pid']}  up {one['uptime_s']:.0f} s  version {one['version']}"
-        f"  ring {one['ring_version']}  clients {one['clients']}"
-    )
-    click.echo(
-        f"  requests  received {requests['received']:,}  refused {requests['refused']:,}"
-        f"  accepted {requests['accepted']:,}\n"
-        f"            answered {requests['answered']:,}  pending {requests['pending']:,}"
-        f"  queued {one['queued']['requests']:,}"
-    )
-    outcomes = "  ".join(f"{name} {count:,}" for name, count in requests["outcomes"].items())
-    click.echo(f"  outcomes  {outcomes or 'none yet'}")
-    rows = [("worker", "state", "share", "in flight", "credits", "answered", "batches", "mean batch", "models")]
-    rows += [
-        (
-            worker["name"],
-            worker["state"],
-            f"{worker['share']:.1%}",
-            f"{worker['in_flight']:,}",
-            f"{worker['credits']:,}",
-            f"{worker['answered']:,}",
-            f"{worker['batches']:,}",
-            f"{worker['mean_batch_size']:.1f}",
-            ", ".join(map(_model, worker["models"])),
-        )
-        for worker in one["workers"]
-    ]
-    _table(rows)
-
-
-def _model(model: dict[str, Any]) -> str:
-    standing = "" if model["standing"] == "in" else f" ({model['standing']})"
-    return f"{model['name']}:{model['version']}{standing}"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if number in {0, 1, len(row) - 1} else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        click.echo("  " + "  ".join(cells).rstrip())
 
 
 @click.command()
@@ -116,7 +75,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> None:
 @_json
 def models(gateway: list[str], timeout_s: float, as_json: bool) -> None:
     """List the models that can be called, with their inputs and outputs."""
-    from zmqinfer.signature import Signature
+    from zmqinfer.cli.shown import model_lines
 
     with _client(gateway, timeout_s) as client:
         answer = client.models(timeout_s=timeout_s)[0]
@@ -125,14 +84,7 @@ def models(gateway: list[str], timeout_s: float, as_json: bool) -> None:
         return
     if not answer:
         click.echo("no model is served now; start a worker with: zmqinfer worker")
-    for one in answer:
-        signature = Signature.from_wire(one["signature"])
-        takes = ", ".join(f"{spec.name} {spec}" for spec in signature.inputs)
-        gives = ", ".join(f"{spec.name} {spec}" for spec in signature.outputs)
-        click.echo(
-            f"{one['name']} version {one['version']}: {takes} -> {gives}"
-            f"  (batches up to {one['max_batch_size']}, on {', '.join(one['workers'])})"
-        )
+    _tell(model_lines(answer))
 
 
 @click.command()
@@ -146,6 +98,7 @@ def ring(
     gateway: list[str], key: str | None, without: str | None, joining: str | None, timeout_s: float, as_json: bool
 ) -> None:
     """Show who owns which share of the keys."""
+    from zmqinfer.cli.shown import ring_lines
     from zmqinfer.policy.ring import Ring, key_hash
 
     check_name("--with", joining)
@@ -173,8 +126,7 @@ def ring(
     if as_json:
         click.echo(json.dumps(report, indent=2))
         return
-    click.echo(f"ring {present.version}: {len(weights)} workers, peak to mean {peak:.3f}")
-    _table([("worker", "weight", "share"), *((n, f"{weights[n]:g}", f"{share[n]:.2%}") for n in present.members)])
+    _tell(ring_lines(present.version, peak, weights, share))
     if key is not None:
         home, *others = report["key"]["order"]
         click.echo(f"key {key!r}: home {home}, then {', then '.join(others) or 'nobody'}")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,24 +16,38 @@ import click
 from click.core import ParameterSource
 
 from zmqinfer.cli import EXIT_FAILED
+from zmqinfer.cli.files import arrays_of, read_file
 from zmqinfer.cli.options import Within, clients_option
 from zmqinfer.cli.scenarios import check_out, read_scenario, result_of, say_taken_back, write
 from zmqinfer.errors import ConfigError
 
 if TYPE_CHECKING:
+    from zmqinfer.aio import AsyncClient
     from zmqinfer.load.generator import Progress
-    from zmqinfer.load.results import BenchResult, ClosedLoop, OpenLoop, Scenario
+    from zmqinfer.load.results import Batching, BenchResult, ClosedLoop, OpenLoop, Scenario
+    from zmqinfer.load.workload import Workload
+    from zmqinfer.machine.client.codec import Input
 
 __all__ = ["bench", "report"]
 
 _PRESETS = ("light", "medium", "heavy")
+_DEFAULT = "digits"
+# With batching on and off: models that are shipped, so that a cluster of our own can serve them, and their loads.
+# sleep in its light form: one row at a time it does 100 requests a second on each worker.
+_PAIRS = {"digits": "medium", "sleep": "light"}
 _BESIDE_A_SCENARIO = ("scenario", "seed", "out", "help")
 
 
 @click.command()
 @click.argument("scenario", required=False)
 @clients_option
-@click.option("--model", default="digits", show_default=True, help="Which model to load.")
+@click.option("--model", help="Which model to load.  [default: the only one that is served, or digits]")
+@click.option(
+    "--input",
+    "file",
+    metavar="FILE",
+    help="One input, or rows of them: .npy, .npz or .json.  [default: made up from what the model takes]",
+)
 @click.option("--preset", "presets", multiple=True, type=click.Choice(_PRESETS), help="A closed loop; may be repeated.")
 @click.option("--requests", type=click.IntRange(1, 10_000_000), help="Closed loop: requests a round.  [default: 5000]")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Closed loop: requests in flight.  [default: 50]")
@@ -52,7 +66,8 @@ _BESIDE_A_SCENARIO = ("scenario", "seed", "out", "help")
 def bench(
     scenario: str | None,
     gateway: list[str],
-    model: str,
+    model: str | None,
+    file: str | None,
     presets: tuple[str, ...],
     requests: int | None,
     concurrency: int | None,
@@ -73,7 +88,8 @@ def bench(
     check_out(out)
     if scenario is None:
         loads = _loads(presets, requests, concurrency, rate, duration_s)
-        result = asyncio.run(_run(gateway, model, loads, compare=compare))
+        raw = b"" if file is None else read_file(file)
+        result = asyncio.run(_run(gateway, model, (file, raw), loads, compare=compare))
     else:
         _refuse_beside_a_scenario()
         result = _run_scenario(scenario, seed)
@@ -154,11 +170,16 @@ def _run_scenario(name: str, seed: int) -> BenchResult:
 
 
 async def _run(
-    gateway: list[str], model: str, loads: dict[str, ClosedLoop | OpenLoop], *, compare: bool
+    gateway: list[str],
+    model: str | None,
+    given: tuple[str | None, bytes],
+    loads: dict[str, ClosedLoop | OpenLoop],
+    *,
+    compare: bool,
 ) -> BenchResult:
     from zmqinfer.aio import AsyncClient
-    from zmqinfer.load.generator import PRESETS, run_scenario
-    from zmqinfer.load.results import Batching, BenchResult, Configuration, Machine, Versions
+    from zmqinfer.load.generator import PRESETS
+    from zmqinfer.load.results import BenchResult, Configuration, Machine, Versions
     from zmqinfer.load.workload import prepare
 
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -166,31 +187,17 @@ async def _run(
     async with AsyncClient(gateway) as client:
         status = await client.status()
         cards = (await client.models())[0]
-        workload = await prepare(client, model, cards)
-        scenarios = []
-        for name, load in loads.items():
-            with _progress(f"{model} {name}", load) as progress:
-                scenarios.append(await run_scenario(client, name, workload, load, progress=progress))
+        model = _chosen(model, cards)
+        workload = await prepare(client, model, cards, _rows(*given, model, cards))
+        if workload.note:
+            click.echo(workload.note, err=True)
+        scenarios = [await _measure(client, name, workload, load) for name, load in loads.items()]
         workers = sum(worker["state"] == "ready" for worker in status[0]["workers"])
         if compare:
-            for name in _PRESETS:
-                if name not in loads:
-                    with _progress(f"{model} {name}", PRESETS[name]) as progress:
-                        scenario = await run_scenario(client, name, workload, PRESETS[name], progress=progress)
-                    comparison.append(scenario)
-            served = {str(card["name"]) for card in cards}
-            # sleep in its light form: one row at a time it does 100 requests a second on each worker.
-            pairs = [(one, preset) for one, preset in (("digits", "medium"), ("sleep", "light")) if one in served]
-            for one, preset in pairs:
-                work = await prepare(client, one, cards)
-                with _progress(f"{one} batching on", PRESETS[preset]) as progress:
-                    comparison.append(
-                        await run_scenario(
-                            client, preset, work, PRESETS[preset], batching=Batching.ON, progress=progress
-                        )
-                    )
-            if pairs:
-                comparison += await _without_batching(workers, pairs)
+            others = {name: PRESETS[name] for name in _PRESETS if name not in loads}
+            comparison = [await _measure(client, name, workload, load) for name, load in others.items()]
+            if model in _PAIRS and not workload.note:
+                comparison += await _on_and_off(client, cards, workers)
     return BenchResult(
         tuple(scenarios),
         tuple(comparison),
@@ -202,27 +209,47 @@ async def _run(
     )
 
 
-async def _without_batching(workers: int, pairs: list[tuple[str, str]]) -> list[Scenario]:
-    """Runs the same loads on a cluster of its own, on free ports, whose batches hold one row."""
+def _chosen(model: str | None, cards: Sequence[Mapping[str, object]]) -> str:
+    served = sorted({str(card["name"]) for card in cards})
+    if model is None and len(served) != 1 and _DEFAULT not in served:
+        raise ConfigError(f"--model is missing; served there: {', '.join(served) or 'nothing'}")
+    return model or (_DEFAULT if _DEFAULT in served else served[0])
+
+
+def _rows(file: str | None, raw: bytes, model: str, cards: list[dict[str, object]]) -> Sequence[Input]:
+    from zmqinfer.load.inputs import rows_of
+    from zmqinfer.load.workload import signature_of
+
+    inputs = signature_of(model, cards).inputs
+    return () if file is None else rows_of(arrays_of(raw, file, inputs), inputs)
+
+
+async def _measure(
+    client: AsyncClient, name: str, workload: Workload, load: ClosedLoop | OpenLoop, batching: Batching | None = None
+) -> Scenario:
+    from zmqinfer.load.generator import run_scenario
+
+    with _progress(f"{workload.model} {f'batching {batching}' if batching else name}", load) as progress:
+        return await run_scenario(client, name, workload, load, batching=batching, progress=progress)
+
+
+async def _on_and_off(client: AsyncClient, cards: list[dict[str, object]], workers: int) -> list[Scenario]:
+    """Loads shipped models here, and on a cluster of its own, on free ports, whose batches hold one row."""
     from zmqinfer.aio import AsyncClient
     from zmqinfer.launch.processes import ProcessCluster
-    from zmqinfer.load.generator import PRESETS, run_scenario
+    from zmqinfer.load.generator import PRESETS
     from zmqinfer.load.results import Batching
     from zmqinfer.load.workload import prepare
 
-    scenarios = []
+    async def side(client: AsyncClient, batching: Batching) -> list[Scenario]:
+        pairs = [(model, preset) for model, preset in _PAIRS.items() if any(card["name"] == model for card in cards)]
+        works = [(await prepare(client, model, cards), preset) for model, preset in pairs]
+        return [await _measure(client, preset, work, PRESETS[preset], batching) for work, preset in works]
+
+    on = await side(client, Batching.ON)
     with ProcessCluster(workers, max_batch_size=1) as cluster:
-        async with AsyncClient(cluster.clients_address) as client:
-            cards = (await client.models())[0]
-            for one, preset in pairs:
-                work = await prepare(client, one, cards)
-                with _progress(f"{one} batching off", PRESETS[preset]) as progress:
-                    scenarios.append(
-                        await run_scenario(
-                            client, preset, work, PRESETS[preset], batching=Batching.OFF, progress=progress
-                        )
-                    )
-    return scenarios
+        async with AsyncClient(cluster.clients_address) as single:
+            return on + await side(single, Batching.OFF)
 
 
 @contextlib.contextmanager

@@ -106,8 +106,6 @@ def worker(
     pulse = _pulse(pulse_fd, node.drain)
     if pulse is not None:
         node.on_welcome = pulse.begin
-    if log_level in {"debug", "info"}:
-        tell(f"worker {node.machine.name}: serving {', '.join(m.name for m in models)}; dialling {', '.join(gateway)}")
     node.run()
     machine = node.machine
     if machine.ended_by:

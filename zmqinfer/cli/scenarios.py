@@ -33,7 +33,7 @@ def read_scenario(name: str) -> Scenario:
     path = Path(name)
     shipped = resources.files("zmqinfer.sim") / "scenarios"
     try:
-        text = (path if path.suffix or path.exists() else shipped / f"{name}.toml").read_text()
+        text = (path if path.suffix or path.exists() else shipped / f"{name}.toml").read_text("utf-8-sig")
         return Scenario.of(tomllib.loads(text))
     except OSError as cause:
         names = ", ".join(sorted(one.name.removesuffix(".toml") for one in shipped.iterdir()))

@@ -5,7 +5,8 @@ requests leave at random instants of a given rate whether or not the earlier one
 and each one's latency counts from the instant at which it *should* have left; a generator that
 falls behind, or a server that stalls, cannot hide the wait.
 
-The answers are kept and compared when the round is over, so checking costs no latency.
+The answers are kept and compared when the round is over, so checking costs no latency; large ones earlier, 64 MiB at a
+time.
 """
 
 from __future__ import annotations
@@ -48,10 +49,14 @@ class _Collector:
 
     def __init__(self, workload: Workload, progress: Progress | None) -> None:
         self._workload = workload
+        self._kept_answers = workload.kept_answers
         self._progress = progress
         self._asked: list[int] = []
         self._got: list[Output] = []
+        self._took_ms: list[float] = []
+        # Of what was compared already: how long the right answers took, and how many were none.
         self._latencies_ms: list[float] = []
+        self._wrong = 0
         self._failures: Counter[str] = Counter()
         self._answers = 0
 
@@ -64,22 +69,27 @@ class _Collector:
         except ZmqInferError as error:
             self._failures[error.code] += 1
         else:
-            self._latencies_ms.append((time.perf_counter() - intended_at) * 1e3)
+            self._took_ms.append((time.perf_counter() - intended_at) * 1e3)
             self._asked.append(which)
             self._got.append(y)
+            if len(self._got) >= self._kept_answers:
+                self._compare()
         self._answers += 1
         if self._progress is not None and not self._answers & 255:
             self._progress(256)
 
+    def _compare(self) -> None:
+        right = self._workload.right(self._asked, self._got)
+        self._latencies_ms += np.asarray(self._took_ms)[right].tolist()
+        self._wrong += len(right) - int(right.sum())
+        for kept in (self._asked, self._got, self._took_ms):
+            kept.clear()
+
     def round(self, wall_s: float) -> Round:
         """Checks every answer and returns the round; a wrong answer's latency does not count."""
-        wrong = self._workload.wrong(self._asked, self._got)
-        latencies = np.asarray(self._latencies_ms)
-        if wrong:
-            right = [not self._workload.wrong([which], [y]) for which, y in zip(self._asked, self._got, strict=True)]
-            latencies = latencies[np.asarray(right)]
-        sent = len(self._got) + sum(self._failures.values())
-        return Round(sent, wall_s, Latencies.of(latencies), dict(self._failures), wrong)
+        self._compare()
+        sent = len(self._latencies_ms) + self._wrong + sum(self._failures.values())
+        return Round(sent, wall_s, Latencies.of(self._latencies_ms), dict(self._failures), self._wrong)
 
 
 async def run_scenario(

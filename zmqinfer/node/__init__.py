@@ -1,11 +1,13 @@
 """The shells: sockets, clocks, threads and signals around the machines. No decision is taken here.
 
 addresses    addresses as people write them
+descriptors  file descriptors: how many there may be, and whether enough are free
 sockets      makes ZeroMQ sockets; receive and send, frame by frame
 poller       waits for ZeroMQ sockets and plain descriptors together
 waker        lets one thread interrupt another's poll
 dialler      the sockets of a client or a worker, one for each gateway
 gateway      two ROUTERs around a GatewayMachine
+gate         lets connections in while there are descriptors for them
 worker       a DEALER for each gateway around a WorkerMachine, and an engine thread for each model
 crew         two threads for a worker's loop: one turns it, the other stands by
 engine       runs one batch: stack, infer, check, split; bisects a batch that fails

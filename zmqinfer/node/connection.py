@@ -95,7 +95,7 @@ class Connection:
         self.is_forked = False
         self.heartbeat_s = settings.heartbeat_ms / 1000
         self.plain = CallOptions(settings.deadline_s)
-        self._context = sockets.new_context()
+        self._context = sockets.new_context(len(addresses))
         try:
             self.dialler = Dialler(self._context, addresses)
         except BaseException:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from zmqinfer import __version__
 from zmqinfer.config import GatewaySettings
@@ -22,6 +21,8 @@ from zmqinfer.machine.gateway.machine import GatewayMachine
 from zmqinfer.machine.gateway.workers import Workers
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.node import sockets
+from zmqinfer.node.descriptors import limit
+from zmqinfer.node.gate import Gate
 from zmqinfer.node.poller import Poller
 from zmqinfer.node.report import Report
 from zmqinfer.node.waker import Waker, poll_ms
@@ -38,7 +39,11 @@ _RETRY_S = 0.005
 # As ints: the bit operations of pyzmq's enums cost 0.5 us each.
 _NOBLOCK = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
-_MONITORED = zmq.EVENT_DISCONNECTED
+_MONITORED = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+# Of the descriptors so many are left when clients, and when workers, are no longer let in.
+_LEFT_BY_CLIENTS, _LEFT_BY_WORKERS = 1 / 4, 1 / 8
+# What a gateway itself has open, and something for what its process may open besides.
+_OWN_DESCRIPTORS = 32
 
 
 @dataclass(slots=True)
@@ -47,6 +52,8 @@ class _Face:
 
     socket: zmq.Socket[bytes]
     monitor: zmq.Socket[bytes]
+    listening: int
+    gate: Gate = field(init=False)
     # Routing id to the connection's descriptor and far end, and back. Hints: a descriptor may be reused.
     connections: dict[bytes, tuple[int, sockets.FarEnd]] = field(default_factory=dict)
     peers: dict[int, bytes] = field(default_factory=dict)
@@ -91,6 +98,8 @@ class GatewayNode:
         self.clients_address = _endpoint(self._clients.socket)
         self.workers_address = _endpoint(self._workers.socket)
         self._report = Report("gateway", gateway=self.workers_address)
+        self._clients.gate = Gate("clients", self._clients.listening, _LEFT_BY_CLIENTS, self._report)
+        self._workers.gate = Gate("workers", self._workers.listening, _LEFT_BY_WORKERS, self._report)
         self._waker = Waker()
         self._woken = self._waker.fileno()
         self._is_stopping = self._is_drain_wanted = False
@@ -108,8 +117,11 @@ class GatewayNode:
 
     def _bind(self, address: str, max_body_bytes: int) -> _Face:
         # A backstop: admission refuses larger bodies with a sentence, up to twice the limit.
-        socket = sockets.router(self._context, address, max(2 * max_body_bytes, MAX_HEAD_BYTES))
-        return _Face(socket, socket.get_monitor_socket(_MONITORED))
+        socket = sockets.unbound_router(self._context, max(2 * max_body_bytes, MAX_HEAD_BYTES))
+        monitor = socket.get_monitor_socket(_MONITORED)
+        sockets.bind(socket, address)
+        _, listening = sockets.monitored(monitor)
+        return _Face(socket, monitor, listening)
 
     def drain(self) -> None:
         """Begins to leave: clients go elsewhere, then `run` returns; from any thread or signal handler."""
@@ -127,6 +139,9 @@ class GatewayNode:
         poller = Poller((face.socket for face in faces), [*(face.monitor for face in faces), self._woken])
         machine, clock = self.machine, time.monotonic
         self._report.info("gateway listens", clients=self.clients_address, workers=self.workers_address)
+        wanted, room = machine.settings.max_clients, self._clients.gate.room() - _OWN_DESCRIPTORS
+        if wanted > room:
+            self._report.info("too few descriptors for max_clients", max_clients=wanted, room=room, limit=limit())
         due = machine.wake_at()
         ended_at = clock()
         try:
@@ -159,6 +174,8 @@ class GatewayNode:
             self._look_who_closed(now)
         if has_offenders:
             self._cut_offenders()
+        for face in (self._workers, self._clients):
+            face.gate.tend(now)
         if self._woken in ready:
             self._waker.clear()
         if self._is_drain_wanted and not machine.is_draining:
@@ -238,8 +255,11 @@ class GatewayNode:
         """Reads the monitor; returns the peers whose connections seem to have closed."""
         closed, face.displaced = face.displaced, []
         while sockets.is_readable(face.monitor):
-            event = parse_monitor_message(face.monitor.recv_multipart())
-            peer = face.peers.pop(event["value"], None)
+            event, descriptor = sockets.monitored(face.monitor)
+            if event == zmq.EVENT_ACCEPTED:
+                face.gate.on_accepted(descriptor)
+                continue
+            peer = face.peers.pop(descriptor, None)
             closed.append(peer or b"")
             if peer is not None:
                 face.connections.pop(peer, None)
@@ -305,11 +325,12 @@ class GatewayNode:
             door.cut.clear()
 
     def _close(self) -> None:
-        for address in (self.clients_address, self.workers_address):
-            sockets.remove_path(address)
         for face in (self._workers, self._clients):
+            face.gate.open()
             face.socket.disable_monitor()
             face.monitor.close(0)
+        for address in (self.clients_address, self.workers_address):
+            sockets.remove_path(address)
         self._context.destroy(linger=sockets.LINGER_MS)
         self._waker.close()
 

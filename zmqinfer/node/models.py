@@ -141,7 +141,8 @@ def _model_folders(repository: Path) -> list[Path]:
 def _read(folder: Path) -> ModelConfig:
     path = folder / FILE_NAME
     try:
-        text = path.read_text(encoding="utf-8")
+        # Some editors begin a file with a mark of its encoding.
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as cause:
         raise ConfigError(f"{path} cannot be read ({cause}), expected text in UTF-8") from cause
     # A folder given as "." or ".." has no name of its own; a link keeps the name of the link.

@@ -18,24 +18,29 @@ from typing import Final, TypeAlias
 
 import zmq
 import zmq.backend
+from zmq.utils.garbage import gc
 
 from zmqinfer.errors import ConfigError
+from zmqinfer.node.descriptors import check_room, has_room
 from zmqinfer.tensor import Buffer
 
 __all__ = [
     "FarEnd",
     "Frames",
     "Incoming",
+    "bind",
     "dealer",
     "drop",
     "far_end",
     "is_readable",
+    "monitored",
     "new_context",
     "receive",
     "rest",
     "router",
     "send",
     "send_frame",
+    "unbound_router",
 ]
 
 Frames: TypeAlias = list[Buffer]
@@ -52,20 +57,27 @@ ZMTP_TIMEOUT_MS = 1_500
 # Without the layer of pyzmq that takes options for sockets of other types: 0.3 us a frame, where it takes 0.7.
 send_frame: Callable[..., object] = zmq.backend.Socket.send
 
+# As libzmq lays an event out: its number and its value, in the order of this machine.
+_EVENT: Final = struct.Struct("=HI")
+
 # As ints: pyzmq's enums cost 0.5 us in each operation.
 _READABLE: Final = int(zmq.POLLIN)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
-def new_context() -> zmq.Context[zmq.Socket[bytes]]:
-    """Makes a context of one I/O thread.
+def new_context(links: int = 0) -> zmq.Context[zmq.Socket[bytes]]:
+    """Makes a context of one I/O thread, for a node that dials so many gateways.
 
     libzmq draws the first routing id of a ROUTER from the C library's generator, which nobody
     seeds; a clash of such ids has ended processes (libzmq 4503), so it is seeded here.
+
+    Raises:
+        ConfigError: libzmq is too old, or there are too few file descriptors.
     """
     if zmq.zmq_version_info() < _LEAST_LIBZMQ:
         raise ConfigError(f"libzmq is {zmq.zmq_version()}, expected 4.3.5 or newer; upgrade pyzmq")
+    check_room(links)
     if sys.platform == "linux":
         ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
@@ -73,30 +85,43 @@ def new_context() -> zmq.Context[zmq.Socket[bytes]]:
 
 
 def router(context: zmq.Context[zmq.Socket[bytes]], address: str, max_frame_bytes: int) -> zmq.Socket[bytes]:
-    """Binds a ROUTER; `address` may end in `:0`, then the socket's LAST_ENDPOINT says the port.
+    """Makes a ROUTER and binds it; see `bind`. A frame of more than `max_frame_bytes` ends its connection."""
+    socket = unbound_router(context, max_frame_bytes)
+    bind(socket, address)
+    return socket
 
-    A frame of more than `max_frame_bytes` ends its connection.
 
-    Raises:
-        ConfigError: the address is taken or cannot be bound.
-    """
-    _check_path(address)
+def unbound_router(context: zmq.Context[zmq.Socket[bytes]], max_frame_bytes: int) -> zmq.Socket[bytes]:
+    """Makes a ROUTER, for who wants a monitor that sees it bound."""
     socket = context.socket(zmq.ROUTER)
-    _common(socket, address)
     socket.set(zmq.MAXMSGSIZE, max_frame_bytes)
     socket.router_mandatory = True
     socket.set(zmq.ROUTER_HANDOVER, 0)
-    socket.set(zmq.BACKLOG, 1_024)
     socket.sndhwm = 256
     socket.rcvhwm = 1_000
+    return socket
+
+
+def bind(socket: zmq.Socket[bytes], address: str) -> None:
+    """Lets a socket listen; `address` may end in `:0`, then the socket's LAST_ENDPOINT says the port.
+
+    Raises:
+        ConfigError: the address is taken or cannot be bound; the socket is closed.
+    """
     try:
+        _check_path(address)
+        _common(socket, address)
+        # Who comes through a path tries again soon, and too many at once would end this process: see gate.py.
+        socket.set(zmq.BACKLOG, 64 if address.startswith("ipc://") else 1_024)
         socket.bind(_numeric(address))
     except zmq.ZMQError as cause:
         socket.close(0)
         raise ConfigError(
             f"cannot listen at {address} ({cause}); stop whatever holds it, or choose another address"
         ) from cause
-    return socket
+    except ConfigError:
+        socket.close(0)
+        raise
 
 
 def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
@@ -186,6 +211,14 @@ def rest(socket: zmq.Socket[bytes], frame: zmq.Frame) -> list[Buffer]:
     return parts
 
 
+def monitored(monitor: zmq.Socket[bytes]) -> tuple[int, int]:
+    """Returns the next event of a monitor, and its value: in those that we ask for, a descriptor."""
+    # 3 us, where pyzmq's `parse_monitor_message` takes 20, and what comes in thousands is urgent.
+    event, value = _EVENT.unpack(monitor.recv())
+    monitor.recv()
+    return event, value
+
+
 def is_readable(socket: zmq.Socket[bytes]) -> bool:
     """Whether a message is there; asking also takes ZeroMQ's signal, and so arms the descriptor again."""
     # 1.2 us; 1.4 through the option EVENTS, 3.3 for the exception of a `recv` that finds nothing.
@@ -200,8 +233,13 @@ def send(socket: zmq.Socket[bytes], frames: Frames) -> None:
         return
     for number, frame in enumerate(frames):
         # Copied up to pyzmq's own threshold: below it the bookkeeping of a shared buffer costs more.
-        copy = len(frame) < 65_536 and not isinstance(frame, zmq.Frame)
+        copy = not isinstance(frame, zmq.Frame) and (len(frame) < 65_536 or not _may_lend())
         send_frame(socket, frame, _NOBLOCK if number == last else _MORE, copy)
+
+
+def _may_lend() -> bool:
+    """Whether ZeroMQ can be lent the memory of a frame: for the first one pyzmq makes a context of its own."""
+    return gc.is_alive() or has_room()
 
 
 def far_end(descriptor: int) -> FarEnd | None:

@@ -56,7 +56,7 @@ class WorkerNode:
     ) -> None:
         """Dials the gateways' addresses for workers; raises `ConfigError` for one that cannot be dialled."""
         settings = settings or WorkerSettings()
-        self._context = sockets.new_context()
+        self._context = sockets.new_context(len(gateways))
         try:
             self._dialler = Dialler(self._context, gateways)
         except BaseException:
@@ -107,6 +107,10 @@ class WorkerNode:
         """Serves until drained, stopped, or told by a gateway to go (`machine.ended_by`)."""
         for engine in self._engines:
             engine.start()
+        models = ",".join(model.name for model in self._models)
+        self._report.info(
+            "worker serves", models=models, gateways=",".join(link.address for link in self.machine.links)
+        )
         try:
             self._crew.run()
         finally:
@@ -152,10 +156,10 @@ class WorkerNode:
             time.sleep(_LAST_WORDS_S)
         self._begin(begun)
         self._is_stuck = self._dialler.flush(machine.dirty, time.monotonic())
-        if machine.events:
-            for event, values in machine.events:
-                self._report.info(event, **values)
-            machine.events.clear()
+        for news, say in ((machine.events, self._report.info), (machine.warnings, self._report.warning)):
+            for event, values in news:
+                say(event, **values)
+            news.clear()
 
     def _on_message(self, number: int, kind: Kind, records: list[Record], now: float) -> None:
         if kind is Kind.REQUEST:

@@ -123,6 +123,7 @@ class WorkerProcess(Process):
                 self._begin(engine, now + took_s)
         self._is_stuck = self._dialler.flush(machine.dirty, now, now + took_s)
         machine.events.clear()
+        machine.warnings.clear()
         if machine.is_drained or machine.ended_by:
             self._kill(self)
         return took_s

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.machine.gateway.playbook import session_of
 from zmqinfer.machine.gateway.members import Replica, Roster, WorkerSession, WorkerState
 from zmqinfer.machine.outbox import Outbox
@@ -40,3 +42,10 @@ def test_replica_counts_in_grains_only_if_its_batches_are_short() -> None:
     replica.limit = 1
     replica.allow()
     assert (replica.credits, replica.grain) == (1, 1)
+
+
+@pytest.mark.parametrize("granted", [0, 1, 9, 20, 31, 32, 1_024])
+@pytest.mark.parametrize("max_rows", [1, 4, 15, 32])
+def test_a_grain_is_a_row_or_more(max_rows: int, granted: int) -> None:
+    """Of small batches that are short a worker has few credits while it learns, and placement divides by the grain."""
+    assert Replica(worker("w1"), "m", 1, max_rows, granted).grain >= 1

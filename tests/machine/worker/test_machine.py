@@ -52,6 +52,30 @@ def test_unanswered_ready_is_repeated() -> None:
     assert shift.welcomed().machine.was_welcome
 
 
+def test_gateway_that_cannot_be_reached_is_told_of_every_minute() -> None:
+    """After 5 s for the first time, by its address; and anew when one is lost that was there."""
+
+    def warned(shift: Shift, seconds: float) -> list[tuple[str, dict[str, object]]]:
+        shift.waits(seconds)
+        said = shift.machine.warnings.copy()
+        shift.machine.warnings.clear()
+        return said
+
+    def unreached(number: int, for_s: int) -> tuple[str, dict[str, object]]:
+        return "cannot reach gateway", {"gateway": f"tcp://gateway{number}", "for_s": for_s}
+
+    shift = Shift(gateways=2)
+    shift.hears(1, Kind.WELCOME, [b"0" * 16, "gateway", 60_000, 2**27, []])
+
+    assert warned(shift, 4.9) == []
+    assert warned(shift, 1.0) == [unreached(0, 5)]
+    assert warned(shift, 59.0) == []
+    assert warned(shift, 1.0) == [unreached(0, 65)]
+    shift.hears(0, Kind.WELCOME, [b"0" * 16, "gateway", 500, 2**27, []])
+    assert warned(shift, 6.0) == []
+    assert warned(shift, 1.5) == [unreached(0, 5)]
+
+
 @pytest.mark.parametrize(
     ("reason", "is_end"), [("wrong door", True), ("too many workers", True), ("protocol", True), ("drain", False)]
 )

@@ -52,7 +52,7 @@ class GatewayMachine:
             addresses: where clients and where workers dial, for error texts.
             first_tag: where the tags begin; random, so that two lives of a gateway share none.
         """
-        self._settings = settings
+        self.settings = settings
         agent = f"zmqinfer/{version} pid {pid}"
         self.routes: Routes[Request] = Routes()
         self.ledger = Ledger(settings)
@@ -116,7 +116,7 @@ class GatewayMachine:
     def drain(self, now: float) -> None:
         """Begins to leave: clients are told to go elsewhere, and everything that is or comes in is answered."""
         if not self.is_draining:
-            self._drain_by = now + self._settings.drain_grace_s
+            self._drain_by = now + self.settings.drain_grace_s
             self._goodbye_by = min(now + _GOODBYE_S, self._drain_by)
             self.clients.drain()
 

@@ -105,7 +105,7 @@ class Replica(Holder):
     def allow(self) -> None:
         """Reckons anew how many rows may be under way; a replica of short batches grants more than two of them."""
         rows = self.credits = self.granted if self.limit is None else min(self.granted, self.limit)
-        self.grain = rows // _GRAINS_IN_CREDITS if rows > 2 * self._max_rows else 1
+        self.grain = max(1, rows // _GRAINS_IN_CREDITS) if rows > 2 * self._max_rows else 1
 
     def work(self) -> Work:
         """Returns what it did so far."""

@@ -19,6 +19,8 @@ __all__ = ["WorkerMachine"]
 # Batches handed to an idle engine at once, in expected seconds: a hand-over between threads costs as much as a
 # short batch, so an engine of these gets several; none of them could have been stopped meanwhile anyway.
 _HANDOVER_S = 0.001
+# A gateway that cannot be reached for so long is a matter for people, and again whenever so much has passed.
+_UNREACHED_S, _STILL_UNREACHED_S = 5.0, 60.0
 
 
 class WorkerMachine:
@@ -31,6 +33,7 @@ class WorkerMachine:
         is_in_danger: whether something must have left before the batches that were taken last may begin: they may end
             this process. The shell clears it.
         events: rare happenings for the shell to report.
+        warnings: those among them about which somebody should do something.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class WorkerMachine:
         self.name = name
         self.dirty: list[Outbox] = []
         self.events: list[tuple[str, dict[str, object]]] = []
+        self.warnings: list[tuple[str, dict[str, object]]] = []
         self.ended_by = ""
         self.is_draining = self.is_in_danger = False
         self._settings = settings
@@ -60,6 +64,9 @@ class WorkerMachine:
             Link(number, address, Kind.READY, ready, heartbeat_s, self.dirty) for number, address in enumerate(gateways)
         ]
         self.tasks = Workload(name, self.links, self._models)
+        # Of each gateway since when it is not there, and when that is to be said.
+        self._sought_at = [now] * len(gateways)
+        self._warn_at = [now + _UNREACHED_S] * len(gateways)
         for link in self.links:
             self._greet(link, now)
 
@@ -69,6 +76,9 @@ class WorkerMachine:
         """Begins a new life at one gateway: whatever it gave us before is for others now."""
         number = self.links.index(link)
         self.tasks.drop(number)
+        if link.state is LinkState.UP:
+            self._sought_at[number] = now
+            self._warn_at[number] = now + _UNREACHED_S
         if self.is_draining:
             # To join again would draw new work to a worker that is about to exit.
             link.state = LinkState.CLOSED
@@ -219,10 +229,14 @@ class WorkerMachine:
 
     def on_timer(self, now: float) -> None:
         """Keeps the sessions alive and the draining going."""
-        for link in self.links:
+        for number, link in enumerate(self.links):
             if link.is_overdue(now):
                 if link.state is LinkState.UP:
                     self.events.append(("gateway silent", {"gateway": link.address}))
+                elif now >= self._warn_at[number]:
+                    self._warn_at[number] = now + _STILL_UNREACHED_S
+                    for_s = round(now - self._sought_at[number])
+                    self.warnings.append(("cannot reach gateway", {"gateway": link.address, "for_s": for_s}))
                 self._greet(link, now)
             else:
                 self._beat_if_due(link, now)
