@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -22,9 +24,9 @@ from zmqinfer.launch.supervisor import BACKOFF_S, DEATHS_WITHIN_S, MAX_BACKOFF_S
 class Script(Child):
     """A child that runs a line of Python in the place of `zmqinfer`, with `beat` to give a sign of life."""
 
-    def arguments(self, pulse: int) -> list[str]:
+    def spawn(self, pulse: int, **options: Any) -> subprocess.Popen[bytes]:
         prelude = f"import os, signal, time\nbeat = lambda: os.write({pulse}, b'.')\n"
-        return [sys.executable, "-S", "-c", prelude + self.command[0]]
+        return subprocess.Popen([sys.executable, "-S", "-c", prelude + self.command[0]], pass_fds=[pulse], **options)
 
 
 @pytest.fixture
@@ -163,8 +165,6 @@ STUBBORN = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); p
 @pytest.mark.slow
 def test_stop_asks_and_then_insists(started: list[Child]) -> None:
     """SIGTERM to all, SIGKILL after the grace to who does not listen; none is left, not even one that is down."""
-    import subprocess
-
     supervisor = supervise(started, FOREVER, "")
     stubborn = Child("stubborn", [])
     stubborn.process = subprocess.Popen([sys.executable, "-S", "-c", STUBBORN], stdout=subprocess.PIPE)

@@ -10,7 +10,6 @@ drained and started again one after another, each when the one before is ready.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,10 +18,11 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import Any, TextIO
 
 from zmqinfer.launch.pulse import Ear
 from zmqinfer.node.report import Report
+from zmqinfer.node.spawn import spawn
 
 __all__ = ["Child", "Supervisor"]
 
@@ -43,7 +43,7 @@ class Child:
 
     Attributes:
         name: for people.
-        command: arguments after `python -m zmqinfer`.
+        command: arguments of `zmqinfer`.
         environment: what is added to ours.
         ear: for the signs of life of the present process.
     """
@@ -62,11 +62,8 @@ class Child:
         """Starts the process. Ctrl-C at our terminal is for us to pass on, in our order."""
         self.forget()
         ear = self.ear = Ear()
-        self.process = subprocess.Popen(
-            self.arguments(ear.descriptor),
-            pass_fds=[ear.descriptor],
-            env={**os.environ, **self.environment},
-            stdin=subprocess.DEVNULL,
+        self.process = self.spawn(
+            ear.descriptor,
             # What a model prints is for whoever looks for a mistake; standard output is for what `up` says itself.
             stdout=sys.stderr.fileno() if _has_descriptor(sys.stderr) else subprocess.DEVNULL,
             process_group=0,
@@ -74,9 +71,11 @@ class Child:
         ear.began()
         self.restart_at = None
 
-    def arguments(self, pulse: int) -> list[str]:
-        """Returns the whole command line of a process that has this descriptor for its pulse."""
-        return [sys.executable, "-m", "zmqinfer", *self.command, "--pulse-fd", str(pulse)]
+    def spawn(self, pulse: int, **options: Any) -> subprocess.Popen[bytes]:
+        """Starts a process that has this descriptor for its pulse."""
+        arguments = [*self.command, "--pulse-fd", str(pulse)]
+        title = f"zmqinfer {self.command[0]} {self.name}"
+        return spawn(title, "zmqinfer.cli", arguments, self.environment, pass_fds=[pulse], **options)
 
     def forget(self) -> None:
         """Lets go of what is left of a process that has ended."""

@@ -27,11 +27,12 @@ from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.engine import Engine, Part, bodies
 from zmqinfer.node.report import level, start_logging
+from zmqinfer.node.spawn import spawn
 from zmqinfer.records import IDEMPOTENT, PAYLOAD
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import parse_layout
 
-__all__ = ["IsolatedModel", "serve"]
+__all__ = ["IsolatedModel", "main", "serve"]
 
 Look: TypeAlias = Callable[[], None]
 
@@ -89,10 +90,11 @@ class IsolatedModel:
         ours, theirs = socket.socketpair()
         with theirs:
             arguments = [str(theirs.fileno()), str(Path(self._config.source).parent), str(os.getpid()), level()]
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "zmqinfer.node.isolation", *arguments],
+            self._process = spawn(
+                f"zmqinfer model {self._config.name}",
+                __name__,
+                arguments,
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if sys.stderr is None else 2,
             )
         ours.settimeout(_LOOK_S)
@@ -268,7 +270,8 @@ def serve(connection: socket.socket, folder: Path, worker: int) -> None:
     backend.close()
 
 
-def _main() -> None:
+def main() -> None:
+    """Begins the model's process, as `IsolatedModel.load` starts it."""
     descriptor, folder, parent = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     # Ctrl-C is for the worker, which lets this process finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -280,7 +283,3 @@ def _main() -> None:
             return
     with socket.socket(fileno=descriptor) as connection:
         serve(connection, folder, parent)
-
-
-if __name__ == "__main__":
-    _main()

@@ -1,0 +1,62 @@
+"""What the processes that `zmqinfer up` starts have of it: where Python finds modules, and its settings."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.processes import ROOT, Processes, free_addresses, parsed, run, saved
+
+# As pex, Bazel and other launchers start a program: with an interpreter that finds nothing by itself.
+LAUNCHER = """
+import sys
+sys.path[:0] = {path!r}
+from zmqinfer.cli import main
+main()
+"""
+ISOLATED = """
+target = "model:predict"
+isolation = "process"
+[inputs.x]
+dtype = "FP32"
+shape = [2]
+[outputs.y]
+dtype = "FP32"
+shape = [2]
+"""
+MODEL = """
+from only_there import twice
+
+def predict(batch):
+    return {"y": twice(batch["x"])}
+"""
+
+
+@pytest.mark.slow
+def test_children_find_the_modules_that_up_finds(processes: Processes, tmp_path: Path) -> None:
+    """Also what only the launcher put on sys.path; workers, gateways and the process of an isolated model."""
+    library, folder = tmp_path / "library", tmp_path / "models" / "guarded"
+    library.mkdir()
+    folder.mkdir(parents=True)
+    (library / "only_there.py").write_text("def twice(x):\n    return 2 * x\n")
+    (folder / "model.toml").write_text(ISOLATED)
+    (folder / "model.py").write_text(MODEL)
+    launcher = tmp_path / "launcher.py"
+    launcher.write_text(LAUNCHER.format(path=[str(library), str(ROOT), *sys.path]))
+    clients, workers = free_addresses(2)
+    bare = Path(sys.base_prefix) / "bin" / f"python{sys.version_info[0]}.{sys.version_info[1]}"
+
+    process = processes.start(
+        "up", "--workers", "1", "--models", folder, "--clients", clients, "--workers-at", workers,
+        program=[bare, "-I", "-S", launcher], environment={"PYTHONPATH": ""},
+    )  # fmt: skip
+    process.says("\nready: guarded")
+    answer = run("infer", "guarded", saved(tmp_path / "x.npy", np.ones(2, np.float32)), "-g", clients)
+    process.sends(signal.SIGINT)
+
+    assert process.ends() == 0, process.log
+    assert parsed(answer) == [2.0, 2.0]
