@@ -271,9 +271,9 @@ def test_a_child_learns_that_it_is_alone() -> None:
     """However its parent ended; and the pipe is not passed on to what the child starts."""
     ear = Ear()
     alone = threading.Event()
-    pulse = Pulse(os.dup(ear.descriptor), alone.set)
+    pulse = Pulse(os.dup(ear.descriptor))
     assert not os.get_inheritable(pulse._descriptor)
-    pulse.start()
+    pulse.start(alone.set)
     pulse.begin()
 
     def look() -> bool:
@@ -285,14 +285,12 @@ def test_a_child_learns_that_it_is_alone() -> None:
     ear.close()
 
     assert alone.wait(10)
-    pulse.join(10)
 
 
 def test_no_sign_of_life_before_it_is_ready() -> None:
     """To load a model may take long; and then at once, for what comes first may hang it."""
     ear = Ear()
-    pulse = Pulse(os.dup(ear.descriptor), lambda: None)
-    pulse.start()
+    pulse = Pulse(os.dup(ear.descriptor))
     ear.listen(5.0)
     assert not ear.is_ready
     assert ear.silent_for(1_000.0) == 0.0
@@ -303,4 +301,23 @@ def test_no_sign_of_life_before_it_is_ready() -> None:
     assert ear.silent_for(7.0) == 1.0
     ear.began()
     ear.close()
-    pulse.join(10)
+
+
+def test_last_words_are_heard_and_are_no_sign_of_life() -> None:
+    """Also of a process that is gone, as far as a pipe takes them at once; and beside earlier signs of life."""
+    ear = Ear()
+    pulse = Pulse(os.dup(ear.descriptor))
+    ear.began()
+
+    pulse.say("no weights in ü.npz" + 5_000 * "!")
+    ear.listen(5.0)
+
+    assert ear.told.startswith("no weights in ü.npz!")
+    assert not ear.is_ready
+    pulse.begin()
+    pulse.say("the end")
+    os.close(pulse._descriptor)
+    ear.listen(6.0)
+    ear.listen(7.0)
+    assert (ear.told, ear.is_ready, ear.heard_at) == ("the end", True, 6.0)
+    ear.close()

@@ -7,11 +7,11 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from zmqinfer.cli import EXIT_FAILED, EXIT_USAGE
+from zmqinfer.cli import EXIT_FAILED
 from zmqinfer.cli.options import (
     bound,
     check_name,
@@ -23,16 +23,12 @@ from zmqinfer.cli.options import (
     workers_option,
 )
 from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, GatewaySettings, WorkerSettings
+from zmqinfer.errors import ConfigError
+from zmqinfer.launch.pulse import Pulse
 from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.report import start_logging
 
-if TYPE_CHECKING:
-    from zmqinfer.launch.pulse import Pulse
-
 __all__ = ["gateway", "worker"]
-
-# For those that `up` starts.
-_pulse_option = click.option("--pulse-fd", type=int, default=None, hidden=True)
 
 
 @click.command()
@@ -40,8 +36,8 @@ _pulse_option = click.option("--pulse-fd", type=int, default=None, hidden=True)
 @click.option("--workers", default=DEFAULT_WORKERS, show_default=True, help="Where workers dial.")
 @setting_options(GatewaySettings)
 @log_option
-@_pulse_option
-def gateway(clients: str, workers: str, log_level: str, pulse_fd: int | None, **values: Any) -> None:
+@click.pass_obj
+def gateway(pulse: Pulse | None, /, clients: str, workers: str, log_level: str, **values: Any) -> None:
     """Run one gateway in the foreground until it is drained by SIGTERM or Ctrl-C."""
     from zmqinfer.node.gateway import GatewayNode
     from zmqinfer.node.memory import keep_freed_memory
@@ -53,8 +49,8 @@ def gateway(clients: str, workers: str, log_level: str, pulse_fd: int | None, **
     start_logging(log_level)
     node = GatewayNode(clients, workers, settings)
     _on_signals(node.drain, node.stop)
-    pulse = _pulse(pulse_fd, node.drain)
     if pulse is not None:
+        pulse.start(node.drain)
         pulse.begin()
     node.run()
     if node.machine.ledger.pending:
@@ -76,14 +72,15 @@ def gateway(clients: str, workers: str, log_level: str, pulse_fd: int | None, **
 @click.option("--function", default=None, metavar="MODULE:CALLABLE", help="A function to serve instead of models.")
 @setting_options(WorkerSettings)
 @log_option
-@_pulse_option
+@click.pass_obj
 def worker(
+    pulse: Pulse | None,
+    /,
     name: str | None,
     gateway: list[str],
     repositories: tuple[Path, ...],
     function: str | None,
     log_level: str,
-    pulse_fd: int | None,
     **values: Any,
 ) -> None:
     """Run one worker in the foreground until it is drained by SIGTERM, Ctrl-C or `zmqinfer drain`."""
@@ -103,30 +100,21 @@ def worker(
         models = [load_model(config) for config in find_models(repositories or [ZOO])]
     node = WorkerNode(name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}", models, gateway, settings)
     _on_signals(node.drain, node.stop)
-    pulse = _pulse(pulse_fd, node.drain)
     if pulse is not None:
+        pulse.start(node.drain)
         node.on_welcome = pulse.begin
     if log_level in {"debug", "info"}:
         tell(f"worker {node.machine.name}: serving {', '.join(m.name for m in models)}; dialling {', '.join(gateway)}")
     node.run()
     machine = node.machine
+    if machine.ended_by and not machine.was_welcome:
+        raise ConfigError(f"this worker ends: {machine.ended_by}")
     if machine.ended_by:
         tell(f"zmqinfer: this worker ends: {machine.ended_by}", err=True)
-        raise click.exceptions.Exit(EXIT_FAILED if machine.was_welcome else EXIT_USAGE)
+        raise click.exceptions.Exit(EXIT_FAILED)
     if machine.held:
         tell(f"zmqinfer: the time of grace is over, {machine.held} requests go back to the gateway", err=True)
         raise click.exceptions.Exit(EXIT_FAILED)
-
-
-def _pulse(descriptor: int | None, drain: Callable[[], None]) -> Pulse | None:
-    """Returns what tells the process that started this one that it lives, and drains when that one is gone."""
-    if descriptor is None:
-        return None
-    from zmqinfer.launch.pulse import Pulse
-
-    pulse = Pulse(descriptor, drain)
-    pulse.start()
-    return pulse
 
 
 def _on_signals(first: Callable[[], None], second: Callable[[], None] | None = None) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from zmqinfer.cli import EXIT_GAVE_UP
 from zmqinfer.cli.options import (
     Within,
     bound,
@@ -157,8 +156,7 @@ def up(
         supervisor.stop(worker_children, settings.drain_grace_s + _EXTRA_S, hurry)
     if supervisor.gave_up:
         tell(f"zmqinfer: up gave up: {supervisor.gave_up}", err=True)
-        code = 2 if "exit code 2" in supervisor.gave_up else EXIT_GAVE_UP
-        raise click.exceptions.Exit(code)
+        raise click.exceptions.Exit(supervisor.exit_code)
     tell("drained and stopped")
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from zmqinfer.launch.pulse import Ear
+from zmqinfer.launch.pulse import DESCRIPTOR, Ear
 from zmqinfer.node.report import Report
 from zmqinfer.node.spawn import spawn
 
@@ -34,7 +34,9 @@ HANG_S = 10.0
 _LOOK_S = 0.05
 # A supervisor that did not look for so long was stopped itself.
 _AWAY_S = 1.0
+# Exit codes, a child's or ours.
 _USAGE = 2
+_CRASH_LOOP = 4
 
 
 @dataclass
@@ -73,9 +75,9 @@ class Child:
 
     def spawn(self, pulse: int, **options: Any) -> subprocess.Popen[bytes]:
         """Starts a process that has this descriptor for its pulse."""
-        arguments = [*self.command, "--pulse-fd", str(pulse)]
         title = f"zmqinfer {self.command[0]} {self.name}"
-        return spawn(title, "zmqinfer.cli", arguments, self.environment, pass_fds=[pulse], **options)
+        environment = {**self.environment, DESCRIPTOR: str(pulse)}
+        return spawn(title, "zmqinfer.cli", self.command, environment, pass_fds=[pulse], **options)
 
     def forget(self) -> None:
         """Lets go of what is left of a process that has ended."""
@@ -102,11 +104,13 @@ class Supervisor:
 
     Attributes:
         gave_up: why, or empty.
+        exit_code: of a process that ends for that reason.
     """
 
     def __init__(self, children: Sequence[Child], hang_s: float = HANG_S) -> None:
         self.children = list(children)
         self.gave_up = ""
+        self.exit_code = 0
         self._hang_s = hang_s or float("inf")
         self._looked_at = 0.0
         self._to_renew: deque[Child] = deque()
@@ -178,15 +182,19 @@ class Supervisor:
             child.is_done = True
             self._report.info("drained, not restarted", child=child.name)
             return
-        child.was_ever_ready |= child.ear is not None and child.ear.is_ready
+        assert child.ear is not None
+        child.ear.listen(now)
+        child.was_ever_ready |= child.ear.is_ready
         child.deaths.append(now)
         while child.deaths and now - child.deaths[0] > DEATHS_WITHIN_S:
             child.deaths.popleft()
         if code == _USAGE:
-            # Wrong configuration does not mend itself; the child has said what is wrong.
-            self.gave_up = f"{child.name} cannot start (exit code 2, see its sentence above)"
+            # Wrong configuration does not mend itself.
+            self.gave_up = f"{child.name} cannot start: {child.ear.told or 'exit code 2'}"
+            self.exit_code = _USAGE
             return
         if len(child.deaths) >= MAX_DEATHS and not child.was_ever_ready:
+            self.exit_code = _CRASH_LOOP
             self.gave_up = (
                 f"{child.name} died {len(child.deaths)} times within {DEATHS_WITHIN_S:g} s,"
                 f" the last time with {_described(code)}; mend the cause and start again"
