@@ -90,7 +90,7 @@ def test_up_serves_restarts_what_dies_and_drains_on_ctrl_c(processes: Processes,
     victim = min(pid for pid in before if "worker_2" in command_of(pid))
 
     os.kill(victim, signal.SIGKILL)
-    process.says('died child=worker_2 how="signal SIGKILL"')
+    process.says('died child=worker_2 why="signal SIGKILL"')
     answer = run("infer", "double", x, "-g", clients)
     process.says("restarted child=worker_2")
     again = run("status", "-g", clients, "--wait-workers", "2", "--timeout-s", "20", "--json")
@@ -123,7 +123,10 @@ def test_up_gives_up_on_a_crash_loop(processes: Processes, tmp_path: Path) -> No
 
     assert code == 4, process.log
     assert process.log.count("died child=worker_1") == 4
-    assert "up gave up: worker_1 died 5 times within 60 s, the last time with exit code 1" in process.log
+    assert (
+        "up gave up: worker_1 died 5 times within 60 s before it was ever ready, the last time: exit code 1;"
+        in process.log
+    )
     assert not [pid for pid in everyone if is_running(pid)]
 
 
@@ -304,3 +307,47 @@ def test_a_worker_that_hangs_is_killed_and_started_again(processes: Processes, t
     assert back.returncode == 0
     assert parsed(again) == [3.0]
     assert process.ends() == 0, process.log
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_start_again_ends_nobody_else(processes: Processes, tmp_path: Path) -> None:
+    """In a rolling restart with a broken model, which stops there, and after kill -9 while its file is missing.
+
+    It says so, and comes back by itself when the file is mended; the others serve all the time.
+    """
+    scorer = tmp_path / "scorer.py"
+    scorer.write_text(FUNCTIONS)
+    x = saved(tmp_path / "x.npy", [1.5])
+    process, clients = up(processes, "scorer:double", "--workers", "2", cwd=tmp_path)
+    process.says("\nready: ")
+    before = {command_of(pid).split()[-1]: pid for pid in children_of(process.pid)}
+
+    def answer() -> object:
+        return parsed(run("infer", "double", x, "-g", clients))
+
+    def is_whole() -> bool:
+        return run("status", "-g", clients, "--wait-workers", "2", "--timeout-s", "20").returncode == 0
+
+    scorer.write_text("this is no Python")
+    process.sends(signal.SIGHUP)
+    process.says(
+        "ERROR   zmqinfer.up rolling restart stopped, the others go on as before; mend the cause and send SIGHUP"
+    )
+    answers = [answer()]
+    scorer.write_text(FUNCTIONS)
+    comes_back = is_whole()
+    (killed,) = [pid for pid in children_of(process.pid) if "worker_2" in command_of(pid)]
+    scorer.unlink()
+    os.kill(killed, signal.SIGKILL)
+    process.says("ERROR   zmqinfer.up cannot start again, and is tried until it can; mend the cause child=worker_2")
+    answers.append(answer())
+    scorer.write_text(FUNCTIONS)
+    comes_back_again = is_whole()
+    process.sends(signal.SIGINT)
+
+    assert process.ends() == 0, process.log
+    assert answers == [[3.0], [3.0]]
+    assert killed in before.values()
+    assert (comes_back, comes_back_again) == (True, True)
+    assert "child=worker_1 why=\"target 'scorer:double' raised while loading: SyntaxError" in process.log
+    assert "child=worker_2 why=\"target is 'scorer:double', but no module 'scorer' is in" in process.log

@@ -69,7 +69,8 @@ def up(
     Without MODULE:CALLABLE and --models the shipped models are served: digits, echo and sleep.
     SIGHUP starts the gateways and workers again, one after another, each when it has finished what it holds.
     """
-    from zmqinfer.launch.supervisor import Child, Supervisor
+    from zmqinfer.launch.child import Child
+    from zmqinfer.launch.supervisor import Supervisor
 
     addresses_of([clients, workers_at])
     refuse_beyond_loopback(clients, workers_at)
@@ -136,7 +137,7 @@ def up(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    signal.signal(signal.SIGHUP, lambda *_: supervisor.renew(supervisor.children))
+    signal.signal(signal.SIGHUP, lambda *_: supervisor.renew())
     for child in supervisor.children:
         child.start()
     announcer = threading.Thread(

@@ -13,7 +13,8 @@ from typing import Self
 
 from zmqinfer.client import Client
 from zmqinfer.errors import Unavailable, ZmqInferError
-from zmqinfer.launch.supervisor import Child, Supervisor
+from zmqinfer.launch.child import Child
+from zmqinfer.launch.supervisor import Supervisor
 
 __all__ = ["ProcessCluster"]
 
