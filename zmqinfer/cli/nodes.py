@@ -48,7 +48,7 @@ def gateway(pulse: Pulse | None, /, clients: str, workers: str, log_level: str, 
     settings = bound(GatewaySettings, values)
     start_logging(log_level)
     node = GatewayNode(clients, workers, settings)
-    _on_signals(node.drain, node.stop)
+    _on_signals(node.drain, node.stop, is_alone=pulse is None)
     if pulse is not None:
         pulse.start(node.drain)
         pulse.begin()
@@ -99,7 +99,7 @@ def worker(
     else:
         models = [load_model(config) for config in find_models(repositories or [ZOO])]
     node = WorkerNode(name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}", models, gateway, settings)
-    _on_signals(node.drain, node.stop)
+    _on_signals(node.drain, node.stop, is_alone=pulse is None)
     if pulse is not None:
         pulse.start(node.drain)
         node.on_welcome = pulse.begin
@@ -117,14 +117,20 @@ def worker(
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
-def _on_signals(first: Callable[[], None], second: Callable[[], None] | None = None) -> None:
-    """Calls `first` at the first SIGTERM or Ctrl-C, and `second` at the next."""
+def _on_signals(first: Callable[[], None], second: Callable[[], None], *, is_alone: bool) -> None:
+    """Calls `first` at the first SIGTERM or Ctrl-C, or when the terminal goes, and `second` at the next signal."""
     asked = False
 
     def on_signal(_number: int, _frame: object) -> None:
         nonlocal asked
-        (second if asked and second is not None else first)()
+        (second if asked else first)()
         asked = True
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    if not is_alone:
+        # It has another meaning for the process that started this one, and comes to all whose names are alike.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Of one terminal that goes there may come several.
+        signal.signal(signal.SIGHUP, lambda *_: first())

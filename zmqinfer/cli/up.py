@@ -67,10 +67,12 @@ def up(
     """Serve models, or a function, on this machine until Ctrl-C, which drains.
 
     Without MODULE:CALLABLE and --models the shipped models are served: digits, echo and sleep.
-    SIGHUP starts the gateways and workers again, one after another, each when it has finished what it holds.
+    SIGHUP starts the gateways and workers again, one after another, each when it has finished what it holds;
+    when the terminal is closed all drain and end. Under nohup neither happens.
     """
     from zmqinfer.launch.child import Child
     from zmqinfer.launch.supervisor import Supervisor
+    from zmqinfer.launch.terminal import Hangup, Wish, has_terminal
 
     addresses_of([clients, workers_at])
     refuse_beyond_loopback(clients, workers_at)
@@ -131,13 +133,16 @@ def up(
     supervisor = Supervisor([*gateway_children, *worker_children], hang_s)
     stopping = threading.Event()
     hurry = threading.Event()
+    hung_up = threading.Event()
+    hangup = Hangup(has_terminal=has_terminal())
 
     def on_signal(_number: int, _frame: object) -> None:
         (hurry if stopping.is_set() else stopping).set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    signal.signal(signal.SIGHUP, lambda *_: supervisor.renew())
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: hung_up.set())
     for child in supervisor.children:
         child.start()
     announcer = threading.Thread(
@@ -146,7 +151,16 @@ def up(
     announcer.start()
     try:
         while not (stopping.wait(_LOOK_S) or supervisor.gave_up or all(c.is_done for c in supervisor.children)):
-            supervisor.tend(time.monotonic())
+            now = time.monotonic()
+            supervisor.tend(now)
+            if is_asked := hung_up.is_set():
+                hung_up.clear()
+            wish = hangup.look(now, has_terminal=has_terminal(), is_asked=is_asked)
+            if wish is Wish.RENEW:
+                supervisor.renew()
+            elif wish is Wish.END:
+                tell("the terminal has gone", err=True)
+                break
     finally:
         stopping.set()
         if not supervisor.gave_up:

@@ -273,8 +273,9 @@ def serve(connection: socket.socket, folder: Path, worker: int) -> None:
 def main() -> None:
     """Begins the model's process, as `IsolatedModel.load` starts it."""
     descriptor, folder, parent = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    # Ctrl-C is for the worker, which lets this process finish.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, or the end of a terminal, is for the worker, which lets this process finish.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     start_logging(sys.argv[4])
     if sys.platform == "linux":
         # A model that hangs would never find out that the worker is gone.
