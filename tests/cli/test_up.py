@@ -27,7 +27,6 @@ FUNCTIONS = """
 def double(x):
     return x * 2
 """
-# Passes the check of `up` itself, where it is found but not imported, and kills each worker that loads it.
 # Backtracks for ages without letting go of the interpreter's lock, if it is asked for a negative number.
 HANGING = """
 import re
@@ -37,6 +36,7 @@ def double(x):
         re.match(r"(a+)+$", "a" * 60 + "b")
     return x * 2
 """
+# Kills each worker that loads it.
 KILLER = "import os\nos._exit(1)\n"
 TOML = """
 target = "model:predict"
@@ -236,10 +236,11 @@ def test_wrong_target_is_named(tmp_path: Path) -> None:
     """A module that is not there, one that raises, an attribute that is not there, and both kinds at once."""
     (tmp_path / "scorer.py").write_text(FUNCTIONS)
     (tmp_path / "raises.py").write_text("1 / 0\n")
+    of_workers = ("--log-level", "error", "--clients", f"ipc://{tmp_path}/c", "--workers-at", f"ipc://{tmp_path}/w")
 
     assert "nomodule" in refused("up", "nomodule:f", cwd=tmp_path)
-    assert "triple" in refused("up", "scorer:triple", cwd=tmp_path)
-    assert "ZeroDivisionError" in refused("up", "raises:f", cwd=tmp_path)
+    assert "triple" in refused("up", "scorer:triple", *of_workers, cwd=tmp_path)
+    assert "ZeroDivisionError" in refused("up", "raises:f", *of_workers, cwd=tmp_path)
     assert "MODULE:CALLABLE" in refused("up", "scorer:double", "--models", tmp_path, cwd=tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.processes import ROOT, Processes, free_addresses, parsed, run, saved
+from tests.processes import ROOT, Processes, children_of, command_of, free_addresses, parsed, run, saved
 
 # As pex, Bazel and other launchers start a program: with an interpreter that finds nothing by itself.
 LAUNCHER = """
@@ -60,3 +61,22 @@ def test_children_find_the_modules_that_up_finds(processes: Processes, tmp_path:
 
     assert process.ends() == 0, process.log
     assert parsed(answer) == [2.0, 2.0]
+
+
+@pytest.mark.slow
+def test_only_workers_import_the_module_that_is_served(processes: Processes, tmp_path: Path) -> None:
+    """It may take long, or much memory, or end its process."""
+    (tmp_path / "scorer.py").write_text("import os\nprint('imported by', os.getpid())\nprint = abs\n")
+    clients, workers = free_addresses(2)
+
+    process = processes.start(
+        "up", "scorer:print", "--workers", "2", "--clients", clients, "--workers-at", workers, cwd=tmp_path
+    )
+    process.says("\nready: ")
+    importers = {int(pid) for pid in re.findall(r"imported by (\d+)", process.log)}
+    served_by = {pid for pid in children_of(process.pid) if "worker_" in command_of(pid)}
+    process.sends(signal.SIGINT)
+
+    assert process.ends() == 0, process.log
+    assert importers == served_by
+    assert len(served_by) == 2

@@ -12,7 +12,7 @@ import pytest
 
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
-from zmqinfer.node.models import LoadedModel, find_models, function_model, load_model, load_target
+from zmqinfer.node.models import LoadedModel, check_target, find_models, function_model, load_model, load_target
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import Array
 from zmqinfer.zoo import ZOO
@@ -227,6 +227,20 @@ def test_a_target_that_is_no_function_is_refused(scorer: str, target: str, sente
     with pytest.raises(ConfigError) as caught:
         load_target(target)
     assert sentence in str(caught.value)
+
+
+def test_a_target_is_looked_for_and_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its first name: to know what is in a package, Python would import that."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "zraises.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "zpackage").mkdir()
+
+    for target in ("zraises:predict", "zpackage.inner:predict", "json.decoder:scan", "__main__:predict"):
+        check_target(target)
+    with pytest.raises(ConfigError, match=r"no module 'znowhere\.inner' is in sys\.path"):
+        check_target("znowhere.inner:predict")
+    with pytest.raises(ConfigError, match="target is 'zraises', expected module:callable"):
+        check_target("zraises")
 
 
 def test_a_loaded_model_is_a_value() -> None:

@@ -32,7 +32,7 @@ from zmqinfer.origin import origin
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import NAME, Array, Arrays
 
-__all__ = ["BareFunction", "Function", "PythonCallable", "find_target", "plain_callable"]
+__all__ = ["BareFunction", "Function", "PythonCallable", "find_target", "no_module", "parts_of", "plain_callable"]
 
 # Takes one array of n rows, gives one array of n rows.
 Function: TypeAlias = Callable[[Array], Array]
@@ -164,19 +164,35 @@ def find_target(target: str, folders: Sequence[Path] = (), where: str = "") -> o
     Raises:
         ConfigError: there is no such module or attribute, or the module raised while it was loaded.
     """
+    name, attribute = parts_of(target, where)
+    module = _module(name, folders, target, where)
+    found: object = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            place = getattr(module, "__file__", None) or f"module {name}"
+            raise ConfigError(
+                f"{where}target is {target!r}, but {place} has no {attribute!r}; define it or correct the name"
+            )
+        found = getattr(found, part)
+    return found
+
+
+def parts_of(target: str, where: str = "") -> tuple[str, str]:
+    """Returns the module and the attribute that "module:attr" names; raises `ConfigError` if it is written wrongly."""
     parts = _TARGET.fullmatch(target)
     if parts is None:
         raise ConfigError(f"{where}target is {target!r}, expected module:callable, as in 'scorer:predict'")
-    module = _module(parts[1], folders, target, where)
-    found: object = module
-    for name in parts[2].split("."):
-        if not hasattr(found, name):
-            place = getattr(module, "__file__", None) or f"module {parts[1]}"
-            raise ConfigError(
-                f"{where}target is {target!r}, but {place} has no {parts[2]!r}; define it or correct the name"
-            )
-        found = getattr(found, name)
-    return found
+    return parts[1], parts[2]
+
+
+def no_module(target: str, folders: Sequence[Path] = (), where: str = "") -> ConfigError:
+    """Says that the module of a target is in none of the folders, and not on sys.path."""
+    name, _ = parts_of(target, where)
+    searched = ", ".join([*(str(folder) for folder in folders), "sys.path"])
+    return ConfigError(
+        f"{where}target is {target!r}, but no module {name!r} is in {searched};"
+        f" put {name.replace('.', '/')}.py there or correct the name"
+    )
 
 
 def plain_callable(found: object, target: str, where: str = "") -> Callable[..., Any]:
@@ -218,11 +234,7 @@ def _module(name: str, folders: Sequence[Path], target: str, where: str) -> Modu
     except ModuleNotFoundError as cause:
         if cause.name is None or not f"{full_name}.".startswith(f"{cause.name}."):
             raise ConfigError(f"{where}{_failure(target, cause)}{_advice(cause.name, folders)}") from cause
-        searched = ", ".join([*(str(folder) for folder in folders), "sys.path"])
-        raise ConfigError(
-            f"{where}target is {target!r}, but no module {name!r} is in {searched};"
-            f" put {name.replace('.', '/')}.py there or correct the name"
-        ) from cause
+        raise no_module(target, folders, where) from cause
     # A user's module may raise anything, and one without a `__main__` guard may call sys.exit().
     except (Exception, SystemExit) as cause:
         raise ConfigError(f"{where}{_failure(target, cause)}") from cause

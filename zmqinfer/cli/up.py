@@ -176,12 +176,12 @@ def up(
 
 
 def _check_models(target: str | None, folders: tuple[Path, ...]) -> None:
-    """Finds mistakes before any process is started; the models themselves are loaded by the workers."""
+    """Finds mistakes before any process is started, as far as that runs nothing of the user's: workers load models."""
     check_source(target, folders, "MODULE:CALLABLE")
-    from zmqinfer.node.models import find_models, load_target
+    from zmqinfer.node.models import check_target, find_models
 
     if target is not None:
-        load_target(target)
+        check_target(target)
     elif folders:
         find_models(folders)
 

@@ -7,23 +7,33 @@ passed over: they may hold anything. `--models` may also name one model folder i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib.util
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from zmqinfer.backends import make_backend
 from zmqinfer.backends.base import Backend
-from zmqinfer.backends.python_callable import BareFunction, Function, find_target, plain_callable
+from zmqinfer.backends.python_callable import (
+    BareFunction,
+    Function,
+    find_target,
+    no_module,
+    parts_of,
+    plain_callable,
+)
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
 from zmqinfer.model_config import FILE_NAME, ModelConfig, parse_model_toml
 from zmqinfer.node.isolation import IsolatedModel
 from zmqinfer.signature import Signature
 
-__all__ = ["LoadedModel", "find_models", "function_model", "load_here", "load_model", "load_target"]
+__all__ = ["LoadedModel", "check_target", "find_models", "function_model", "load_here", "load_model", "load_target"]
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -107,6 +117,21 @@ def function_model(function: Function, settings: ModelSettings | None = None) ->
         backend.name, settings or ModelSettings(), backend.signature, source=f"function {backend.name!r}"
     )
     return LoadedModel(config, backend)
+
+
+def check_target(target: str) -> None:
+    """Finds mistakes in "module:callable" without running anything of the user's.
+
+    Raises:
+        ConfigError: it is written wrongly, or there is no such module or package.
+    """
+    top = parts_of(target)[0].partition(".")[0]
+    is_missing = False
+    # Others' finders may raise anything; and of a module that is loaded without a spec the question itself does.
+    with contextlib.suppress(Exception):
+        is_missing = PathFinder.find_spec(top, [str(Path.cwd())]) is None and importlib.util.find_spec(top) is None
+    if is_missing:
+        raise no_module(target)
 
 
 def load_target(target: str) -> Function:
