@@ -8,7 +8,7 @@ from collections import deque
 from pathlib import Path
 from types import CodeType
 
-__all__ = ["origin"]
+__all__ = ["origin", "told"]
 
 _HERE = Path(__file__).parent
 _OURS = f"{_HERE}{os.sep}"
@@ -16,6 +16,15 @@ _ZOO = f"{_HERE / 'zoo'}{os.sep}"
 _IMPORTLIB = f"{Path(importlib.__file__).parent}{os.sep}"
 # The innermost frames say most.
 _FRAMES = 3
+
+
+def told(error: BaseException) -> str:
+    """Returns what an error says, its type first; its text is made by the user's code too, which may fail at that."""
+    try:
+        text = str(error)
+    except BaseException as cause:  # noqa: BLE001 - as it may raise anything
+        text = f"its message cannot be shown, for that raises {type(cause).__name__}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def origin(error: BaseException) -> str:

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from zmqinfer.errors import ModelError, Status
 from zmqinfer.machine.task import Batch, Bound, Outcome, Task
-from zmqinfer.node.engine import Engine, EngineThread
-from zmqinfer.node.waker import Waker
+from zmqinfer.node.engine import Engine
 from zmqinfer.records import PAYLOAD
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import INLINE_BYTES, Array, Arrays, layout_of, pack, parse_layout, unpack
@@ -519,25 +518,3 @@ def test_wrong_answer_of_a_hook_is_a_model_error(answer: Any) -> None:
     answers = run(Model(doubled, after=lambda row: answer), vector(1), vector(2))
 
     assert [outcome[0] for outcome in answers] == [Status.MODEL_ERROR] * 2
-
-
-# The thread ------------------------------------------------------------------------------------------
-
-
-def test_thread_gives_batches_back_in_order_and_wakes_the_loop() -> None:
-    """With how long each ran; then it ends when told to."""
-    model, waker = Model(doubled), Waker()
-    thread = EngineThread("m", Engine(model), waker)
-    batches = [batch_of(model, vector(n)) for n in range(3)]
-
-    thread.begin(batches[:2])
-    thread.begin(batches[2:])
-    thread.finish()
-    thread.start()
-    thread.join(timeout=10)
-
-    assert not thread.is_alive()
-    assert [done[0] for done in thread.done] == batches
-    assert [_seen(done[1][0], None)[0] for done in thread.done] == [0, 2, 4]
-    assert all(done[2] >= 0 for done in thread.done)
-    waker.close()

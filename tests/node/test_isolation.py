@@ -17,7 +17,7 @@ from tests.processes import is_running, wait_until
 from zmqinfer.errors import ConfigError, Status
 from zmqinfer.machine.task import Batch, Bound, Outcome, Task
 from zmqinfer.node.isolation import IsolatedModel
-from zmqinfer.node.models import LoadedModel, find_models, load_model
+from zmqinfer.node.models import find_models
 from zmqinfer.tensor import layout_of, parse_layout, unpack
 
 TOML = """
@@ -60,20 +60,21 @@ LAYOUT = layout_of({"x": np.zeros(2, np.float32)}, None)
 BOUND = Bound(LAYOUT, (0,))
 
 
-def isolated(folder: Path, *, memory_mb: int = 0, idempotent: bool = True, model: str = MODEL) -> LoadedModel:
+def isolated(folder: Path, *, memory_mb: int = 0, idempotent: bool = True, model: str = MODEL) -> IsolatedModel:
     place = folder / "guarded"
     place.mkdir()
     (place / "model.py").write_text(model)
     (place / "model.toml").write_text(TOML.format(memory_mb=memory_mb, idempotent=str(idempotent).lower()))
     (config,) = find_models([folder])
-    return load_model(config)
+    made = IsolatedModel(config)
+    made.load()
+    return made
 
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[IsolatedModel]:
     """The model above."""
-    model = isolated(tmp_path, memory_mb=400).backend
-    assert isinstance(model, IsolatedModel)
+    model = isolated(tmp_path, memory_mb=400)
     yield model
     model.close()
 
@@ -186,8 +187,7 @@ def test_one_that_grows_beyond_its_limit_is_killed(guarded: IsolatedModel) -> No
 
 def test_what_may_not_run_twice_does_not(tmp_path: Path) -> None:
     """Whoever is guilty."""
-    model = isolated(tmp_path, idempotent=False).backend
-    assert isinstance(model, IsolatedModel)
+    model = isolated(tmp_path, idempotent=False)
     try:
         assert told(model.run(batch(task(1.0, 2.0), task(-1.0)))) == ["WORKER_LOST"] * 3
         assert told(model.run(batch(task(1.0)))) == [2.0]
@@ -207,8 +207,7 @@ def test_one_that_cannot_be_loaded_says_why(tmp_path: Path, code: str, words: st
 
 def test_one_that_cannot_be_loaded_again_says_why(tmp_path: Path) -> None:
     """Its files were changed since; the worker lives."""
-    model = isolated(tmp_path).backend
-    assert isinstance(model, IsolatedModel)
+    model = isolated(tmp_path)
     (tmp_path / "guarded" / "model.py").write_text("raise ValueError('half a file')")
 
     outcomes = model.run(batch(task(1.0), task(-1.0)))
@@ -220,8 +219,7 @@ def test_one_that_cannot_be_loaded_again_says_why(tmp_path: Path) -> None:
 
 def test_closed_it_leaves_no_process(tmp_path: Path) -> None:
     """Whatever it was doing."""
-    model = isolated(tmp_path).backend
-    assert isinstance(model, IsolatedModel)
+    model = isolated(tmp_path)
     pid = pid_of(model)
 
     model.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -10,9 +9,18 @@ from textwrap import dedent
 import numpy as np
 import pytest
 
+from zmqinfer.backends.base import Backend
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
-from zmqinfer.node.models import LoadedModel, check_target, find_models, function_model, load_model, load_target
+from zmqinfer.node.models import (
+    check_target,
+    find_models,
+    function_model,
+    load_function,
+    load_here,
+    load_model,
+    load_target,
+)
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import Array
 from zmqinfer.zoo import ZOO
@@ -44,8 +52,8 @@ def refused(*folders: Path) -> str:
     return str(caught.value)
 
 
-def answer(model: LoadedModel) -> object:
-    return model.backend.infer({"x": np.zeros((1, 2), np.float32)})["y"]
+def answer(backend: Backend) -> object:
+    return backend.infer({"x": np.zeros((1, 2), np.float32)})["y"]
 
 
 def test_models_are_found_in_order_of_their_names(tmp_path: Path) -> None:
@@ -71,7 +79,7 @@ def test_the_highest_numbered_folder_is_served(tmp_path: Path) -> None:
     (config,) = find_models([tmp_path])
 
     assert (config.version, config.folders) == (10, (folder / "10", folder))
-    assert answer(load_model(config)) == "10"
+    assert answer(load_here(config)) == "10"
 
 
 def test_a_model_folder_may_be_named_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,19 +154,21 @@ def test_a_model_that_cannot_be_loaded_is_a_config_error(tmp_path: Path) -> None
 
 def test_the_shipped_models_load_and_answer() -> None:
     """digits, echo and sleep, as the zoo's map says."""
-    models = {config.name: load_model(config) for config in find_models([ZOO])}
+    configs = {config.name: config for config in find_models([ZOO])}
+    models = {name: load_here(config) for name, config in configs.items()}
 
     assert sorted(models) == ["digits", "echo", "sleep"]
-    digits = models["digits"]
-    assert (digits.name, digits.version, digits.settings.backend) == ("digits", 1, "numpy")
-    assert digits.signature == Signature((TensorSpec("pixels", "FP32", (64,)),), (TensorSpec("logits", "FP32", (10,)),))
+    assert (configs["digits"].version, configs["digits"].settings.backend) == (1, "numpy")
+    assert models["digits"].signature == Signature(
+        (TensorSpec("pixels", "FP32", (64,)),), (TensorSpec("logits", "FP32", (10,)),)
+    )
     x = np.ones((3, 5), np.float32)
     for name in ("echo", "sleep"):
         assert models[name].signature == Signature((TensorSpec("x", "FP32", (-1,)),), (TensorSpec("y", "FP32", (-1,)),))
-    assert models["echo"].backend.infer({"x": x})["y"] is x
-    assert models["digits"].backend.infer({"pixels": np.ones((3, 64), np.float32)})["logits"].shape == (3, 10)
+    assert models["echo"].infer({"x": x})["y"] is x
+    assert models["digits"].infer({"pixels": np.ones((3, 64), np.float32)})["logits"].shape == (3, 10)
     for model in models.values():
-        model.backend.close()
+        model.close()
 
 
 def predict(x: Array) -> Array:
@@ -170,10 +180,11 @@ def test_a_function_is_a_model() -> None:
     model = function_model(predict)
     other = function_model(predict, ModelSettings(max_batch_size=4))
 
-    assert (model.name, model.version, model.settings) == ("predict", 1, ModelSettings())
-    assert model.signature == Signature((TensorSpec("x"),), (TensorSpec("y"),))
-    assert other.settings.max_batch_size == 4
-    assert model.backend.infer({"x": np.ones(2)})["y"].tolist() == [2, 2]
+    assert (model.name, model.config.version, model.config.settings) == ("predict", 1, ModelSettings())
+    assert model.backend.signature == Signature((TensorSpec("x"),), (TensorSpec("y"),))
+    assert other.config.settings.max_batch_size == 4
+    model.finish()
+    other.finish()
 
 
 @pytest.fixture
@@ -204,9 +215,12 @@ def test_a_target_in_the_current_directory_comes_first(scorer: str, tmp_path: Pa
     (other / "zscorer.py").write_text("")
     sys.path[:0] = [str(other), str(tmp_path)]
 
-    assert function_model(load_target(f"{scorer}:predict")).name == "predict"
+    models = [load_function(f"{scorer}:{target}") for target in ("predict", "model.score")]
+
+    assert [model.name for model in models] == ["predict", "score"]
     assert sys.path[0] == str(tmp_path)
-    assert function_model(load_target(f"{scorer}:model.score")).name == "score"
+    for model in models:
+        model.finish()
 
 
 @pytest.mark.parametrize(
@@ -243,7 +257,28 @@ def test_a_target_is_looked_for_and_not_imported(tmp_path: Path, monkeypatch: py
         check_target("zraises")
 
 
-def test_a_loaded_model_is_a_value() -> None:
-    """Shared by threads, changed by none."""
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        function_model(predict).config = None  # type: ignore[misc, assignment]
+def test_a_model_lives_on_one_thread(tmp_path: Path) -> None:
+    """What its module opens when it is imported, and its class when it is loaded, belongs to that thread."""
+    folder = add(tmp_path, "bound", toml=TOML.replace("model:predict", "model:Model"))
+    (folder / "model.py").write_text(
+        dedent(
+            f"""
+            import threading
+            def note():
+                with open({str(tmp_path / "seen")!r}, "a") as file: print(threading.get_ident(), file=file)
+            note()
+            class Model:
+                def __init__(self): note()
+                def load(self): note()
+                def infer(self, batch): return batch
+                def close(self): note()
+            """
+        )
+    )
+    (config,) = find_models([tmp_path])
+
+    model = load_model(config)
+    model.finish()
+    model.join(10)
+
+    assert (tmp_path / "seen").read_text().split() == [str(model.ident)] * 4

@@ -82,29 +82,6 @@ def test_a_long_batch_holds_up_its_own_model_alone() -> None:
     threads[0].join(5)
 
 
-def test_whoever_relieves_the_loop_does_not_sleep_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The turn in which a batch runs is not over; batches of other models may wait in it."""
-    dues: list[float | None] = []
-
-    def model(x: Any) -> Any:
-        return x
-
-    with LocalCluster(model, workers=1) as cluster, cluster.client() as client:
-        (worker,) = cluster._nodes
-        leave = worker._crew.leave
-
-        def note() -> None:
-            dues.append(worker._due)
-            leave()
-
-        monkeypatch.setattr(worker._crew, "leave", note)
-        for _ in range(100):
-            client.infer("model", np.zeros(1, np.float32))
-
-    assert dues
-    assert set(dues) == {0.0}
-
-
 @pytest.mark.slow
 def test_a_message_that_cannot_be_read_begins_a_new_life() -> None:
     """What is in it would keep its credits for ever; so the gateway is greeted again and knows that it is lost."""

@@ -25,10 +25,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from zmqinfer.backends.base import BadAnswer, ItemHook
+from zmqinfer.backends.base import BadAnswer, ItemHook, loading
 from zmqinfer.errors import ConfigError
 from zmqinfer.model_config import ModelConfig
-from zmqinfer.origin import origin
+from zmqinfer.origin import told
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import NAME, Array, Arrays
 
@@ -72,8 +72,12 @@ class PythonCallable:
         """Imports the target, makes the object if it is a class, and calls its `load()`."""
         target, where = self._config.settings.target, f"{self._config.source}: "
         found = find_target(target, self._config.folders, where)
+        with loading(f"{where}target {target!r}"):
+            self._prepare(found, target, where)
+
+    def _prepare(self, found: Any, target: str, where: str) -> None:
         if inspect.isclass(found):
-            found = _answered(functools.partial(found, **self._config.parameters), target, where)
+            found = found(**self._config.parameters)
         elif self._config.parameters:
             raise ConfigError(
                 f"{where}[parameters] go as keywords to a class, but target {target!r} is none;"
@@ -87,7 +91,7 @@ class PythonCallable:
             if not callable(hook):
                 raise ConfigError(f"{where}{name} of target {target!r} is {hook!r}, expected a method")
         if "load" in self._own:
-            _answered(self._own["load"], target, where)
+            self._own["load"]()
 
     def infer(self, batch: Arrays) -> Mapping[str, Array]:
         """Calls the target, which may raise what it likes.
@@ -165,15 +169,16 @@ def find_target(target: str, folders: Sequence[Path] = (), where: str = "") -> o
         ConfigError: there is no such module or attribute, or the module raised while it was loaded.
     """
     name, attribute = parts_of(target, where)
-    module = _module(name, folders, target, where)
-    found: object = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            place = getattr(module, "__file__", None) or f"module {name}"
-            raise ConfigError(
-                f"{where}target is {target!r}, but {place} has no {attribute!r}; define it or correct the name"
-            )
-        found = getattr(found, part)
+    with loading(f"{where}target {target!r}"):
+        module = _module(name, folders, target, where)
+        found: object = module
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                place = getattr(module, "__file__", None) or f"module {name}"
+                raise ConfigError(
+                    f"{where}target is {target!r}, but {place} has no {attribute!r}; define it or correct the name"
+                )
+            found = getattr(found, part)
     return found
 
 
@@ -233,37 +238,18 @@ def _module(name: str, folders: Sequence[Path], target: str, where: str) -> Modu
         return importlib.import_module(full_name)
     except ModuleNotFoundError as cause:
         if cause.name is None or not f"{full_name}.".startswith(f"{cause.name}."):
-            raise ConfigError(f"{where}{_failure(target, cause)}{_advice(cause.name, folders)}") from cause
+            if cause.name is None or not any(_is_in(folder, cause.name) for folder in folders):
+                raise
+            raise ConfigError(
+                f"{where}target {target!r} raised while loading: {told(cause)};"
+                f" it lies beside the target, so write: from . import {cause.name}"
+            ) from cause
         raise no_module(target, folders, where) from cause
-    # A user's module may raise anything, and one without a `__main__` guard may call sys.exit().
-    except (Exception, SystemExit) as cause:
-        raise ConfigError(f"{where}{_failure(target, cause)}") from cause
 
 
 def _is_in(folder: Path, name: str) -> bool:
     place = folder.joinpath(*name.split("."))
     return place.with_name(f"{place.name}.py").is_file() or (place / "__init__.py").is_file()
-
-
-def _advice(missing: str | None, folders: Sequence[Path]) -> str:
-    if missing is not None and any(_is_in(folder, missing) for folder in folders):
-        return f"; it lies beside the target, so write: from . import {missing}"
-    return ""
-
-
-def _answered(call: Callable[[], object], target: str, where: str) -> object:
-    try:
-        return call()
-    except (Exception, SystemExit) as cause:  # the user's own code, see _module
-        raise ConfigError(f"{where}{_failure(target, cause)}") from cause
-
-
-def _failure(target: str, cause: BaseException) -> str:
-    """Says in one line what the user's code raised; a worker logs the chained traceback when asked."""
-    detail = " ".join(str(cause).split())
-    at = origin(cause)
-    told = f"{type(cause).__name__}{': ' if detail else ''}{detail}{f' ({at})' if at else ''}"
-    return f"target {target!r} raised while loading: {told}"
 
 
 def _name_of(function: object) -> str:

@@ -89,13 +89,13 @@ def worker(
     check_source(function, repositories, "--function")
     start_logging(log_level)
     from zmqinfer.node.memory import keep_freed_memory
-    from zmqinfer.node.models import find_models, function_model, load_model, load_target
+    from zmqinfer.node.models import find_models, load_function, load_model
     from zmqinfer.node.worker import WorkerNode
     from zmqinfer.zoo import ZOO
 
     keep_freed_memory()
     if function is not None:
-        models = [function_model(load_target(function))]
+        models = [load_function(function)]
     else:
         models = [load_model(config) for config in find_models(repositories or [ZOO])]
     node = WorkerNode(name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}", models, gateway, settings)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from zmqinfer.backends.python_callable import BareFunction
 from zmqinfer.client import Client
 from zmqinfer.config import GatewaySettings, ModelSettings, WorkerSettings
 from zmqinfer.errors import ConfigError, Unavailable, UsageError
 from zmqinfer.node.gateway import GatewayNode
-from zmqinfer.node.models import LoadedModel, function_model
+from zmqinfer.node.models import function_model
 from zmqinfer.node.worker import WorkerNode
 
 __all__ = ["LocalCluster"]
@@ -51,7 +53,9 @@ class LocalCluster:
     ) -> None:
         if type(workers) is not int or workers < 1:
             raise ConfigError(f"workers is {workers!r}, expected a whole number from 1")
-        self._models: list[LoadedModel] = [function_model(function, settings) for _ in range(workers)]
+        BareFunction(function)  # says at once if it is none
+        self._workers = workers
+        self._load = functools.partial(function_model, function, settings)
         self._gateway_settings = gateway
         # Nobody would start a worker again that ended for a long batch.
         self._worker_settings = worker or WorkerSettings(max_batch_s=0.0)
@@ -68,8 +72,9 @@ class LocalCluster:
         try:
             self._gateway_thread = self._start(gateway.run, "gateway")
             self.address = gateway.clients_address
-            for number, model in enumerate(self._models, start=1):
-                node = WorkerNode(f"worker_{number}", [model], [gateway.workers_address], self._worker_settings)
+            for number in range(1, self._workers + 1):
+                models, gateways = [self._load()], [gateway.workers_address]
+                node = WorkerNode(f"worker_{number}", models, gateways, self._worker_settings)
                 self._nodes.append(node)
                 self._threads.append(self._start(node.run, f"worker_{number}"))
             self._wait_ready()

@@ -160,7 +160,7 @@ class WorkerMachine:
                 bound, tasks, rows = taken
                 assert isinstance(bound, Bound), bound
                 self.tasks.on_cut(tasks[-1])
-                batch = Batch(number, bound, tasks, rows, now, model.patience_s(rows))
+                batch = Batch(number, bound, tasks, rows, now, model.patience_s(rows), model.is_short())
                 model.running.append(batch)
                 begun.setdefault(number, []).append(batch)
                 expected_s += batcher.curve.predict(rows) or _HANDOVER_S
@@ -175,10 +175,6 @@ class WorkerMachine:
         record = [batch.engine, self._share(model), model.batcher.rows + batch.rows, 0, list(task.tags)]
         self.links[task.link].outbox.put(Kind.HEARTBEAT, record)
         self.is_in_danger = True
-
-    def is_short(self, number: int) -> bool:
-        """Whether an engine's batches are so short that handing them to a thread costs more than it gains."""
-        return self._models[number].is_short()
 
     def on_batch_done(self, batch: Batch, outcomes: list[Outcome], compute_s: float) -> None:
         """Takes what an engine made of a batch.

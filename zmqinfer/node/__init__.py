@@ -6,8 +6,8 @@ poller       waits for ZeroMQ sockets and plain descriptors together
 waker        lets one thread interrupt another's poll
 dialler      the sockets of a client or a worker, one for each gateway
 gateway      two ROUTERs around a GatewayMachine
-worker       a DEALER for each gateway around a WorkerMachine, and an engine thread for each model
-crew         two threads for a worker's loop: one turns it, the other stands by
+worker       a DEALER for each gateway around a WorkerMachine
+crew         a worker's threads: each model's own, and one that stands by; which of them turns the loop
 engine       runs one batch: stack, infer, check, split; bisects a batch that fails
 isolation    a model in a process of its own, which the worker outlives
 spawn        starts another Python that imports from where this one does

@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-import queue
 import sys
-import threading
-import time
-from collections import deque
 from collections.abc import Mapping
 from typing import Protocol, TypeAlias
 
@@ -23,19 +19,16 @@ from zmqinfer.backends.base import Backend, BadAnswer
 from zmqinfer.errors import InvalidArgument, Status
 from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.node.report import Report
-from zmqinfer.node.waker import Waker
-from zmqinfer.origin import origin
+from zmqinfer.origin import origin, told
 from zmqinfer.records import MAX_CALLS, PAYLOAD
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import DTYPES, INLINE_BYTES, Array, Arrays, Layout, Payload, layout_of, pack, unpack
 
-__all__ = ["Engine", "EngineThread", "Part", "Runs", "bodies"]
+__all__ = ["Engine", "Part", "Runs", "bodies"]
 
 _MAX_DETAIL = 1_000
 # Rows up to this size are all copied at once and then cut; of larger ones each is copied alone.
 _SMALL_ROW_BYTES = 4_096
-# How long a finished batch may wait for the others that were handed over with it.
-_TELL_S = 0.001
 
 
 # Of a task: how many calls and rows it has, and its payload.
@@ -43,10 +36,17 @@ Part: TypeAlias = tuple[int, int, Payload]
 
 
 class Runs(Protocol):
-    """What runs the batches of one model."""
+    """What runs the batches of one model, and closes it; both are called on the thread that loaded it."""
+
+    @property
+    def signature(self) -> Signature:
+        """What callers send and get, one row at a time."""
 
     def run(self, batch: Batch) -> list[Outcome]:
         """Returns one outcome or more for each task, in the order of the calls; raises nothing."""
+
+    def close(self) -> None:
+        """Gives back what the model took; may raise what the model does."""
 
 
 class Engine:
@@ -61,9 +61,10 @@ class Engine:
 
     def __init__(self, backend: Backend, *, borrows_inputs: bool = False, name: str = "", worker: int = 0) -> None:
         self._report = Report("model", model=name, worker_pid=worker or os.getpid())
+        self._backend = backend
         self._infer = backend.infer
         self._before, self._after = backend.before, backend.after
-        self._signature: Signature = backend.signature
+        self.signature: Signature = backend.signature
         self._borrows_inputs = borrows_inputs
         # The last answer that was in order, by what its arrays look like: 0.4 us, where looking anew takes 3.
         self._known: tuple[list[tuple[str, np.dtype[np.generic], tuple[int, ...]]], Layout] | None = None
@@ -72,6 +73,10 @@ class Engine:
         """Returns one outcome or more for each task, in the order of the calls. Raises nothing that a model may."""
         parts = [(task.calls, task.rows, task.record[PAYLOAD]) for task in batch.tasks]
         return self.run_parts(parts, batch.rows, batch.bound.layout, batch.bound.order)
+
+    def close(self) -> None:
+        """Closes the model."""
+        self._backend.close()
 
     def run_parts(self, parts: list[Part], rows: int, layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
         """Does the same for the bare parts of a batch."""
@@ -85,7 +90,7 @@ class Engine:
             if len(parts) == 1 and parts[0][0] == 1:
                 # Its words are for the caller alone: they may hold what it sent.
                 self._report.warning("raised", error=type(error).__name__, at=functools.partial(origin, error))
-                return [(1, Status.MODEL_ERROR, _told(error))]
+                return [(1, Status.MODEL_ERROR, _fit_to_travel(told(error)))]
         outcomes: list[Outcome] = []
         for half in _halves(parts):
             outcomes += self.run_parts(half, sum(part_rows for _, part_rows, _ in half), layout, order)
@@ -127,7 +132,7 @@ class Engine:
 
     def _stack(self, parts: list[Part], layout: Layout, order: tuple[int, ...], rows: int) -> Arrays:
         """Joins the inputs along the batch axis, under the declared names. Copies once at most."""
-        specs = self._signature.inputs
+        specs = self.signature.inputs
         fields = layout.fields
         payloads = [payload for _, _, payload in parts if type(payload) is bytes]
         if len(fields) == 1 and fields[0].dtype != "BOOL" and len(payloads) == len(parts):
@@ -162,7 +167,7 @@ class Engine:
             for name, array in outputs.items():
                 _check_rows(name, array, rows)
             return dict(outputs)
-        declared = self._signature.outputs
+        declared = self.signature.outputs
         if len(outputs) != len(declared) or any(spec.name not in outputs for spec in declared):
             raise BadAnswer(
                 f"the model returned {_names(outputs)}, it declares {_names([spec.name for spec in declared])}"
@@ -172,14 +177,6 @@ class Engine:
             _check_rows(spec.name, array, rows)
             _check_spec(spec, array)
         return {spec.name: outputs[spec.name] for spec in declared}
-
-
-def _told(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception as cause:  # noqa: BLE001 - the message is the user's code too
-        text = f"its message cannot be shown, for that raises {type(cause).__name__}"
-    return _fit_to_travel(f"{type(error).__name__}: {text}")
 
 
 def _fit_to_travel(text: str) -> str:
@@ -269,41 +266,3 @@ def _packed(arrays: list[Array], at: int, until: int) -> Payload:
     payload = pack([array[at:until] for array in arrays])
     # A large one is a view of the model's memory, which the model may use again before the reply has left.
     return [bytes(part) for part in payload] if type(payload) is list else payload
-
-
-class EngineThread(threading.Thread):
-    """Runs the batches of one model apart from the worker's loop, so that a long one is not silence."""
-
-    def __init__(self, name: str, engine: Runs, waker: Waker) -> None:
-        super().__init__(name=f"engine-{name}", daemon=True)
-        self.engine = engine
-        self.done: deque[tuple[Batch, list[Outcome], float]] = deque()
-        self._waker = waker
-        self._queue: queue.SimpleQueue[list[Batch] | None] = queue.SimpleQueue()
-
-    def begin(self, batches: list[Batch]) -> None:
-        """Hands batches over, to run one after another; they come back through `done`, and the waker is woken."""
-        self._queue.put(batches)
-
-    def finish(self) -> None:
-        """Lets the thread end after what it was given."""
-        self._queue.put(None)
-
-    def run(self) -> None:
-        """Runs batches until `finish`."""
-        take, clock = self._queue.get, time.perf_counter
-        while (batches := take()) is not None:
-            told_at = clock()
-            for batch in batches:
-                began = clock()
-                outcomes = self.engine.run(batch)
-                ended = clock()
-                self.done.append((batch, outcomes, ended - began))
-                # Short batches are told of together: their replies then leave as one message, and the loop
-                # does not take the interpreter's lock from the next of them.
-                if ended - told_at > _TELL_S:
-                    told_at = ended
-                    self._waker.wake()
-            # A batch may hold its client's memory, which would else be kept until the next one comes.
-            del batches, batch, outcomes
-            self._waker.wake()

@@ -21,11 +21,10 @@ from typing import Any, TypeAlias
 
 import msgpack
 
-from zmqinfer.backends.base import Backend
 from zmqinfer.errors import ConfigError, Status
 from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
-from zmqinfer.node.engine import Engine, Part, bodies
+from zmqinfer.node.engine import Part, bodies
 from zmqinfer.node.report import level, start_logging
 from zmqinfer.node.spawn import spawn
 from zmqinfer.records import IDEMPOTENT, PAYLOAD
@@ -64,13 +63,11 @@ def _told(error: Exception) -> tuple[Status, str]:
 
 
 class IsolatedModel:
-    """Loads and runs one model as a backend and its engine together do.
+    """Loads, runs and closes one model as a backend and its engine together do.
 
     Raises:
         ConfigError: the model cannot be loaded.
     """
-
-    before = after = None
 
     def __init__(self, config: ModelConfig) -> None:
         self._config = config
@@ -108,10 +105,6 @@ class IsolatedModel:
             self.close()
             raise ConfigError(mistake)
         self._signature = Signature.from_wire(signature)
-
-    def infer(self, batch: Any) -> Any:
-        """Never called: `run` does it all."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Ends the process at once: it has nothing to finish."""
@@ -251,23 +244,20 @@ def _exactly(connection: socket.socket, size: int, look: Look | None) -> bytearr
 
 def serve(connection: socket.socket, folder: Path, worker: int) -> None:
     """Is the model's process: loads what is in a folder, and runs what it is sent until the other side is gone."""
-    from zmqinfer.node.models import find_models, load_here
+    from zmqinfer.node.models import find_models, load_engine
 
     try:
         (config,) = find_models([folder])
-        model = load_here(config)
+        engine = load_engine(config, worker)
     except ConfigError as error:
         _send(connection, [str(error), None])
         return
-    backend: Backend = model.backend
-    _send(connection, ["", backend.signature.to_wire()])
-    name = f"{config.name}:{config.version}"
-    engine = Engine(backend, borrows_inputs=config.settings.borrows_inputs, name=name, worker=worker)
+    _send(connection, ["", engine.signature.to_wire()])
     while (message := _receive(connection)) is not None:
         rows, layout, order, parts = message
         outcomes = engine.run_parts([tuple(part) for part in parts], rows, parse_layout(layout), tuple(order))
         _send(connection, outcomes)
-    backend.close()
+    engine.close()
 
 
 def main() -> None:

@@ -13,12 +13,11 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 from zmqinfer.backends import make_backend
-from zmqinfer.backends.base import Backend
+from zmqinfer.backends.base import Backend, loading
 from zmqinfer.backends.python_callable import (
     BareFunction,
     Function,
@@ -30,40 +29,22 @@ from zmqinfer.backends.python_callable import (
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
 from zmqinfer.model_config import FILE_NAME, ModelConfig, parse_model_toml
+from zmqinfer.node.crew import EngineThread
+from zmqinfer.node.engine import Engine, Runs
 from zmqinfer.node.isolation import IsolatedModel
-from zmqinfer.signature import Signature
 
-__all__ = ["LoadedModel", "check_target", "find_models", "function_model", "load_here", "load_model", "load_target"]
+__all__ = [
+    "check_target",
+    "find_models",
+    "function_model",
+    "load_engine",
+    "load_function",
+    "load_here",
+    "load_model",
+    "load_target",
+]
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model that is ready to run: what is known of it, and what runs it."""
-
-    config: ModelConfig
-    backend: Backend
-
-    @property
-    def name(self) -> str:
-        """As callers spell it."""
-        return self.config.name
-
-    @property
-    def version(self) -> int:
-        """The number of its folder, 1 without."""
-        return self.config.version
-
-    @property
-    def settings(self) -> ModelSettings:
-        """How its batches are made."""
-        return self.config.settings
-
-    @property
-    def signature(self) -> Signature:
-        """What callers send and get."""
-        return self.backend.signature
 
 
 def find_models(folders: Sequence[Path]) -> list[ModelConfig]:
@@ -86,37 +67,74 @@ def find_models(folders: Sequence[Path]) -> list[ModelConfig]:
     return [found[name] for name in sorted(found)]
 
 
-def load_model(config: ModelConfig) -> LoadedModel:
-    """Makes and loads the backend of one model, in a process of its own if it says so. May take long.
+def load_model(config: ModelConfig) -> EngineThread:
+    """Loads one model on a thread of its own, or in a process of its own if it says so. May take long.
 
     Raises:
         ConfigError: the model's files are wrong, or its own code raised.
     """
-    if config.settings.isolation == "thread":
-        return load_here(config)
-    isolated = IsolatedModel(config)
-    isolated.load()
-    return LoadedModel(config, isolated)
+
+    def load() -> tuple[ModelConfig, Runs]:
+        if config.settings.isolation == "thread":
+            return config, load_engine(config)
+        isolated = IsolatedModel(config)
+        isolated.load()
+        return config, isolated
+
+    return EngineThread(load)
 
 
-def load_here(config: ModelConfig) -> LoadedModel:
-    """Does the same in this process, whatever the model says."""
+def load_here(config: ModelConfig) -> Backend:
+    """Makes and loads the backend of one model on this thread.
+
+    Raises:
+        ConfigError: the model's files are wrong, or its own code raised.
+    """
     backend = make_backend(config)
     backend.load()
-    return LoadedModel(config, backend)
+    return backend
 
 
-def function_model(function: Function, settings: ModelSettings | None = None) -> LoadedModel:
+def function_model(function: Function, settings: ModelSettings | None = None) -> EngineThread:
     """Makes a model, named after it, of a function from one array of n rows to one of n rows.
 
     Raises:
         ConfigError: it is no plain callable.
     """
+    return EngineThread(lambda: _function(function, settings or ModelSettings()))
+
+
+def load_function(target: str) -> EngineThread:
+    """Does the same for the function that "module:callable" names; its module is imported on the model's thread.
+
+    Raises:
+        ConfigError: there is none, or its module raised while it was loaded.
+    """
+    return EngineThread(lambda: _function(load_target(target), ModelSettings()))
+
+
+def load_engine(config: ModelConfig, worker: int = 0) -> Engine:
+    """Loads one model on this thread, whatever it says of where; this thread is to run and close it as well.
+
+    Args:
+        worker: the process id of its worker, if that is another one.
+
+    Raises:
+        ConfigError: the model's files are wrong, or its own code raised.
+    """
+    with loading(f"{config.source}: backend {config.settings.backend!r}"):
+        return _engine(config, load_here(config), worker)
+
+
+def _function(function: Function, settings: ModelSettings) -> tuple[ModelConfig, Runs]:
     backend = BareFunction(function)
-    config = ModelConfig(
-        backend.name, settings or ModelSettings(), backend.signature, source=f"function {backend.name!r}"
-    )
-    return LoadedModel(config, backend)
+    config = ModelConfig(backend.name, settings, backend.signature, source=f"function {backend.name!r}")
+    return config, _engine(config, backend)
+
+
+def _engine(config: ModelConfig, backend: Backend, worker: int = 0) -> Engine:
+    name = f"{config.name}:{config.version}"
+    return Engine(backend, borrows_inputs=config.settings.borrows_inputs, name=name, worker=worker)
 
 
 def check_target(target: str) -> None:
