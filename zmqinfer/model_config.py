@@ -7,13 +7,12 @@ value and what was expected, and an unknown key is a mistake too: it is most oft
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zmqinfer.config import ModelSettings
+from zmqinfer.config import ModelSettings, refuse_unknown
 from zmqinfer.errors import ConfigError
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import DTYPES, MAX_ELEMENTS, MAX_NDIM, MAX_TENSORS, NAME, RESERVED_DTYPES
@@ -88,18 +87,17 @@ def parse_model_toml(text: str, path: Path | str, name: str) -> ModelConfig:
 
 def _settings(table: Mapping[str, object], where: str) -> ModelSettings:
     declared = {one.name: one for one in ModelSettings.describe()}
-    _refuse_unknown(table, (*declared, *_TABLES), where)
+    refuse_unknown(table, (*declared, *_TABLES), where)
     given = {key: value for key, value in table.items() if key in declared}
     if given.get("backend") in _LATER_BACKENDS:
         raise ConfigError(
             f"{where}backend is {given['backend']!r}, which this version does not serve yet,"
             f" expected one of: {', '.join(declared['backend'].choices)}"
         )
-    for key, value in given.items():
-        declared[key].check(value, where)
-    settings = ModelSettings(**given)  # type: ignore[arg-type]  # check() has just seen to the types
-    if settings.memory_mb and settings.isolation == "thread":
-        raise ConfigError(f'{where}memory_mb is {settings.memory_mb}, which needs isolation = "process"; add it')
+    try:
+        settings = ModelSettings(**given)  # type: ignore[arg-type]  # it sees to the types itself
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from error
     if settings.backend == "python" and not settings.target:
         others = " or ".join(choice for choice in declared["backend"].choices if choice != "python")
         raise ConfigError(
@@ -110,14 +108,6 @@ def _settings(table: Mapping[str, object], where: str) -> ModelSettings:
     if settings.backend != "python" and settings.target:
         raise ConfigError(f"{where}target is {settings.target!r}, backend {settings.backend!r} takes none; remove it")
     return settings
-
-
-def _refuse_unknown(table: Iterable[str], known: tuple[str, ...], where: str) -> None:
-    for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            advice = f"did you mean {close[0]!r}?" if close else "remove it"
-            raise ConfigError(f"{where}key {key!r} is unknown, expected one of: {', '.join(known)}; {advice}")
 
 
 def _signature(table: Mapping[str, object], where: str) -> Signature | None:
@@ -140,7 +130,7 @@ def _spec(tensors: Mapping[str, object], kind: str, name: str, where: str) -> Te
         raise ConfigError(f"{where}{kind} has a tensor named {name!r}, expected {NAME.pattern}; rename it")
     entry = _table(tensors, name, where, f"{kind}.")
     prefix = f"{where}{kind}.{name}."
-    _refuse_unknown(entry, _TENSOR_KEYS, f"{where}in [{kind}.{name}] ")
+    refuse_unknown(entry, _TENSOR_KEYS, f"{where}in [{kind}.{name}] ")
     for key in ("dtype", "shape"):
         if key not in entry:
             raise ConfigError(f"{prefix}{key} is missing; {_EXAMPLES[key]}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from zmqinfer import LocalCluster
-from zmqinfer.errors import UsageError
+from zmqinfer.errors import ConfigError, TooLarge, UsageError
 
 
 def double(x: np.ndarray) -> np.ndarray:
@@ -46,3 +48,38 @@ def test_function_without_a_name_for_a_model_is_predict(function: object) -> Non
     """As the class says."""
     with LocalCluster(function, workers=1) as cluster, cluster.client() as client:  # type: ignore[arg-type]
         assert client.infer("predict", np.ones(1)) == 1
+
+
+def test_settings_may_be_dicts() -> None:
+    """As well as the classes of zmqinfer.config; what is not said keeps its default."""
+    sizes = []
+
+    def note(x: np.ndarray) -> np.ndarray:
+        sizes.append(len(x))
+        return x
+
+    settings = {"max_batch_size": 2, "policy": "timed"}
+    with (
+        LocalCluster(note, workers=1, settings=settings, gateway={"max_body_bytes": 1_024}, worker={}) as cluster,
+        cluster.client() as client,
+    ):
+        assert len(list(client.infer_many("note", np.ones((7, 2))))) == 7
+        with pytest.raises(TooLarge):
+            client.infer("note", np.ones(1_000))
+    assert max(sizes) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ({"settings": {"max_batchsize": 2}}, "settings: key 'max_batchsize' is unknown"),
+        ({"gateway": 3}, "gateway is a int, expected a GatewaySettings or a dict"),
+        ({"worker": {"weight": 0}}, "worker: weight is 0, expected 0.01 to 100"),
+        ({"settings": {"isolation": "process"}}, "isolation is 'process', but a LocalCluster .*; serve it with"),
+        ({"settings": {"backend": "numpy"}}, "backend and target are for model folders, .*; leave them out"),
+    ],
+)
+def test_wrong_settings_are_refused_at_once(words: dict[str, Any], sentence: str) -> None:
+    """In the constructor, in one sentence."""
+    with pytest.raises(ConfigError, match=sentence):
+        LocalCluster(double, **words)
