@@ -76,12 +76,7 @@ def parse_model_toml(text: str, path: Path | str, name: str) -> ModelConfig:
     parameters = _table(table, "parameters", where)
     if parameters and settings.backend != "python":
         raise ConfigError(f"{where}backend {settings.backend!r} takes no [parameters]; remove the table")
-    signature = _signature(table, where)
-    if signature is None and settings.backend == "python":
-        raise ConfigError(
-            f"{where}[inputs.NAME] and [outputs.NAME] are missing, backend 'python' needs them;"
-            " add each with its dtype and shape"
-        )
+    signature = _signature(table, settings.backend, where)
     return ModelConfig(name, settings, signature, parameters, source=str(path), folders=(Path(path).parent,))
 
 
@@ -110,12 +105,15 @@ def _settings(table: Mapping[str, object], where: str) -> ModelSettings:
     return settings
 
 
-def _signature(table: Mapping[str, object], where: str) -> Signature | None:
+def _signature(table: Mapping[str, object], backend: str, where: str) -> Signature | None:
     inputs, outputs = (_specs(table, kind, where) for kind in ("inputs", "outputs"))
-    if bool(inputs) != bool(outputs):
-        missing = "outputs" if inputs else "inputs"
-        raise ConfigError(f"{where}[{missing}.NAME] is missing; declare inputs and outputs, or neither")
-    return Signature(inputs, outputs) if inputs else None
+    if inputs and outputs:
+        return Signature(inputs, outputs)
+    if not inputs and not outputs and backend != "python":
+        return None
+    missing = " and ".join(f"[{kind}.NAME]" for kind, specs in (("inputs", inputs), ("outputs", outputs)) if not specs)
+    expected = "both with backend 'python'" if backend == "python" else f"both or, with backend {backend!r}, none"
+    raise ConfigError(f"{where}{missing} missing, expected {expected}; add each with its dtype and shape")
 
 
 def _specs(table: Mapping[str, object], kind: str, where: str) -> tuple[TensorSpec, ...]:
