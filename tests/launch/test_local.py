@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -83,3 +84,44 @@ def test_wrong_settings_are_refused_at_once(words: dict[str, Any], sentence: str
     """In the constructor, in one sentence."""
     with pytest.raises(ConfigError, match=sentence):
         LocalCluster(double, **words)
+
+
+def test_a_class_is_served_by_an_object_for_each_worker() -> None:
+    """Made, loaded and closed each time that the cluster runs, on the thread that calls it."""
+    lives: list[tuple[str, object, int]] = []
+
+    class Model:
+        def note(self, what: str) -> None:
+            lives.append((what, self, threading.get_ident()))
+
+        def load(self) -> None:
+            self.note("load")
+
+        def infer(self, x: np.ndarray) -> np.ndarray:
+            self.note("infer")
+            return x + 1
+
+        def close(self) -> None:
+            self.note("close")
+
+    cluster = LocalCluster(Model, workers=2)
+    for _ in range(2):
+        with cluster, cluster.client() as client:
+            assert client.infer("Model", np.ones(1)) == 2
+
+    assert [sum(what == step for what, *_ in lives) for step in ("load", "infer", "close")] == [4, 2, 4]
+    pairs = {(owner, thread) for _, owner, thread in lives}
+    assert len(pairs) == len({owner for owner, _ in pairs}) == 4
+
+
+def test_a_class_that_cannot_be_made_is_said_where_the_cluster_begins() -> None:
+    """And nothing of it is left running."""
+
+    class Model:
+        def __init__(self, path: str) -> None: ...
+
+    cluster = LocalCluster(Model)
+    with pytest.raises(ConfigError, match=r"raised while loading: TypeError: .*path"), cluster:
+        pass
+    with pytest.raises(UsageError, match="enter it first"):
+        cluster.client()

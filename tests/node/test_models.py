@@ -19,7 +19,6 @@ from zmqinfer.node.models import (
     load_function,
     load_here,
     load_model,
-    load_target,
 )
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import Array
@@ -200,6 +199,9 @@ def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             class Model:
                 def infer(self, batch): return batch
                 def score(self, x): return x
+            class Bad:
+                def __init__(self, by): pass
+            number = 3
             model = Model()
             def predict(x): return x
             """
@@ -229,17 +231,14 @@ def test_a_target_in_the_current_directory_comes_first(scorer: str, tmp_path: Pa
         ("zscorer", "target is 'zscorer', expected module:callable"),
         ("zscorer.py:predict", "target is 'zscorer.py:predict', but no module 'zscorer.py' is in sys.path"),
         ("zscorer:score", "zscorer.py has no 'score'; define it"),
-        (
-            "zscorer:Model",
-            "target 'zscorer:Model' is a class, expected a function; serve a class from a model",
-        ),
-        ("zscorer:model", "Model, expected a function"),
+        ("zscorer:number", "target 'zscorer:number' is a int, expected a function or a class with infer(batch)"),
+        ("zscorer:Bad", "target 'zscorer:Bad' raised while loading: TypeError: "),
     ],
 )
 def test_a_target_that_is_no_function_is_refused(scorer: str, target: str, sentence: str) -> None:
     """In the words that the command line will print."""
     with pytest.raises(ConfigError) as caught:
-        load_target(target)
+        load_function(target)
     assert sentence in str(caught.value)
 
 

@@ -26,13 +26,14 @@ _END_S = 5.0
 class LocalCluster:
     """Serves one function: an array of n rows to an array of n rows, one call for each batch.
 
+    It may be a class with `infer(x)`, and `load()` and `close()` if it likes: each worker makes its own object.
     The model has the function's name; a lambda, and what else has no name that a model can have, is called `predict`.
     It runs from `with` to its end, and may then be entered again.
     All run in this process and share its interpreter's lock, so this is for tests and notebooks;
     `zmqinfer up` serves the same function from processes of its own.
 
     Args:
-        function: the model.
+        function: the model: a function, or a class.
         workers: how many threads of workers; they call `function` at the same time.
         settings: how batches are made: a `ModelSettings` of `zmqinfer.config`, or a dict with some of its names.
         gateway: settings of the gateway: a `GatewaySettings`, or a dict.

@@ -18,14 +18,7 @@ from pathlib import Path
 
 from zmqinfer.backends import make_backend
 from zmqinfer.backends.base import Backend, loading
-from zmqinfer.backends.python_callable import (
-    BareFunction,
-    Function,
-    find_target,
-    no_module,
-    parts_of,
-    plain_callable,
-)
+from zmqinfer.backends.python_callable import BareFunction, find_target, no_module, parts_of
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
 from zmqinfer.model_config import FILE_NAME, ModelConfig, parse_model_toml
@@ -95,22 +88,22 @@ def load_here(config: ModelConfig) -> Backend:
     return backend
 
 
-def function_model(function: Function, settings: ModelSettings | None = None) -> EngineThread:
-    """Makes a model, named after it, of a function from one array of n rows to one of n rows.
+def function_model(function: object, settings: ModelSettings | None = None) -> EngineThread:
+    """Makes a model, named after it, of a function from one array of n rows to one of n rows, or of such a class.
 
     Raises:
-        ConfigError: it is no plain callable.
+        ConfigError: it is neither, or its own code raised while it was loaded.
     """
     return EngineThread(lambda: _function(function, settings or ModelSettings()))
 
 
 def load_function(target: str) -> EngineThread:
-    """Does the same for the function that "module:callable" names; its module is imported on the model's thread.
+    """Does the same for what "module:callable" names; its module is imported on the model's thread.
 
     Raises:
         ConfigError: there is none, or its module raised while it was loaded.
     """
-    return EngineThread(lambda: _function(load_target(target), ModelSettings()))
+    return EngineThread(lambda: _function(load_target(target), ModelSettings(), target))
 
 
 def load_engine(config: ModelConfig, worker: int = 0) -> Engine:
@@ -126,8 +119,10 @@ def load_engine(config: ModelConfig, worker: int = 0) -> Engine:
         return _engine(config, load_here(config), worker)
 
 
-def _function(function: Function, settings: ModelSettings) -> tuple[ModelConfig, Runs]:
-    backend = BareFunction(function)
+def _function(function: object, settings: ModelSettings, target: str = "") -> tuple[ModelConfig, Runs]:
+    with loading(f"target {target!r}" if target else "the function or class"):
+        backend = BareFunction(function, target)
+        backend.load()
     config = ModelConfig(backend.name, settings, backend.signature, source=f"function {backend.name!r}")
     return config, _engine(config, backend)
 
@@ -152,8 +147,8 @@ def check_target(target: str) -> None:
         raise no_module(target)
 
 
-def load_target(target: str) -> Function:
-    """Returns the function that "module:callable" names; the current directory is searched first.
+def load_target(target: str) -> object:
+    """Returns what "module:callable" names; the current directory is searched first.
 
     Raises:
         ConfigError: there is none, or its module raised while it was loaded.
@@ -161,7 +156,7 @@ def load_target(target: str) -> Function:
     here = str(Path.cwd())
     if sys.path[:1] not in ([""], [here]):
         sys.path.insert(0, here)
-    return plain_callable(find_target(target), target)
+    return find_target(target)
 
 
 def _model_folders(repository: Path) -> list[Path]:
