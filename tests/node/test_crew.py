@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from zmqinfer.config import ModelSettings
-from zmqinfer.errors import ConfigError
-from zmqinfer.machine.task import Batch, Bound, Outcome
+from zmqinfer.errors import ConfigError, Status
+from zmqinfer.machine.task import Batch, Bound, Outcome, Task
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.crew import Crew, Done, EngineThread
 from zmqinfer.signature import Signature, TensorSpec
@@ -60,13 +60,14 @@ class Loop:
 
     Attributes:
         turns: the thread of each half of a turn.
-        answered: the batches that came back.
+        answered: the batches that came back, and `outcomes` what became of each.
     """
 
     def __init__(self, *batches: Batch, most: int = 1, at_once: int = 1) -> None:
         self.done: deque[Done] = deque()
         self.turns: list[int] = []
         self.answered: list[Batch] = []
+        self.outcomes: list[list[Outcome]] = []
         self._waiting = list(batches)
         self._running: list[Batch] = []
         self._most, self._at_once = most, at_once
@@ -104,9 +105,10 @@ class Loop:
 
     def _answer(self) -> None:
         while self.done:
-            one, _, _ = self.done.popleft()
+            one, outcomes, _ = self.done.popleft()
             self._running.remove(one)
             self.answered.append(one)
+            self.outcomes.append(outcomes)
 
 
 Start = Callable[[Model], EngineThread]
@@ -177,6 +179,29 @@ def test_what_closing_raises_is_logged_and_no_more(caplog: pytest.LogCaptureFixt
 
     (line,) = caplog.messages
     assert line.startswith('raised while closing error=SystemExit at="test_crew.py:')
+    assert "secret" not in line
+
+
+def test_nothing_that_a_backend_raises_ends_its_thread(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    """What an engine itself does not catch is a mistake of ours, and is said so."""
+
+    def infer(one: Batch) -> None:
+        if one.rows == 2:
+            raise SystemExit("secret")
+
+    thread = start(Model(infer))
+    bound = Bound(Layout((), 0, b""), ())
+    record = [7, 3, b"id", "m", 1, None, 0, 4, 1, None, 3, b"", b""]
+    bad = Batch(0, bound, [Task(0, record, bound, 0, 1e9, 0.0)], 2, 0.0)
+    loop = Loop(bad, batch(0, is_short=True))
+
+    Crew(loop, [thread], SELDOM_S).run()
+
+    assert loop.answered[0] is bad
+    assert loop.outcomes[0] == [(3, Status.INTERNAL, "the worker's own code failed: SystemExit")]
+    assert len(loop.answered) == 2
+    (line,) = caplog.messages
+    assert line.startswith('cannot run a batch error=SystemExit at="test_crew.py:')
     assert "secret" not in line
 
 

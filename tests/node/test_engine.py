@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,8 +61,8 @@ def batch_of(model: Model, *items: Any, rows: list[int] | None = None, out_of_ba
         layout = parse_layout(layout_of(arrays, count).raw)
         bound = bound or Bound(layout, model.signature.order(layout, "m"))
         payload = pack(list(arrays.values()))
-        if out_of_band and isinstance(payload, bytes):
-            payload = [memoryview(np.ascontiguousarray(array).tobytes()) for array in arrays.values()]
+        if out_of_band:
+            payload = [zmq.Frame(np.ascontiguousarray(array).tobytes()) for array in arrays.values()]  # type: ignore[misc]
         record = [number, 1, b"id", "m", 1, None, 10**6, 4, 1, None, count or 1, layout.raw, payload]
         tasks.append(Task(0, record, bound, 0, 1e9, 0.0))
     assert bound is not None
@@ -211,7 +212,7 @@ def test_large_request_alone_in_its_batch_is_not_copied() -> None:
     seen: list[Array] = []
     model = Model(lambda batch: (seen.append(batch["x"]), {"y": batch["x"][:, :1] + 1})[1])
     batch = batch_of(model, vector(*range(20_000)), out_of_band=True)
-    frame = bytearray(batch.tasks[0].record[PAYLOAD][0])
+    frame = bytearray(memoryview(batch.tasks[0].record[PAYLOAD][0]))
     batch.tasks[0].record[PAYLOAD] = [memoryview(frame)]
 
     Engine(model).run(batch)
@@ -229,7 +230,7 @@ def test_memory_that_may_only_be_read_is_copied_unless_the_model_borrows() -> No
         seen: list[Array] = []
         model = Model(lambda batch, seen=seen: (seen.append(batch["x"]), {"y": batch["x"][:, :1] + 1})[1])
         batch = batch_of(model, vector(*range(20_000)), out_of_band=True)
-        memory = batch.tasks[0].record[PAYLOAD][0] = memoryview(bytes(batch.tasks[0].record[PAYLOAD][0]))
+        memory = batch.tasks[0].record[PAYLOAD][0] = memoryview(bytes(memoryview(batch.tasks[0].record[PAYLOAD][0])))
 
         Engine(model, borrows_inputs=borrows).run(batch)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 
 from tests.processes import is_running, wait_until
 from zmqinfer.errors import ConfigError, Status
@@ -45,6 +46,8 @@ MODEL = dedent("""
             os.kill(os.getpid(), signal.SIGSEGV)
         if -2 in asked:
             os._exit(3)
+        if -6 in asked:
+            os.kill(os.getpid(), 35)  # one that has no name
         if -3 in asked:
             re.match(r"(a+)+$", "a" * 60 + "b")
         if -4 in asked:
@@ -79,10 +82,10 @@ def guarded(tmp_path: Path) -> Iterator[IsolatedModel]:
     model.close()
 
 
-def task(*firsts: float, budget_s: float = 20.0, large: bool = False) -> Task:
-    """A request of a row for each number, in a block if they are several."""
+def task(*firsts: float, budget_s: float = 20.0, part: Callable[[bytes], Any] | None = None) -> Task:
+    """A request of a row for each number, in a block if they are several; `part` makes a large one's only part."""
     rows = np.array([[first, 0.5] for first in firsts], np.float32)
-    payload: Any = [memoryview(rows).cast("B")] if large else rows.tobytes()
+    payload: Any = rows.tobytes() if part is None else [part(rows.tobytes())]
     calls = len(firsts)
     record = [0, calls, b"id 0", "guarded", 1, None, 0, 4, 1, None, calls, LAYOUT.raw, payload]
     now = time.monotonic()
@@ -111,8 +114,10 @@ def pid_of(model: IsolatedModel) -> int:
 
 
 def test_it_answers_as_in_a_thread(guarded: IsolatedModel) -> None:
-    """Blocks, large inputs, and a model that writes to its input."""
-    assert told(guarded.run(batch(task(1.0, 2.0), task(3.0), task(4.0, large=True)))) == [2.0, 3.0, 4.0, 5.0]
+    """Blocks, large inputs as sockets and shared memory deliver them, and a model that writes to its input."""
+    large = [task(4.0, part=zmq.Frame), task(5.0, part=memoryview)]
+
+    assert told(guarded.run(batch(task(1.0, 2.0), task(3.0), *large))) == [2.0, 3.0, 4.0, 5.0, 6.0]
     assert pid_of(guarded) != os.getpid()
 
 
@@ -125,7 +130,9 @@ def test_what_raises_is_found_in_the_process(guarded: IsolatedModel) -> None:
     assert pid_of(guarded) == before
 
 
-@pytest.mark.parametrize(("crash", "how"), [(-1.0, "by signal SIGSEGV"), (-2.0, "with exit code 3")])
+@pytest.mark.parametrize(
+    ("crash", "how"), [(-1.0, "by signal SIGSEGV"), (-2.0, "with exit code 3"), (-6.0, "by signal 35")]
+)
 def test_a_crash_is_the_fault_of_one_call(guarded: IsolatedModel, crash: float, how: str) -> None:
     """The others of its batch are answered, by the next process."""
     outcomes = guarded.run(batch(task(1.0, crash, 2.0), task(3.0)))
@@ -203,6 +210,24 @@ def test_one_that_cannot_be_loaded_says_why(tmp_path: Path, code: str, words: st
     """In one sentence, as in a thread."""
     with pytest.raises(ConfigError, match=words):
         isolated(tmp_path, model=code)
+
+
+def test_a_process_that_cannot_be_started_is_a_sentence(
+    guarded: IsolatedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the model is loaded, and when it is to be again."""
+    os.kill(pid_of(guarded), signal.SIGKILL)
+    guarded._process.wait()  # type: ignore[union-attr]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+
+    ((_, status, detail),) = guarded.run(batch(task(1.0)))
+    assert (status, "cannot be started (Resource temporarily unavailable)" in str(detail)) == (Status.WORKER_LOST, True)
+    with pytest.raises(ConfigError, match=r"guarded/model\.toml: the model's process cannot be started"):
+        guarded.load()
 
 
 def test_one_that_cannot_be_loaded_again_says_why(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import msgpack
@@ -11,10 +13,11 @@ import numpy as np
 import pytest
 import zmq
 
+from tests.client.served import Running
 from zmqinfer import Client, LocalCluster
 from zmqinfer.config import GatewaySettings, WorkerSettings
 from zmqinfer.node.gateway import GatewayNode
-from zmqinfer.node.models import function_model
+from zmqinfer.node.models import find_models, function_model, load_model
 from zmqinfer.node.worker import WorkerNode
 from zmqinfer.records import Kind
 from zmqinfer.wire import VERSION, decode
@@ -80,6 +83,32 @@ def test_a_long_batch_holds_up_its_own_model_alone() -> None:
     threads[1].join(5)
     gateway.stop()
     threads[0].join(5)
+
+
+@pytest.mark.slow
+def test_inputs_of_all_sizes_reach_a_model_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """Inside the head, as a frame, and through shared memory."""
+    folder = tmp_path / "first"
+    folder.mkdir()
+    (folder / "model.py").write_text("def predict(batch): return {'y': batch['x'][:, :1]}")
+    (folder / "model.toml").write_text(
+        dedent(
+            """
+            target = "model:predict"
+            isolation = "process"
+            inputs.x = {dtype = "FP32", shape = [-1]}
+            outputs.y = {dtype = "FP32", shape = [1]}
+            """
+        )
+    )
+    (config,) = find_models([tmp_path])
+    gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+    worker = WorkerNode("w1", [load_model(config)], [gateway.workers_address])
+
+    with Running(gateway, worker), Client(gateway.clients_address) as client:
+        answers = [client.infer("first", np.full(size, size, np.float32)) for size in (10, 10_000, 100_000)]
+
+    assert answers == [10, 10_000, 100_000]
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ from zmqinfer.tensor import payload_bytes
 __all__ = ["Tasks"]
 
 _RAN_NO, _RAN_YES, _RAN_MAYBE = map(EXECUTED.index, (Executed.NO, Executed.YES, Executed.MAYBE))
-# Of a model in a process of its own that was lost.
-_UNSURE = (Status.WORKER_LOST, Status.DEADLINE_EXCEEDED)
+# Of a model in a process of its own that was lost, or of a defect of ours.
+_UNSURE = (Status.WORKER_LOST, Status.DEADLINE_EXCEEDED, Status.INTERNAL)
 
 
 class Tasks:

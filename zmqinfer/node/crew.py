@@ -9,6 +9,7 @@ them last, the loop must not be silent meanwhile: the thread that stands by take
 from __future__ import annotations
 
 import functools
+import os
 import queue
 import threading
 import time
@@ -17,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol, TypeAlias
 
+from zmqinfer.errors import Status
 from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.engine import Runs
@@ -67,6 +69,7 @@ class EngineThread(threading.Thread):
             self._loaded.set_exception(error)
             return
         self.name = self.config.name
+        self._report = Report("model", model=f"{self.name}:{self.config.version}", worker_pid=os.getpid())
         self._loaded.set_result(None)
         while (job := self._jobs.get()) is not None:
             job()
@@ -75,8 +78,19 @@ class EngineThread(threading.Thread):
         try:
             self.backend.close()
         except BaseException as error:  # noqa: BLE001 - the user's own code; nobody is left whom it could fail
-            told = Report("model", model=self.name)
-            told.warning("raised while closing", error=type(error).__name__, at=functools.partial(origin, error))
+            self._say("raised while closing", error)
+
+    def run_batch(self, batch: Batch) -> list[Outcome]:
+        """Returns one outcome or more for each task, in the order of the calls, whatever happens; on this thread."""
+        try:
+            return self.backend.run(batch)
+        except BaseException as error:  # noqa: BLE001 - without this thread the model would hang for ever
+            self._say("cannot run a batch", error)
+            detail = f"the worker's own code failed: {type(error).__name__}"
+            return [(task.calls, Status.INTERNAL, detail) for task in batch.tasks]
+
+    def _say(self, event: str, error: BaseException) -> None:
+        self._report.error(event, error=type(error).__name__, at=functools.partial(origin, error))
 
     def do(self, job: Callable[[], None]) -> None:
         """Has something done on this thread, after what it has to do; it must not raise."""
@@ -197,13 +211,13 @@ class Crew:
 
     def _run(self, me: EngineThread, batches: list[Batch]) -> bool:
         """Runs batches one after another, and empties the list; whether the duty is ours then."""
-        run, done, clock = me.backend.run, self._loop.done, time.perf_counter
+        done, clock = self._loop.done, time.perf_counter
         told_at = clock()
         while True:
             # Out of the list, which lives as long as this thread turns the loop.
             batch = batches.pop(0)
             began = clock()
-            outcomes = run(batch)
+            outcomes = me.run_batch(batch)
             ended = clock()
             # Before the last one counts as done: from then on the duty may come with another batch.
             is_ours = not batches and self._takes_duty(me)

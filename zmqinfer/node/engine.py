@@ -24,7 +24,7 @@ from zmqinfer.records import MAX_CALLS, PAYLOAD
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import DTYPES, INLINE_BYTES, Array, Arrays, Layout, Payload, layout_of, pack, unpack
 
-__all__ = ["Engine", "Part", "Runs", "bodies"]
+__all__ = ["Engine", "Part", "Runs", "bodies", "parts_of"]
 
 _MAX_DETAIL = 1_000
 # Rows up to this size are all copied at once and then cut; of larger ones each is copied alone.
@@ -71,8 +71,7 @@ class Engine:
 
     def run(self, batch: Batch) -> list[Outcome]:
         """Returns one outcome or more for each task, in the order of the calls. Raises nothing that a model may."""
-        parts = [(task.calls, task.rows, task.record[PAYLOAD]) for task in batch.tasks]
-        return self.run_parts(parts, batch.rows, batch.bound.layout, batch.bound.order)
+        return self.run_parts(parts_of(batch), batch.rows, batch.bound.layout, batch.bound.order)
 
     def close(self) -> None:
         """Closes the model."""
@@ -210,6 +209,16 @@ def _names(names: object) -> str:
 
 def _restacked(items: list[Mapping[str, Array]]) -> Arrays:
     return {name: np.stack([item[name] for item in items]) for name in items[0]}
+
+
+def parts_of(batch: Batch) -> list[Part]:
+    """Returns what an engine needs of each task of a batch."""
+    return [(task.calls, task.rows, _plain(task.record[PAYLOAD])) for task in batch.tasks]
+
+
+def _plain(payload: Payload) -> Payload:
+    """Makes memoryviews of what else sockets deliver: a zmq.Frame has the buffer of one, but nothing can pack it."""
+    return [memoryview(part) for part in payload] if type(payload) is list else payload
 
 
 def bodies(calls: int, payload: Payload) -> list[Payload]:

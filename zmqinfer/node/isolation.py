@@ -24,10 +24,10 @@ import msgpack
 from zmqinfer.errors import ConfigError, Status
 from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
-from zmqinfer.node.engine import Part, bodies
+from zmqinfer.node.engine import Part, bodies, parts_of
 from zmqinfer.node.report import level, start_logging
 from zmqinfer.node.spawn import spawn
-from zmqinfer.records import IDEMPOTENT, PAYLOAD
+from zmqinfer.records import IDEMPOTENT
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import parse_layout
 
@@ -84,18 +84,12 @@ class IsolatedModel:
 
     def load(self) -> None:
         """Starts the process and waits until it has loaded the model, however long that takes."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            arguments = [str(theirs.fileno()), str(Path(self._config.source).parent), str(os.getpid()), level()]
-            self._process = spawn(
-                f"zmqinfer model {self._config.name}",
-                __name__,
-                arguments,
-                pass_fds=[theirs.fileno()],
-                stdout=subprocess.DEVNULL if sys.stderr is None else 2,
-            )
-        ours.settimeout(_LOOK_S)
-        self._socket = ours
+        try:
+            self._start()
+        except OSError as cause:
+            self.close()
+            source = self._config.source
+            raise ConfigError(f"{source}: the model's process cannot be started ({cause.strerror})") from cause
         try:
             mistake, signature = self._receive(float("inf"))
         except _Ended as ended:
@@ -105,6 +99,20 @@ class IsolatedModel:
             self.close()
             raise ConfigError(mistake)
         self._signature = Signature.from_wire(signature)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._socket = ours
+        ours.settimeout(_LOOK_S)
+        arguments = [str(theirs.fileno()), str(Path(self._config.source).parent), str(os.getpid()), level()]
+        with theirs:
+            self._process = spawn(
+                f"zmqinfer model {self._config.name}",
+                __name__,
+                arguments,
+                pass_fds=[theirs.fileno()],
+                stdout=subprocess.DEVNULL if sys.stderr is None else 2,
+            )
 
     def close(self) -> None:
         """Ends the process at once: it has nothing to finish."""
@@ -118,26 +126,26 @@ class IsolatedModel:
 
     def run(self, batch: Batch) -> list[Outcome]:
         """Returns one outcome or more for each task, in the order of the calls."""
-        parts: list[Part] = [(task.calls, task.rows, task.record[PAYLOAD]) for task in batch.tasks]
+        parts = parts_of(batch)
         until = max(task.deadline for task in batch.tasks) + _GRACE_S
         try:
             return self._ask(batch, parts, batch.rows, until)
         except _FAILURES as error:
             if isinstance(error, _Ended) and sum(task.calls for task in batch.tasks) > 1:
-                return self._each_alone(batch, str(error))
+                return self._each_alone(batch, parts, str(error))
             return [(calls, *_told(error)) for calls, _, _ in parts]
 
-    def _each_alone(self, batch: Batch, how: str) -> list[Outcome]:
+    def _each_alone(self, batch: Batch, parts: list[Part], how: str) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        for task in batch.tasks:
+        for task, (calls, rows, payload) in zip(batch.tasks, parts, strict=True):
             declared = task.record[IDEMPOTENT]
             if not (self._config.settings.idempotent if declared is None else declared):
-                outcomes.append((task.calls, Status.WORKER_LOST, f"{how}, and the request may not be run twice"))
+                outcomes.append((calls, Status.WORKER_LOST, f"{how}, and the request may not be run twice"))
                 continue
-            rows = task.rows // task.calls
-            for body in bodies(task.calls, task.record[PAYLOAD]):
+            for body in bodies(calls, payload):
                 try:
-                    outcomes += self._ask(batch, [(1, rows, body)], rows, task.deadline + _GRACE_S)
+                    part = (1, rows // calls, body)
+                    outcomes += self._ask(batch, [part], rows // calls, task.deadline + _GRACE_S)
                 except _FAILURES as error:
                     outcomes.append((1, *_told(error)))
         return outcomes
@@ -197,7 +205,9 @@ class IsolatedModel:
             code = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
             return _Ended("the model's process closed its connection")
-        how = f"with exit code {code}" if code >= 0 else f"by signal {signal.Signals(-code).name}"
+        # Those that are only numbers have no name.
+        named = {int(one): one.name for one in signal.Signals}
+        how = f"with exit code {code}" if code >= 0 else f"by signal {named.get(-code, -code)}"
         return _Ended(f"the model's process ended {how}")
 
 
