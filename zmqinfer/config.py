@@ -166,7 +166,7 @@ class GatewaySettings(Settings):
         high=60_000,
     )
     drain_grace_s: float = setting(
-        30.0, "how long a draining gateway may take to finish what it holds", unit="s", low=0, high=3_600
+        30.0, "how long it may take to drain, until what is held is finished", unit="s", low=0, high=3_600
     )
 
 
@@ -177,7 +177,7 @@ class WorkerSettings(Settings):
     weight: float = setting(1.0, "share of the keys, relative to the other workers", low=0.01, high=100)
     heartbeat_ms: int = setting(
         500,
-        "how often a silent gateway is spoken to; it is lost after three times that",
+        "how often a silent peer is spoken to; it is lost after three times that",
         unit="ms",
         low=20,
         high=60_000,
@@ -186,7 +186,7 @@ class WorkerSettings(Settings):
         0, "overrides every model's own max_batch_size; 0 leaves them", unit="rows", low=0, high=65_536
     )
     drain_grace_s: float = setting(
-        30.0, "how long a draining worker may take to finish what it holds", unit="s", low=0, high=3_600
+        30.0, "how long it may take to drain, until what is held is finished", unit="s", low=0, high=3_600
     )
     max_batch_s: float = setting(
         300.0,

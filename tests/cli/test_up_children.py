@@ -80,3 +80,58 @@ def test_only_workers_import_the_module_that_is_served(processes: Processes, tmp
     assert process.ends() == 0, process.log
     assert importers == served_by
     assert len(served_by) == 2
+
+
+SCORER = """
+class Twice:
+    def load(self):
+        self.factor = 2
+
+    def infer(self, x):
+        return self.factor * x
+"""
+
+
+@pytest.mark.slow
+def test_options_reach_gateways_workers_and_the_model(processes: Processes, tmp_path: Path) -> None:
+    """Under their own names, from the command line and the environment; a bare model has settings too."""
+    (tmp_path / "scorer.py").write_text(SCORER)
+    clients, workers = free_addresses(2)
+    words = ["--workers", "1", "--clients", clients, "--workers-at", workers]
+    words += ["--weight", "2", "--isolation", "process", "--memory-mb", "2000", "--idempotent", "false"]
+    process = processes.start(
+        "up", "scorer:Twice", *words, cwd=tmp_path, environment={"ZMQINFER_UP_MAX_BODY_BYTES": "1024"}
+    )
+    process.says("\nready: Twice on 1 workers")
+
+    answer = run("infer", "Twice", saved(tmp_path / "x.npy", np.ones(2)), "-g", clients)
+    large = run("infer", "Twice", saved(tmp_path / "large.npy", np.ones(2_000)), "-g", clients)
+    (worker,) = parsed(run("status", "-g", clients, "--json"))["gateways"][0]["workers"]
+    (parent,) = [pid for pid in children_of(process.pid) if "worker_1" in command_of(pid)]
+    titles = [command_of(pid) for pid in children_of(parent)]
+    process.sends(signal.SIGINT)
+
+    assert process.ends() == 0, process.log
+    assert parsed(answer) == [2.0, 2.0]
+    assert "the gateway takes 1,024; raise --max-body-bytes" in large.stderr
+    assert worker["weight"] == 2
+    assert [title for title in titles if "zmqinfer model scorer:Twice" in title]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["up", "--policy", "timed"], "--policy was given without MODULE:CALLABLE, which it is for; models in folders"),
+        (["worker", "--hedge", "true"], "--hedge was given without --function, which it is for; models in folders"),
+        (["up", "json:dumps", "--memory-mb", "64"], "--memory-mb is 64, which needs isolation = 'process'"),
+        (["up", "--max-body-bytes", "3"], "--max-body-bytes is 3, expected 1,024 to 2,147,483,648"),
+        (["up", "--weight", "0"], "--weight is 0.0, expected 0.01 to 100"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_started(arguments: list[str], sentence: str) -> None:
+    """By their own names."""
+    done = run(*arguments)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"zmqinfer: {sentence}"), done.stderr

@@ -13,6 +13,8 @@ import click
 
 from zmqinfer.cli import EXIT_FAILED
 from zmqinfer.cli.options import (
+    FUNCTION_SETTINGS,
+    Sectioned,
     bound,
     check_name,
     check_source,
@@ -22,7 +24,7 @@ from zmqinfer.cli.options import (
     tell,
     workers_option,
 )
-from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, GatewaySettings, WorkerSettings
+from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, GatewaySettings, ModelSettings, WorkerSettings
 from zmqinfer.errors import ConfigError
 from zmqinfer.launch.pulse import Pulse
 from zmqinfer.node.addresses import addresses_of
@@ -59,7 +61,7 @@ def gateway(pulse: Pulse | None, /, clients: str, workers: str, log_level: str, 
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
-@click.command()
+@click.command(cls=Sectioned)
 @click.option("--name", default=None, help="What the ring knows it by.  [default: host-pid]")
 @workers_option
 @click.option(
@@ -69,7 +71,10 @@ def gateway(pulse: Pulse | None, /, clients: str, workers: str, log_level: str, 
     type=click.Path(path_type=Path),
     help="A folder of model folders, instead of the shipped models; may be repeated.",
 )
-@click.option("--function", default=None, metavar="MODULE:CALLABLE", help="A function to serve instead of models.")
+@click.option(
+    "--function", default=None, metavar="MODULE:CALLABLE", help="A function or class to serve instead of models."
+)
+@setting_options(ModelSettings, *FUNCTION_SETTINGS, section="Settings of --function")
 @setting_options(WorkerSettings)
 @log_option
 @click.pass_obj
@@ -87,6 +92,7 @@ def worker(
     settings = bound(WorkerSettings, values)
     check_name("--name", name)
     check_source(function, repositories, "--function")
+    own = bound(ModelSettings, {name: values[name] for name in FUNCTION_SETTINGS})
     start_logging(log_level)
     from zmqinfer.node.memory import keep_freed_memory
     from zmqinfer.node.models import find_models, load_function, load_model
@@ -95,7 +101,7 @@ def worker(
 
     keep_freed_memory()
     if function is not None:
-        models = [load_function(function)]
+        models = [load_function(function, own)]
     else:
         models = [load_model(config) for config in find_models(repositories or [ZOO])]
     node = WorkerNode(name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}", models, gateway, settings)

@@ -32,6 +32,7 @@ __all__ = [
     "function_model",
     "load_engine",
     "load_function",
+    "load_function_here",
     "load_here",
     "load_model",
     "load_target",
@@ -66,15 +67,7 @@ def load_model(config: ModelConfig) -> EngineThread:
     Raises:
         ConfigError: the model's files are wrong, or its own code raised.
     """
-
-    def load() -> tuple[ModelConfig, Runs]:
-        if config.settings.isolation == "thread":
-            return config, load_engine(config)
-        isolated = IsolatedModel(config)
-        isolated.load()
-        return config, isolated
-
-    return EngineThread(load)
+    return EngineThread(lambda: (config, load_engine(config)) if _is_here(config.settings) else _isolated(config))
 
 
 def load_here(config: ModelConfig) -> Backend:
@@ -97,13 +90,21 @@ def function_model(function: object, settings: ModelSettings | None = None) -> E
     return EngineThread(lambda: _function(function, settings or ModelSettings()))
 
 
-def load_function(target: str) -> EngineThread:
-    """Does the same for what "module:callable" names; its module is imported on the model's thread.
+def load_function(target: str, settings: ModelSettings | None = None) -> EngineThread:
+    """Does the same for what "module:callable" names; its module is imported where the model runs.
 
     Raises:
         ConfigError: there is none, or its module raised while it was loaded.
     """
-    return EngineThread(lambda: _function(load_target(target), ModelSettings(), target))
+    settings = dataclasses.replace(settings or ModelSettings(), target=target)
+    if _is_here(settings):
+        return EngineThread(lambda: _function(load_target(target), settings, target))
+    return EngineThread(lambda: _isolated(ModelConfig("", settings, source=f"target {target!r}")))
+
+
+def load_function_here(target: str, worker: int = 0) -> tuple[ModelConfig, Engine]:
+    """Does so on this thread, as `load_engine` does."""
+    return _function(load_target(target), ModelSettings(), target, worker)
 
 
 def load_engine(config: ModelConfig, worker: int = 0) -> Engine:
@@ -119,12 +120,24 @@ def load_engine(config: ModelConfig, worker: int = 0) -> Engine:
         return _engine(config, load_here(config), worker)
 
 
-def _function(function: object, settings: ModelSettings, target: str = "") -> tuple[ModelConfig, Runs]:
+def _is_here(settings: ModelSettings) -> bool:
+    return settings.isolation == "thread"
+
+
+def _isolated(config: ModelConfig) -> tuple[ModelConfig, Runs]:
+    isolated = IsolatedModel(config)
+    isolated.load()
+    return isolated.config, isolated
+
+
+def _function(
+    function: object, settings: ModelSettings, target: str = "", worker: int = 0
+) -> tuple[ModelConfig, Engine]:
     with loading(f"target {target!r}" if target else "the function or class"):
         backend = BareFunction(function, target)
         backend.load()
     config = ModelConfig(backend.name, settings, backend.signature, source=f"function {backend.name!r}")
-    return config, _engine(config, backend)
+    return config, _engine(config, backend, worker)
 
 
 def _engine(config: ModelConfig, backend: Backend, worker: int = 0) -> Engine:
