@@ -151,8 +151,9 @@ class Processes:
         return process
 
     def worker(self, name: str, gateway: str, *arguments: str | Path) -> Process:
-        """Starts a worker."""
-        return self.start("worker", "--name", name, "--gateway", gateway, *arguments)
+        """Starts a worker, of the shipped models if it is not told another thing."""
+        source = [] if {"--models", "--function"} & {*map(str, arguments)} else ["--demo"]
+        return self.start("worker", "--name", name, "--gateway", gateway, *source, *arguments)
 
     def end(self) -> None:
         """Ends all, politely first and the last one first: workers leave while their gateway still answers."""

@@ -69,11 +69,12 @@ def gateway(pulse: Pulse | None, /, clients: str, workers: str, log_level: str, 
     "repositories",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A folder of model folders, instead of the shipped models; may be repeated.",
+    help="A folder of model folders; may be repeated.",
 )
 @click.option(
     "--function", default=None, metavar="MODULE:CALLABLE", help="A function or class to serve instead of models."
 )
+@click.option("--demo", is_flag=True, help="Serve the shipped models: digits, echo and sleep.")
 @setting_options(ModelSettings, *FUNCTION_SETTINGS, section="Settings of --function")
 @setting_options(WorkerSettings)
 @log_option
@@ -85,13 +86,22 @@ def worker(
     gateway: list[str],
     repositories: tuple[Path, ...],
     function: str | None,
+    demo: bool,
     log_level: str,
     **values: Any,
 ) -> None:
-    """Run one worker in the foreground until it is drained by SIGTERM, Ctrl-C or `zmqinfer drain`."""
+    """Run one worker in the foreground until it is drained by SIGTERM, Ctrl-C or `zmqinfer drain`.
+
+    What it serves is given as --models, --function or --demo.
+    """
     settings = bound(WorkerSettings, values)
     check_name("--name", name)
-    check_source(function, repositories, "--function")
+    check_source("--function", function, repositories)
+    if [function is not None, bool(repositories), demo].count(True) != 1:
+        raise ConfigError(
+            f"{'--demo and something else' if demo else 'nothing'} was given to serve, expected one of --models DIR,"
+            " --function MODULE:CALLABLE, and --demo for the shipped models; say which"
+        )
     own = bound(ModelSettings, {name: values[name] for name in FUNCTION_SETTINGS})
     start_logging(log_level)
     from zmqinfer.node.memory import keep_freed_memory
@@ -103,7 +113,7 @@ def worker(
     if function is not None:
         models = [load_function(function, own)]
     else:
-        models = [load_model(config) for config in find_models(repositories or [ZOO])]
+        models = [load_model(config) for config in find_models([ZOO] if demo else repositories)]
     node = WorkerNode(name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}", models, gateway, settings)
     _on_signals(node.drain, node.stop, is_alone=pulse is None)
     if pulse is not None:

@@ -147,7 +147,7 @@ def _gateway_option(default: str, whom: str) -> Callable[[Command], Command]:
     )
 
 
-def check_source(function: str | None, folders: Sequence[Path], name: str) -> None:
+def check_source(name: str, function: str | None, folders: Sequence[Path]) -> None:
     """Raises `ConfigError` for what of a function, which is given as `name`, and folders does not go together."""
     if function is not None and folders:
         raise ConfigError(f"both {name} and --models were given, expected one; drop the other")

@@ -130,7 +130,7 @@ def up(
 
 def _check_models(target: str | None, folders: Sequence[Path], values: dict[str, Any]) -> None:
     """Finds mistakes before any process is started, as far as that runs nothing of the user's: workers load models."""
-    check_source(target, folders, "MODULE:CALLABLE")
+    check_source("MODULE:CALLABLE", target, folders)
     bound(ModelSettings, {name: values[name] for name in FUNCTION_SETTINGS})
     from zmqinfer.node.models import check_target, find_models
 
@@ -144,7 +144,7 @@ def _source(target: str | None, folders: Sequence[Path]) -> list[str]:
     """Returns what tells a worker what to serve."""
     if target is not None:
         return ["--function", target, *given(ModelSettings, *FUNCTION_SETTINGS)]
-    return [part for folder in folders for part in ("--models", str(folder))]
+    return [part for folder in folders for part in ("--models", str(folder))] or ["--demo"]
 
 
 def _gateways(fronts: Sequence[str], backs: Sequence[str], both: Sequence[str]) -> list[Child]:

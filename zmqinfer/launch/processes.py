@@ -56,7 +56,7 @@ class ProcessCluster:
         threads = str(max(1, (os.cpu_count() or 1) // workers))
         worker = ["worker", "--gateway", self.workers_address, *_options(worker_settings), *quiet]
         worker += ["--max-batch-size", str(max_batch_size)] if max_batch_size else []
-        worker += [part for folder in models for part in ("--models", str(folder))]
+        worker += [part for folder in models for part in ("--models", str(folder))] or ["--demo"]
         self._gateways = [
             Child(
                 f"gateway_{number}",

@@ -388,7 +388,7 @@ class GatewayMachine:
         return (
             f"no live worker for {route.words} came within the deadline, or within {self.settings.queue_wait_ms} ms,"
             f" not counting this gateway's first {REJOIN_S:g} s ({len(ready)} workers are ready for other models);"
-            f" start one with: zmqinfer worker --gateway {self.addresses[1]}"
+            f" start one with: zmqinfer worker --models DIR --gateway {self.addresses[1]}"
         )
 
     # Invariants ----------------------------------------------------------------------------------
