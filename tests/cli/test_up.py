@@ -8,6 +8,7 @@ import signal
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.processes import (
@@ -164,8 +165,7 @@ def test_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_addresses_that_cannot_be_had_are_named() -> None:
-    """Before anything is started: a port that nobody knows, one that does not exist, two that meet."""
-    assert "port 0" in refused("up", "--clients", "tcp://127.0.0.1:0")
+    """Before anything is started: a port that does not exist, two that meet."""
     assert "neither tcp://HOST:PORT" in refused("up", "--clients", "tcp://127.0.0.1:65536")
     beyond = refused("up", "--workers-at", "tcp://127.0.0.1:65533", "--gateways", "3")
     assert "--workers-at tcp://127.0.0.1:65533 gives gateway 2, from 0, port 65537" in beyond
@@ -352,3 +352,64 @@ def test_a_worker_that_cannot_start_again_ends_nobody_else(processes: Processes,
     assert (comes_back, comes_back_again) == (True, True)
     assert "child=worker_1 why=\"target 'scorer:double' raised while loading: SyntaxError" in process.log
     assert "child=worker_2 why=\"target is 'scorer:double', but no module 'scorer' is in" in process.log
+
+
+@pytest.mark.slow
+def test_one_bad_model_folder_does_not_stop_the_others(processes: Processes, tmp_path: Path) -> None:
+    """It is said loudly, at the start and at the end, where the exit code is 1; with --strict `up` refuses."""
+    repository = model_folder(tmp_path / "models", "def predict(batch): return {'y': batch['x']}")
+    for name, code, file in (("torn", "raise ValueError('no weights here')", "model.toml"), ("slip", "", "model.tml")):
+        (repository / name).mkdir()
+        (repository / name / file).write_text(TOML)
+        (repository / name / "model.py").write_text(code)
+    process, clients = up(processes, "--models", repository, "--workers", "1")
+    process.says("\nready: scorer on 1 workers, but not all models, see the errors above; clients dial ")
+    answer = run("infer", "scorer", saved(tmp_path / "x.npy", np.ones(2, np.float32)), "-g", clients)
+    drained = run("drain", "worker_1", "-g", clients)
+    process.says("drained, not restarted child=worker_1")
+    process.sends(signal.SIGINT)
+
+    assert process.ends() == 1, process.log
+    assert parsed(answer) == [1.0, 1.0]
+    assert drained.returncode == 0
+    said = re.findall(
+        r"ERROR   zmqinfer\.worker model not served; mend it .* why=\"(.*)\" worker=worker_1", process.log
+    )
+    assert len(said) == 2
+    assert f"{repository}/slip has model.tml and no model.toml, expected that; rename the file" in said[0]
+    assert "target 'model:predict' raised while loading: ValueError: no weights here" in said[1]
+    assert process.log.strip().endswith("not all models were served, see the errors above")
+    assert "slip has model.tml" in refused("up", "--models", repository, "--strict")
+    worker = processes.worker("w1", "tcp://127.0.0.1:1", "--models", repository)
+    worker.says("no weights here")
+    worker.sends(signal.SIGTERM)
+    assert worker.ends() == 1
+
+
+@pytest.mark.slow
+def test_folders_of_which_none_can_be_served_are_refused(tmp_path: Path) -> None:
+    """With the reason for each."""
+    repository = model_folder(tmp_path / "models", "1 / 0")
+    (repository / "other").mkdir()
+    (repository / "other" / "model.toml").write_text("")
+
+    said = refused("worker", "--models", repository)
+
+    assert "other/model.toml: target is missing" in said
+    assert "ZeroDivisionError" in said
+
+
+@pytest.mark.slow
+def test_ports_may_be_left_to_the_system(processes: Processes) -> None:
+    """The line at the end of the start has the real ones, of each gateway."""
+    process = processes.start(
+        "up", "--workers", "1", "--gateways", "2", "--clients", "tcp://127.0.0.1:0", "--workers-at", "tcp://127.0.0.1:0"
+    )
+    process.says("Ctrl-C drains")
+    (found,) = re.findall(r"^ready: .* clients dial (\S+), workers dial (\S+);", process.log, re.MULTILINE)
+    doors = ",".join(found).split(",")
+
+    assert len({door for door in doors if re.fullmatch(r"tcp://127\.0\.0\.1:[1-9]\d+", door)}) == 4
+    assert run("status", "-g", found[0], "--wait-workers", "1").returncode == 0
+    process.sends(signal.SIGINT)
+    assert process.ends() == 0, process.log

@@ -28,6 +28,7 @@ class Voice(Ear):
 
     def __init__(self) -> None:
         self.is_ready = False
+        self.is_whole = True
         self.heard_at = 0.0
         self.told = ""
 
@@ -270,13 +271,32 @@ def test_a_roll_whose_new_process_fails_leaves_the_others_alone(code: int, caplo
     (told,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert told == (
         "rolling restart stopped, the others go on as before; mend the cause and send SIGHUP again"
-        ' child=child_0 why="no weights here" restart_in_s=0.500 not_restarted=child_0,child_1'
+        ' child=child_0 why="no weights here" restart_in_s=0.500 not_restarted=child_1'
     )
     one.start()
     one.is_there(130.0)
     supervisor.renew()
     supervisor.tend(130.1)
     assert one.is_asked_to_end
+
+
+def test_a_roll_whose_new_process_serves_less_leaves_the_others_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """A model that is broken by now is still served by them; less than all from the beginning is no less."""
+    supervisor, (one, other) = puppets(2, are_there=True)
+    for is_whole, are_asked in ((False, False), (False, True)):
+        supervisor.renew()
+        supervisor.tend(100.0)
+        one.ends(0)
+        supervisor.tend(100.1)
+        one.is_there(100.2)
+        assert one.ear is not None
+        one.ear.is_whole = is_whole
+        supervisor.tend(100.3)
+
+        assert other.is_asked_to_end is are_asked
+
+    (told,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert 'child=child_0 why="it no longer serves all models, see its errors" not_restarted=child_1' in told
 
 
 def test_a_restarted_child_that_cannot_start_is_said_loudly_once(caplog: pytest.LogCaptureFixture) -> None:

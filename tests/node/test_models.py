@@ -210,6 +210,46 @@ def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "zscorer"
 
 
+@pytest.mark.parametrize(
+    "name", ["model.tml", "Model.toml", "models.toml", "modle.toml", "model.toml.txt", "MODEL.TOML", "model_toml"]
+)
+def test_a_misspelt_file_is_said(tmp_path: Path, name: str) -> None:
+    """Else its model is missing, and nobody knows why; in a repository, and in a folder that is named itself."""
+    add(tmp_path, "good")
+    folder = add(tmp_path, "scorer")
+    (folder / "model.toml").rename(folder / name)
+    sentence = f"{folder} has {name} and no model.toml, expected that; rename the file, or put it elsewhere"
+
+    assert refused(tmp_path) == sentence
+    assert refused(folder) == sentence
+
+
+@pytest.mark.parametrize("name", ["model.toml.off", "model.toml.bak", "model.toml~", ".model.toml.swp", "model.py"])
+def test_other_files_are_no_slips(tmp_path: Path, name: str) -> None:
+    """What was put aside on purpose, or by an editor, is passed over as before."""
+    add(tmp_path, "good")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / name).write_text("")
+
+    assert [config.name for config in find_models([tmp_path])] == ["good"]
+
+
+def test_mistakes_of_single_folders_may_be_told_instead_of_raised(tmp_path: Path) -> None:
+    """The others are found; what is wrong with the whole is raised as before."""
+    add(tmp_path, "good")
+    add(tmp_path, "worse", toml="max_batch_size = 0" + TOML)
+    add(tmp_path, "worst", "01")
+    told: list[str] = []
+
+    found = find_models([tmp_path], lambda mistake: told.append(str(mistake)))
+
+    assert [config.name for config in found] == ["good"]
+    assert sorted("worse/model.toml: max_batch_size" in sentence for sentence in told) == [False, True]
+    assert sorted("worst/01 is no number" in sentence for sentence in told) == [False, True]
+    with pytest.raises(ConfigError, match="does not exist"):
+        find_models([tmp_path, tmp_path / "nowhere"], lambda mistake: None)
+
+
 def test_a_target_in_the_current_directory_comes_first(scorer: str, tmp_path: Path) -> None:
     """Before anything else on sys.path that has the same name."""
     other = tmp_path / "other"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +22,7 @@ from zmqinfer.cli.options import (
     log_option,
     refuse_beyond_loopback,
     setting_options,
+    strict_option,
     tell,
     workers_option,
 )
@@ -28,7 +30,10 @@ from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, GatewaySettings, M
 from zmqinfer.errors import ConfigError
 from zmqinfer.launch.pulse import Pulse
 from zmqinfer.node.addresses import addresses_of
-from zmqinfer.node.report import start_logging
+from zmqinfer.node.report import Report, start_logging
+
+if TYPE_CHECKING:
+    from zmqinfer.node.crew import EngineThread
 
 __all__ = ["gateway", "worker"]
 
@@ -74,6 +79,7 @@ def gateway(pulse: Pulse | None, /, clients: str, workers: str, log_level: str, 
 @click.option(
     "--function", default=None, metavar="MODULE:CALLABLE", help="A function or class to serve instead of models."
 )
+@strict_option
 @click.option("--demo", is_flag=True, help="Serve the shipped models: digits, echo and sleep.")
 @setting_options(ModelSettings, *FUNCTION_SETTINGS, section="Settings of --function")
 @setting_options(WorkerSettings)
@@ -87,6 +93,7 @@ def worker(
     repositories: tuple[Path, ...],
     function: str | None,
     demo: bool,
+    strict: bool,
     log_level: str,
     **values: Any,
 ) -> None:
@@ -97,28 +104,30 @@ def worker(
     settings = bound(WorkerSettings, values)
     check_name("--name", name)
     check_source("--function", function, repositories)
-    if [function is not None, bool(repositories), demo].count(True) != 1:
-        raise ConfigError(
-            f"{'--demo and something else' if demo else 'nothing'} was given to serve, expected one of --models DIR,"
-            " --function MODULE:CALLABLE, and --demo for the shipped models; say which"
-        )
+    _check_demo(demo, is_other=function is not None or bool(repositories))
     own = bound(ModelSettings, {name: values[name] for name in FUNCTION_SETTINGS})
     start_logging(log_level)
     from zmqinfer.node.memory import keep_freed_memory
-    from zmqinfer.node.models import find_models, load_function, load_model
+    from zmqinfer.node.models import load_function
     from zmqinfer.node.worker import WorkerNode
     from zmqinfer.zoo import ZOO
 
     keep_freed_memory()
+    name = name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}"
+    mistakes: list[ConfigError] = []
     if function is not None:
         models = [load_function(function, own)]
     else:
-        models = [load_model(config) for config in find_models([ZOO] if demo else repositories)]
-    node = WorkerNode(name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}", models, gateway, settings)
+        models = _load([ZOO] if demo else repositories, None if strict else mistakes.append)
+    if not models:
+        raise ConfigError("; ".join(map(str, mistakes)))
+    node = WorkerNode(name, models, gateway, settings)
     _on_signals(node.drain, node.stop, is_alone=pulse is None)
+    for mistake in mistakes:
+        Report("worker", worker=name).error("model not served; mend it and start this worker again", why=mistake)
     if pulse is not None:
         pulse.start(node.drain)
-        node.on_welcome = pulse.begin
+        node.on_welcome = functools.partial(pulse.begin, is_whole=not mistakes)
     if log_level in {"debug", "info"}:
         tell(f"worker {node.machine.name}: serving {', '.join(m.name for m in models)}; dialling {', '.join(gateway)}")
     node.run()
@@ -131,6 +140,34 @@ def worker(
     if machine.held:
         tell(f"zmqinfer: the time of grace is over, {machine.held} requests go back to the gateway", err=True)
         raise click.exceptions.Exit(EXIT_FAILED)
+    # Who started this one was told, and takes what does not end with 0 for dead.
+    if mistakes and pulse is None:
+        tell(f"zmqinfer: drained; {len(mistakes)} models were not served, see the errors above", err=True)
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+def _check_demo(is_demo: bool, *, is_other: bool) -> None:
+    """Raises `ConfigError` unless either the shipped models or something else is to be served."""
+    if is_demo is is_other:
+        raise ConfigError(
+            f"{'--demo and something else' if is_demo else 'nothing'} was given to serve, expected one of --models DIR,"
+            " --function MODULE:CALLABLE, and --demo for the shipped models; say which"
+        )
+
+
+def _load(folders: Sequence[Path], on_mistake: Callable[[ConfigError], None] | None) -> list[EngineThread]:
+    """Loads the models in these folders; `on_mistake` is told of those that cannot be, if None that is raised."""
+    from zmqinfer.node.models import find_models, load_model
+
+    models = []
+    for config in find_models(folders, on_mistake):
+        try:
+            models.append(load_model(config))
+        except ConfigError as mistake:
+            if on_mistake is None:
+                raise
+            on_mistake(mistake)
+    return models
 
 
 def _on_signals(first: Callable[[], None], second: Callable[[], None], *, is_alone: bool) -> None:

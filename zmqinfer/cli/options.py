@@ -30,6 +30,7 @@ __all__ = [
     "log_option",
     "refuse_beyond_loopback",
     "setting_options",
+    "strict_option",
     "tell",
     "workers_option",
 ]
@@ -185,6 +186,15 @@ def log_option(command: Command) -> Command:
         default="info",
         show_default=True,
         help="What to log on standard error.",
+    )(command)
+
+
+def strict_option(command: Command) -> Command:
+    """Adds `--strict`."""
+    return click.option(
+        "--strict",
+        is_flag=True,
+        help="Refuse to start when one model of --models cannot be served, instead of serving the others.",
     )(command)
 
 

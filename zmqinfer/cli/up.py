@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from zmqinfer.cli import EXIT_FAILED
 from zmqinfer.cli.options import (
     FUNCTION_SETTINGS,
     Sectioned,
@@ -22,6 +23,7 @@ from zmqinfer.cli.options import (
     log_option,
     refuse_beyond_loopback,
     setting_options,
+    strict_option,
     tell,
 )
 from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, GatewaySettings, ModelSettings, WorkerSettings
@@ -56,7 +58,10 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLI
 @click.option("--gateways", type=click.IntRange(1, 64), default=1, show_default=True, help="How many gateways.")
 @click.option("--clients", default=DEFAULT_CLIENTS, show_default=True, help="Where clients dial.")
 @click.option("--workers-at", default=DEFAULT_WORKERS, show_default=True, help="Where workers dial.")
-@click.option("--models", multiple=True, type=click.Path(path_type=Path), help="Folders of model folders.")
+@click.option(
+    "--models", multiple=True, type=click.Path(path_type=Path), help="A folder of model folders; may be repeated."
+)
+@strict_option
 @setting_options(GatewaySettings, *_BOTH, section="Settings of gateways and workers")
 @setting_options(WorkerSettings, *_WORKER_ONLY, section="Settings of workers")
 @setting_options(GatewaySettings, *_GATEWAY_ONLY, section="Settings of gateways")
@@ -77,6 +82,7 @@ def up(
     clients: str,
     workers_at: str,
     models: tuple[Path, ...],
+    strict: bool,
     hang_s: float,
     log_level: str,
     **values: Any,
@@ -91,28 +97,23 @@ def up(
 
     addresses_of([clients, workers_at])
     refuse_beyond_loopback(clients, workers_at)
-    for group in (GatewaySettings, WorkerSettings):
-        bound(group, values)
-    if 0 < hang_s < _LEAST_HANG_S:
-        raise ConfigError(
-            f"--hang-s is {hang_s:g}, expected {_LEAST_HANG_S:g} or more, for what is healthy may be silent for less;"
-            " use 0 to kill nothing"
-        )
-    _check_models(target, models, values)
+    _check_settings(hang_s, values)
+    _check_models(target, models, is_strict=strict)
     start_logging(log_level)
     fronts = [_door("--clients", clients, number) for number in range(gateways)]
     backs = [_door("--workers-at", workers_at, number) for number in range(gateways)]
-    _check_doors([*fronts, *backs])
+    doors = _check_doors([*fronts, *backs])
+    fronts, backs = doors[:gateways], doors[gateways:]
     grace_s = values["drain_grace_s"]
     both = ["--log-level", log_level, "--drain-grace-s", str(grace_s)]
     gateway_children = _gateways(fronts, backs, both)
-    worker_children = _workers(workers, backs, _source(target, models), both)
+    worker_children = _workers(workers, backs, _source(target, models, is_strict=strict), both)
     supervisor = Supervisor([*gateway_children, *worker_children], hang_s)
     stopping, hurry = threading.Event(), threading.Event()
     _on_signals(stopping, hurry)
     for child in supervisor.children:
         child.start()
-    threading.Thread(target=_announce, args=(fronts, backs, workers, stopping), daemon=True).start()
+    threading.Thread(target=_announce, args=(fronts, backs, worker_children, stopping), daemon=True).start()
     try:
         _tend(supervisor, stopping)
     finally:
@@ -125,26 +126,42 @@ def up(
     if supervisor.gave_up:
         tell(f"zmqinfer: up gave up: {supervisor.gave_up}", err=True)
         raise click.exceptions.Exit(supervisor.exit_code)
+    if not all(child.is_whole for child in worker_children):
+        tell("zmqinfer: drained and stopped; not all models were served, see the errors above", err=True)
+        raise click.exceptions.Exit(EXIT_FAILED)
     tell("drained and stopped")
 
 
-def _check_models(target: str | None, folders: Sequence[Path], values: dict[str, Any]) -> None:
+def _check_settings(hang_s: float, values: dict[str, Any]) -> None:
+    for group in (GatewaySettings, WorkerSettings):
+        bound(group, values)
+    bound(ModelSettings, {name: values[name] for name in FUNCTION_SETTINGS})
+    if 0 < hang_s < _LEAST_HANG_S:
+        raise ConfigError(
+            f"--hang-s is {hang_s:g}, expected {_LEAST_HANG_S:g} or more, for what is healthy may be silent for less;"
+            " use 0 to kill nothing"
+        )
+
+
+def _check_models(target: str | None, folders: Sequence[Path], *, is_strict: bool) -> None:
     """Finds mistakes before any process is started, as far as that runs nothing of the user's: workers load models."""
     check_source("MODULE:CALLABLE", target, folders)
-    bound(ModelSettings, {name: values[name] for name in FUNCTION_SETTINGS})
     from zmqinfer.node.models import check_target, find_models
 
     if target is not None:
         check_target(target)
     elif folders:
-        find_models(folders)
+        mistakes: list[ConfigError] = []
+        if not find_models(folders, None if is_strict else mistakes.append):
+            raise mistakes[0]
 
 
-def _source(target: str | None, folders: Sequence[Path]) -> list[str]:
+def _source(target: str | None, folders: Sequence[Path], *, is_strict: bool) -> list[str]:
     """Returns what tells a worker what to serve."""
     if target is not None:
         return ["--function", target, *given(ModelSettings, *FUNCTION_SETTINGS)]
-    return [part for folder in folders for part in ("--models", str(folder))] or ["--demo"]
+    words = [part for folder in folders for part in ("--models", str(folder))] or ["--demo"]
+    return [*words, "--strict"] if is_strict else words
 
 
 def _gateways(fronts: Sequence[str], backs: Sequence[str], both: Sequence[str]) -> list[Child]:
@@ -214,38 +231,39 @@ def _door(option: str, address: str, number: int) -> str:
     return door
 
 
-def _check_doors(addresses: list[str]) -> None:
-    """Finds addresses that cannot be had before anything is started.
+def _check_doors(addresses: list[str]) -> list[str]:
+    """Finds addresses that cannot be had before anything is started; returns them, with a real port for each 0.
 
     Raises:
-        ConfigError: one is written wrongly, there twice, taken, or left to chance.
+        ConfigError: one is written wrongly, there twice, or taken.
     """
     from zmqinfer.node import sockets
 
-    for address in addresses_of(addresses):
-        if address.endswith(":0"):
-            raise ConfigError(f"{address} has port 0, expected a number: the others have to know it")
-    if len(set(addresses)) < len(addresses):
+    addresses_of(addresses)
+    fixed = [address for address in addresses if not address.endswith(":0")]
+    if len(set(fixed)) < len(fixed):
         raise ConfigError(
             f"--clients and --workers-at make {', '.join(addresses)}, expected each once: gateway n, from 0, adds 2 n"
             " to both ports; choose them further apart, or neighbours"
         )
     context = sockets.new_context()
     try:
-        for address in addresses:
-            try:
-                socket = sockets.router(context, address, 0)
-            except ConfigError as error:
-                raise ConfigError(f"{error}, with --clients and --workers-at") from error
-            socket.close(0)
+        # All at once, so that the system gives each 0 another port.
+        bound_to = [sockets.endpoint(sockets.router(context, address, 0)) for address in addresses]
+    except ConfigError as error:
+        raise ConfigError(f"{error}, with --clients and --workers-at") from error
     finally:
         context.destroy(linger=0)
+    return [real if one.endswith(":0") else one for one, real in zip(addresses, bound_to, strict=True)]
 
 
-def _announce(clients: Sequence[str], workers: Sequence[str], count: int, stopping: threading.Event) -> None:
+def _announce(
+    clients: Sequence[str], workers: Sequence[str], children: Sequence[Child], stopping: threading.Event
+) -> None:
     """Says one line when everybody is there; a thread, for the supervisor must not wait for it."""
     from zmqinfer.client import Client
 
+    count = len(children)
     started_at = time.monotonic()
     with Client(clients, connect_timeout_s=_START_S) as client:
         while not stopping.wait(0.05):
@@ -254,14 +272,17 @@ def _announce(clients: Sequence[str], workers: Sequence[str], count: int, stoppi
                 models = sorted({f"{one['name']}" for answer in client.models(timeout_s=1.0) for one in answer})
             except ZmqInferError:
                 continue
-            if all(sum(worker["state"] == "ready" for worker in one["workers"]) >= count for one in gateways):
+            are_there = all(sum(worker["state"] == "ready" for worker in one["workers"]) >= count for one in gateways)
+            # Ours have said so as well, and whether they serve all.
+            if are_there and all(child.was_ready for child in children):
                 break
             if time.monotonic() - started_at > _START_S:
                 tell(f"still waiting for {count} workers after {_START_S:g} s; see the log above", err=True)
                 started_at = float("inf")
         else:
             return
+    missing = "" if all(child.is_whole for child in children) else ", but not all models, see the errors above"
     tell(
-        f"ready: {', '.join(models)} on {count} workers; clients dial {','.join(clients)}, workers dial"
+        f"ready: {', '.join(models)} on {count} workers{missing}; clients dial {','.join(clients)}, workers dial"
         f" {','.join(workers)}; Ctrl-C drains"
     )

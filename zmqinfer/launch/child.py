@@ -31,6 +31,7 @@ class Child:
         refusal: why the system refused the last one; empty if it did not.
         deaths: when its processes died of late; this and what follows is for its supervisor.
         was_ready: whether one of its processes has ever done what it is for.
+        is_whole: whether the last one that did could do all of that.
         complaint: why it has not been ready since; empty if it has.
         restart_at: when the next process is due, while there is none.
         is_done: whether there is to be none any more.
@@ -44,6 +45,7 @@ class Child:
     refusal: str = ""
     deaths: deque[float] = field(default_factory=deque)
     was_ready: bool = False
+    is_whole: bool = True
     complaint: str = ""
     restart_at: float | None = None
     is_done: bool = False
@@ -83,6 +85,7 @@ class Child:
             self.ear.listen(now)
             if self.ear.is_ready:
                 self.was_ready = True
+                self.is_whole = self.ear.is_whole
                 self.complaint = ""
 
     def forget(self) -> None:

@@ -20,7 +20,8 @@ __all__ = ["DESCRIPTOR", "Ear", "Pulse"]
 # The variable of the environment that tells a child its end of the pipe.
 DESCRIPTOR = "ZMQINFER_PULSE_FD"
 INTERVAL_S = 0.5
-_BEAT, _LAST_WORDS = b".", b"\0"
+# Beats of a child that does all that it is for, and of one that does not.
+_BEAT, _PARTIAL_BEAT, _LAST_WORDS = b".", b"!", b"\0"
 _ENOUGH = 65_536
 # So much a pipe takes at once or not at all.
 _MOST = 4_096
@@ -37,7 +38,7 @@ class Pulse:
         os.set_inheritable(descriptor, False)
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
-        self._is_ready = False
+        self._beat = b""
 
     @classmethod
     def inherited(cls) -> Self | None:
@@ -49,13 +50,16 @@ class Pulse:
         """Begins to look whether the parent is still there; when it is gone calls `on_alone`, from another thread."""
         threading.Thread(target=self._run, args=(on_alone,), name="pulse", daemon=True).start()
 
-    def begin(self) -> None:
+    def begin(self, *, is_whole: bool = True) -> None:
         """Says that this process does what it is for; to be called before it begins to, from any thread.
 
         No sign of life is expected before: to load a model may take long, and hold the lock.
+
+        Args:
+            is_whole: whether it does all of that.
         """
-        self._is_ready = True
-        self._write(_BEAT)
+        self._beat = _BEAT if is_whole else _PARTIAL_BEAT
+        self._write(self._beat)
 
     def say(self, sentence: str) -> None:
         """Tells the parent why this process cannot go on."""
@@ -71,8 +75,8 @@ class Pulse:
         # For nothing but its error, which a pipe without a reader has.
         pipe.register(self._descriptor, 0)
         while not pipe.poll(INTERVAL_S * 1000):
-            if self._is_ready:
-                self._write(_BEAT)
+            if self._beat:
+                self._write(self._beat)
         on_alone()
 
 
@@ -81,6 +85,7 @@ class Ear:
 
     Attributes:
         is_ready: whether there was any sign of life.
+        is_whole: whether the child does all that it is for, as the last one says.
         heard_at: when the last one was found, in the caller's time.
         told: why the child cannot go on, as it says itself; empty if it did not.
     """
@@ -89,6 +94,7 @@ class Ear:
         self._read, self.descriptor = os.pipe()
         os.set_blocking(self._read, False)
         self.is_ready = False
+        self.is_whole = True
         self.heard_at = 0.0
         self.told = ""
 
@@ -105,6 +111,7 @@ class Ear:
         self.told = words.decode(errors="replace") or self.told
         if beats:
             self.is_ready = True
+            self.is_whole = _PARTIAL_BEAT not in beats
             self.heard_at = now
 
     def forgive(self, now: float) -> None:

@@ -7,7 +7,7 @@ end the others. One that has not is given up, and all others with it, when it is
 has died five times within a minute. A child that gives no sign of life for a while hangs, and is killed.
 
 Children that are to be renewed are drained and started again one after another, each when the one before is ready.
-When the new process of one ends instead, no further one is renewed.
+When the new process of one ends instead, or is ready with fewer models than the old one, no further one is renewed.
 """
 
 from __future__ import annotations
@@ -53,8 +53,10 @@ class Supervisor:
         self._hang_s = hang_s or float("inf")
         self._looked_at = 0.0
         self._to_renew: deque[Child] = deque()
-        # The first of those while it is drained or started, and whether its new process has been started.
+        # The first of those while it is drained or started, whether its old process served all models, and whether its
+        # new one has been started.
         self._renewed: Child | None = None
+        self._was_whole = True
         self._is_new = False
         self._report = Report("up")
 
@@ -103,12 +105,16 @@ class Supervisor:
         if child is not None:
             if not child.is_done and not (self._is_new and child.is_ready):
                 return
+            if self._was_whole and not child.is_whole:
+                self._stop_renewing({"child": child.name, "why": "it no longer serves all models, see its errors"})
+                return
             self._renewed = None
             if not self._to_renew:
                 self._report.info("restarted all")
         if not self._to_renew:
             return
         child = self._renewed = self._to_renew.popleft()
+        self._was_whole = child.is_whole
         # One that is down is not to wait any longer: whoever renews has perhaps mended what it died of.
         self._is_new = child.restart_at is not None
         if self._is_new:
@@ -117,15 +123,13 @@ class Supervisor:
         child.end()
 
     def _stop_renewing(self, told: dict[str, object]) -> None:
-        assert self._renewed is not None
-        left = [self._renewed, *self._to_renew]
-        self._renewed = None
-        self._to_renew.clear()
         self._report.error(
             "rolling restart stopped, the others go on as before; mend the cause and send SIGHUP again",
             **told,
-            not_restarted=",".join(child.name for child in left),
+            not_restarted=",".join(child.name for child in self._to_renew),
         )
+        self._renewed = None
+        self._to_renew.clear()
 
     def _on_exit(self, child: Child, code: int, now: float) -> None:
         child.listen(now)

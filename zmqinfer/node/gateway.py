@@ -88,8 +88,8 @@ class GatewayNode:
         except BaseException:
             self._context.destroy(linger=0)
             raise
-        self.clients_address = _endpoint(self._clients.socket)
-        self.workers_address = _endpoint(self._workers.socket)
+        self.clients_address = sockets.endpoint(self._clients.socket)
+        self.workers_address = sockets.endpoint(self._workers.socket)
         self._report = Report("gateway", gateway=self.workers_address)
         self._waker = Waker()
         self._woken = self._waker.fileno()
@@ -312,8 +312,3 @@ class GatewayNode:
             face.monitor.close(0)
         self._context.destroy(linger=sockets.LINGER_MS)
         self._waker.close()
-
-
-def _endpoint(socket: zmq.Socket[bytes]) -> str:
-    endpoint = socket.get(zmq.LAST_ENDPOINT)
-    return bytes(endpoint).rstrip(b"\0").decode()

@@ -1,18 +1,20 @@
 """Finds the models on a disk, reads their model.toml, and loads them.
 
 A model repository is a folder of model folders; a model folder holds model.toml and, if it
-likes, numbered folders, of which the highest is served. Folders without a model.toml are
-passed over: they may hold anything. `--models` may also name one model folder itself.
+likes, numbered folders, of which the highest is served. Folders without a model.toml, or what
+looks like one with a slip in its name, are passed over: they may hold anything. `--models` may
+also name one model folder itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -41,17 +43,26 @@ __all__ = [
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
-def find_models(folders: Sequence[Path]) -> list[ModelConfig]:
+def find_models(folders: Sequence[Path], on_mistake: Callable[[ConfigError], None] | None = None) -> list[ModelConfig]:
     """Reads every model.toml below the model repositories `folders`, sorted by model name.
 
+    Args:
+        on_mistake: is told what is wrong with a model folder, which is left out then; if None that is raised.
+
     Raises:
-        ConfigError: a folder is missing or holds no model, two models have one name, or a model.toml
+        ConfigError: a repository is missing or holds no model, two models have one name, or a model.toml
             is wrong.
     """
     found: dict[str, ModelConfig] = {}
     for repository in folders:
         for folder in _model_folders(repository):
-            config = _read(folder)
+            try:
+                config = _read(folder)
+            except ConfigError as mistake:
+                if on_mistake is None:
+                    raise
+                on_mistake(mistake)
+                continue
             if config.name in found:
                 raise ConfigError(
                     f"model {config.name!r} is in {found[config.name].source} and in {config.source},"
@@ -180,7 +191,9 @@ def _model_folders(repository: Path) -> list[Path]:
         )
     if (repository / FILE_NAME).is_file():
         return [repository]
-    folders = sorted(folder for folder in _entries(repository) if (folder / FILE_NAME).is_file())
+    folders = sorted(folder for folder in _entries(repository) if (folder / FILE_NAME).is_file() or _misspelt(folder))
+    if not folders and _misspelt(repository):
+        return [repository]
     if not folders:
         raise ConfigError(
             f"model repository {repository} holds no model, expected at least one"
@@ -189,8 +202,27 @@ def _model_folders(repository: Path) -> list[Path]:
     return folders
 
 
+def _misspelt(folder: Path) -> str:
+    """Returns a file of a folder that is perhaps meant to be its model.toml; empty if there is none."""
+    with contextlib.suppress(OSError):
+        names = [
+            path.name
+            for path in folder.iterdir()
+            if len(path.name) < 20 and path.name[0] != "." and path.name[-1] != "~"
+        ]
+        # What was renamed to put it aside, as model.toml.off, is no slip; .txt is one of editors that hide it.
+        close = difflib.get_close_matches(FILE_NAME, {name.lower().removesuffix(".txt") for name in names}, 1, 0.9)
+        return next((name for name in names if name.lower().removesuffix(".txt") in close), "")
+    return ""
+
+
 def _read(folder: Path) -> ModelConfig:
     path = folder / FILE_NAME
+    if not path.is_file():
+        name = _misspelt(folder)
+        raise ConfigError(
+            f"{folder} has {name} and no {FILE_NAME}, expected that; rename the file, or put it elsewhere"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as cause:

@@ -28,6 +28,7 @@ __all__ = [
     "Incoming",
     "dealer",
     "drop",
+    "endpoint",
     "far_end",
     "is_readable",
     "new_context",
@@ -97,6 +98,11 @@ def router(context: zmq.Context[zmq.Socket[bytes]], address: str, max_frame_byte
             f"cannot listen at {address} ({cause}); stop whatever holds it, or choose another address"
         ) from cause
     return socket
+
+
+def endpoint(socket: zmq.Socket[bytes]) -> str:
+    """Returns the address that a socket is bound to, with its real port."""
+    return bytes(socket.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
 
 
 def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
