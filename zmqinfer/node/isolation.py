@@ -26,7 +26,6 @@ from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.engine import Part, bodies, parts_of
 from zmqinfer.node.report import level, start_logging
-from zmqinfer.records import IDEMPOTENT
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import parse_layout
 
@@ -124,25 +123,24 @@ class IsolatedModel:
 
     def run(self, batch: Batch) -> list[Outcome]:
         """Returns one outcome or more for each task, in the order of the calls."""
-        parts = parts_of(batch)
+        parts = parts_of(batch, self._config.settings.idempotent)
         until = max(task.deadline for task in batch.tasks) + _GRACE_S
         try:
             return self._ask(batch, parts, batch.rows, until)
         except _FAILURES as error:
             if isinstance(error, _Ended) and sum(task.calls for task in batch.tasks) > 1:
                 return self._each_alone(batch, parts, str(error))
-            return [(calls, *_told(error)) for calls, _, _ in parts]
+            return [(calls, *_told(error)) for calls, *_ in parts]
 
     def _each_alone(self, batch: Batch, parts: list[Part], how: str) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        for task, (calls, rows, payload) in zip(batch.tasks, parts, strict=True):
-            declared = task.record[IDEMPOTENT]
-            if not (self._config.settings.idempotent if declared is None else declared):
+        for task, (calls, rows, payload, again) in zip(batch.tasks, parts, strict=True):
+            if not again:
                 outcomes.append((calls, Status.WORKER_LOST, f"{how}, and the request may not be run twice"))
                 continue
             for body in bodies(calls, payload):
                 try:
-                    part = (1, rows // calls, body)
+                    part = (1, rows // calls, body, again)
                     outcomes += self._ask(batch, [part], rows // calls, task.deadline + _GRACE_S)
                 except _FAILURES as error:
                     outcomes.append((1, *_told(error)))

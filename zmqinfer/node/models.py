@@ -114,8 +114,9 @@ def _function(function: Function, settings: ModelSettings) -> tuple[ModelConfig,
 
 
 def _engine(config: ModelConfig, backend: Backend, worker: int = 0) -> Engine:
+    own = config.settings
     name = f"{config.name}:{config.version}"
-    return Engine(backend, borrows_inputs=config.settings.borrows_inputs, name=name, worker=worker)
+    return Engine(backend, idempotent=own.idempotent, borrows_inputs=own.borrows_inputs, name=name, worker=worker)
 
 
 def load_target(target: str) -> Function:
