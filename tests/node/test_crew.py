@@ -165,23 +165,6 @@ def test_what_loading_raises_reaches_who_asked(error: BaseException) -> None:
     assert not seen[0].is_alive()
 
 
-def test_what_closing_raises_is_logged_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody waits for it."""
-
-    class Careless(Model):
-        def close(self) -> None:
-            raise SystemExit("secret")
-
-    thread = EngineThread(Careless().load)
-
-    thread.finish()
-    thread.join(PATIENCE_S)
-
-    (line,) = caplog.messages
-    assert line.startswith('raised while closing error=SystemExit at="test_crew.py:')
-    assert "secret" not in line
-
-
 def test_nothing_that_a_backend_raises_ends_its_thread(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     """What an engine itself does not catch is a mistake of ours, and is said so."""
 

@@ -483,6 +483,20 @@ def test_what_a_model_raises_is_logged_with_its_place(caplog: pytest.LogCaptureF
     assert wrong == f'wrong output why="the model returned a int, expected a dict of arrays" model=n:1 {about}'
 
 
+def test_what_closing_raises_is_logged_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody waits for it."""
+
+    class Careless(Model):
+        def close(self) -> None:
+            raise SystemExit("secret")
+
+    Engine(Careless(doubled), name="m:1").close()
+
+    (line,) = caplog.messages
+    assert re.match(r'raised while closing error=SystemExit at="test_engine.py:\d+ close" model=m:1', line)
+    assert "secret" not in line
+
+
 @pytest.mark.parametrize("output", [np.array([object()] * 3), np.array(["a", "b", "c"]), np.zeros(3, "c8")])
 def test_answer_that_cannot_travel_is_a_model_error(output: Any) -> None:
     """Object, text and complex dtypes are not in the closed table."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import zmq
 
-from tests.processes import is_running, wait_until
+from tests.processes import is_running
 from zmqinfer.errors import ConfigError, Status
 from zmqinfer.machine.task import Batch, Bound, Outcome, Task
 from zmqinfer.node.isolation import IsolatedModel
@@ -22,7 +23,7 @@ from zmqinfer.node.models import find_models
 from zmqinfer.tensor import layout_of, parse_layout, unpack
 
 TOML = """
-target = "model:predict"
+target = "model:{target}"
 isolation = "process"
 memory_mb = {memory_mb}
 idempotent = {idempotent}
@@ -67,7 +68,10 @@ def isolated(folder: Path, *, memory_mb: int = 0, idempotent: bool = True, model
     place = folder / "guarded"
     place.mkdir()
     (place / "model.py").write_text(model)
-    (place / "model.toml").write_text(TOML.format(memory_mb=memory_mb, idempotent=str(idempotent).lower()))
+    target = "Model" if "class Model" in model else "predict"
+    (place / "model.toml").write_text(
+        TOML.format(target=target, memory_mb=memory_mb, idempotent=str(idempotent).lower())
+    )
     (config,) = find_models([folder])
     made = IsolatedModel(config)
     made.load()
@@ -242,11 +246,39 @@ def test_one_that_cannot_be_loaded_again_says_why(tmp_path: Path) -> None:
     model.close()
 
 
+CLOSING = """
+class Model:
+    def infer(self, batch): return {"y": batch["x"]}
+    def close(self): %s
+"""
+
+
 def test_closed_it_leaves_no_process(tmp_path: Path) -> None:
-    """Whatever it was doing."""
-    model = isolated(tmp_path)
+    """It is waited until the model is closed, whose last words are no traceback."""
+    model = isolated(tmp_path, model=CLOSING % f"open({str(tmp_path / 'closed')!r}, 'w').close(); 1 / 0")
     pid = pid_of(model)
 
     model.close()
 
-    wait_until(lambda: not is_running(pid), what="the process has gone")
+    assert not is_running(pid)
+    assert (tmp_path / "closed").exists()
+
+
+def test_killed_it_is_not_loaded_again(guarded: IsolatedModel) -> None:
+    """Whatever it was doing."""
+    pid = pid_of(guarded)
+    threading.Timer(0.05, guarded.kill).start()
+
+    guarded.run(batch(task(-3.0, 1.0), task(2.0)))
+
+    assert guarded._process is None
+    assert not is_running(pid)
+
+
+@pytest.mark.slow
+def test_a_signal_to_all_processes_lets_the_worker_decide(guarded: IsolatedModel) -> None:
+    """As systemd and Ctrl-C send it; what is under way is finished."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(pid_of(guarded), number)
+
+    assert told(guarded.run(batch(task(1.0)))) == [2.0]

@@ -75,22 +75,17 @@ class EngineThread(threading.Thread):
             job()
             # It may hold a client's memory, which would else be kept until the next one comes.
             del job
-        try:
-            self.backend.close()
-        except BaseException as error:  # noqa: BLE001 - the user's own code; nobody is left whom it could fail
-            self._say("raised while closing", error)
+        self.backend.close()
 
     def run_batch(self, batch: Batch) -> list[Outcome]:
         """Returns one outcome or more for each task, in the order of the calls, whatever happens; on this thread."""
         try:
             return self.backend.run(batch)
         except BaseException as error:  # noqa: BLE001 - without this thread the model would hang for ever
-            self._say("cannot run a batch", error)
+            values = {"error": type(error).__name__, "at": functools.partial(origin, error)}
+            self._report.error("cannot run a batch", **values)
             detail = f"the worker's own code failed: {type(error).__name__}"
             return [(task.calls, Status.INTERNAL, detail) for task in batch.tasks]
-
-    def _say(self, event: str, error: BaseException) -> None:
-        self._report.error(event, error=type(error).__name__, at=functools.partial(origin, error))
 
     def do(self, job: Callable[[], None]) -> None:
         """Has something done on this thread, after what it has to do; it must not raise."""

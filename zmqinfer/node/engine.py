@@ -40,7 +40,7 @@ Part: TypeAlias = tuple[int, int, Payload, bool]
 
 
 class Runs(Protocol):
-    """What runs the batches of one model, and closes it; both are called on the thread that loaded it."""
+    """What runs the batches of one model, and closes it; both on the thread that loaded it."""
 
     @property
     def signature(self) -> Signature:
@@ -50,7 +50,10 @@ class Runs(Protocol):
         """Returns one outcome or more for each task, in the order of the calls; raises nothing."""
 
     def close(self) -> None:
-        """Gives back what the model took; may raise what the model does."""
+        """Lets the model give back what it took; may last as long as the model likes, and raises nothing."""
+
+    def kill(self) -> None:
+        """Ends what is under way, if that can be; from any thread."""
 
 
 class Engine:
@@ -88,8 +91,17 @@ class Engine:
         return self.run_parts(parts_of(batch, self._idempotent), batch.rows, batch.bound.layout, batch.bound.order)
 
     def close(self) -> None:
-        """Closes the model."""
-        self._backend.close()
+        """Closes the model; what it raises then is said, and hurts nobody any more."""
+        try:
+            self._backend.close()
+        except BaseException as error:  # noqa: BLE001 - the user's own code
+            self._say("raised while closing", error)
+
+    def kill(self) -> None:
+        """Does nothing: a thread cannot be ended."""
+
+    def _say(self, event: str, error: BaseException) -> None:
+        self._report.warning(event, error=type(error).__name__, at=functools.partial(origin, error))
 
     def run_parts(self, parts: list[Part], rows: int, layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
         """Does the same for the bare parts of a batch."""
@@ -103,7 +115,7 @@ class Engine:
             calls = sum(calls for calls, *_ in parts)
             may_go_on = calls > 1 and any(again for *_, again in parts)
             if not may_go_on:
-                self._report.warning("raised", error=type(error).__name__, at=functools.partial(origin, error))
+                self._say("raised", error)
             if calls == 1:
                 # Its words are for the caller alone: they may hold what it sent.
                 return [(1, Status.MODEL_ERROR, _fit_to_travel(told(error)))]

@@ -7,6 +7,7 @@ what was in the batch runs again, each call alone: the one with which the proces
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -73,6 +74,7 @@ class IsolatedModel:
         self._signature: Signature | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._is_killed = False
 
     @property
     def signature(self) -> Signature:
@@ -85,16 +87,16 @@ class IsolatedModel:
         try:
             self._start()
         except OSError as cause:
-            self.close()
+            self._end()
             source = self._config.source
             raise ConfigError(f"{source}: the model's process cannot be started ({cause.strerror})") from cause
         try:
             mistake, signature = self._receive(float("inf"))
         except _Ended as ended:
-            self.close()
+            self._end()
             raise ConfigError(f"{self._config.source}: {ended} while the model was loaded") from ended
         if mistake:
-            self.close()
+            self._end()
             raise ConfigError(mistake)
         self._signature = Signature.from_wire(signature)
 
@@ -112,6 +114,22 @@ class IsolatedModel:
             )
 
     def close(self) -> None:
+        """Lets the process close its model, and waits until it has ended, however long that takes."""
+        process, connection = self._process, self._socket
+        if process is None or connection is None:
+            return
+        with contextlib.suppress(OSError):  # it has gone
+            connection.shutdown(socket.SHUT_WR)
+        process.wait()
+        self._end()
+
+    def kill(self) -> None:
+        """Ends the process at once and for good, from any thread; who waits for it goes on."""
+        self._is_killed = True
+        if (process := self._process) is not None:
+            process.kill()
+
+    def _end(self) -> None:
         """Ends the process at once: it has nothing to finish."""
         if self._socket is not None:
             self._socket.close()
@@ -148,15 +166,17 @@ class IsolatedModel:
 
     def _ask(self, batch: Batch, parts: list[Part], rows: int, until: float) -> list[Outcome]:
         """Lets the process run something; raises `_Ended`, `TimeoutError`, or `ConfigError` if there is none."""
+        if self._is_killed:
+            raise _Ended("the model's process was killed")
         if self._process is None or self._process.poll() is not None:
-            self.close()
+            self._end()
             self.load()
         layout = batch.bound.layout.raw
         try:
             self._send([rows, layout, batch.bound.order, parts], until)
             answers = self._receive(until)
         except BaseException:
-            self.close()
+            self._end()
             raise
         return [
             (calls, first, second) if type(first) is bytes else (calls, Status(first), second)
@@ -268,8 +288,10 @@ def serve(connection: socket.socket, folder: Path, worker: int) -> None:
 
 def _main() -> None:
     descriptor, folder, parent = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    # Ctrl-C is for the worker, which lets this process finish.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # These may be sent to all processes, but are for the worker, which lets this one finish. What the model starts
+    # shall not ignore them, as it would if they were ignored here.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     start_logging(sys.argv[4])
     if sys.platform == "linux":
         # A model that hangs would never find out that the worker is gone.
