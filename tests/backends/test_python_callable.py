@@ -356,6 +356,7 @@ def test_a_bare_functions_model_is_named_after_it(function: Callable[[Array], Ar
 def test_a_bare_functions_answer_must_be_an_array(answer: object) -> None:
     """Nothing is converted: a list of lists may mean many things."""
     backend = BareFunction(_giving(answer))
+    backend.load()
 
     with pytest.raises(BadAnswer, match=r"function 'function' gave a .*, expected a numpy\.ndarray .* 2 it got"):
         backend.infer({"x": X})
@@ -375,8 +376,7 @@ async def _coroutine(x: Array) -> Array:
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        (Adder, "target 'Adder' is a class, expected a function; serve a class from a model folder"),
-        (3, "target 'predict' is a int, expected a function"),
+        (3, "target 'predict' is a int, expected a function or a class with infer(batch)"),
         (_coroutine, "target '_coroutine' is a coroutine or a generator"),
     ],
 )
@@ -384,6 +384,57 @@ def test_what_is_no_plain_function_is_refused(value: Any, sentence: str) -> None
     """At once, not at the first batch."""
     with pytest.raises(ConfigError) as caught:
         BareFunction(value)
+    assert str(caught.value).startswith(sentence)
+
+
+class Shifted:
+    """A model as people write it: what is opened belongs to one object, and is closed."""
+
+    def __init__(self, by: float = 0.5) -> None:
+        self.by = by
+        self.lives: list[str] = []
+
+    def load(self) -> None:
+        self.lives.append("load")
+
+    def infer(self, x: Array) -> Array:
+        return x + self.by
+
+    def close(self) -> None:
+        self.lives.append("close")
+
+
+@pytest.mark.parametrize(("given", "name"), [(Shifted, "Shifted"), (Shifted(), "predict")])
+def test_a_class_may_stand_for_a_bare_function(given: Any, name: str) -> None:
+    """Made without arguments, loaded, and closed once; or an object of it, as it is."""
+    backend = BareFunction(given)
+
+    backend.load()
+    answer = backend.infer({"x": X})["y"]
+    owner = backend._infer.__self__  # type: ignore[attr-defined]
+    backend.close()
+    backend.close()
+
+    assert (backend.name, answer.tolist()) == (name, (X + 0.5).tolist())
+    assert isinstance(owner, Shifted)
+    assert owner.lives == ["load", "close"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (int, "target 'int' is a int, expected a function or a class with infer(batch)"),
+        (type("P", (), {"infer": 3}), "target 'P' is a int, expected a function or a class with infer(batch)"),
+        (type("P", (), {"infer": predict, "load": 3}), "load of target 'P' is 3, expected a method"),
+        (type("P", (), {"infer": predict, "after": predict}), "target 'P' has after(item), expected infer, load and"),
+    ],
+)
+def test_a_class_that_cannot_stand_for_one_is_refused_when_it_is_made(given: Any, sentence: str) -> None:
+    """In the words that a model folder's class gets."""
+    backend = BareFunction(given)
+
+    with pytest.raises(ConfigError) as caught:
+        backend.load()
     assert str(caught.value).startswith(sentence)
 
 

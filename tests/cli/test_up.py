@@ -27,7 +27,6 @@ FUNCTIONS = """
 def double(x):
     return x * 2
 """
-# Passes the check of `up` itself, where it is found but not imported, and kills each worker that loads it.
 # Backtracks for ages without letting go of the interpreter's lock, if it is asked for a negative number.
 HANGING = """
 import re
@@ -37,6 +36,7 @@ def double(x):
         re.match(r"(a+)+$", "a" * 60 + "b")
     return x * 2
 """
+# Kills each worker that loads it.
 KILLER = "import os\nos._exit(1)\n"
 TOML = """
 target = "model:predict"
@@ -90,7 +90,7 @@ def test_up_serves_restarts_what_dies_and_drains_on_ctrl_c(processes: Processes,
     victim = min(pid for pid in before if "worker_2" in command_of(pid))
 
     os.kill(victim, signal.SIGKILL)
-    process.says('died child=worker_2 how="signal SIGKILL"')
+    process.says('died child=worker_2 why="signal SIGKILL"')
     answer = run("infer", "double", x, "-g", clients)
     process.says("restarted child=worker_2")
     again = run("status", "-g", clients, "--wait-workers", "2", "--timeout-s", "20", "--json")
@@ -123,19 +123,25 @@ def test_up_gives_up_on_a_crash_loop(processes: Processes, tmp_path: Path) -> No
 
     assert code == 4, process.log
     assert process.log.count("died child=worker_1") == 4
-    assert "up gave up: worker_1 died 5 times within 60 s, the last time with exit code 1" in process.log
+    assert (
+        "up gave up: worker_1 died 5 times within 60 s before it was ever ready, the last time: exit code 1;"
+        in process.log
+    )
     assert not [pid for pid in everyone if is_running(pid)]
 
 
 @pytest.mark.slow
 def test_model_that_a_worker_cannot_load_ends_up_with_its_sentence(processes: Processes, tmp_path: Path) -> None:
-    """Wrong configuration does not mend itself: the worker's sentence, exit code 2, no restarts."""
+    """Wrong configuration does not mend itself: one worker's sentence for all of them, exit code 2, no restarts."""
     repository = model_folder(tmp_path / "models", "raise ValueError('no weights here')\n")
-    process, _ = up(processes, "--models", repository, "--workers", "1")
+    process, _ = up(processes, "--models", repository, "--workers", "3")
 
     assert process.ends() == 2, process.log
-    assert "no weights here" in process.log
-    assert "worker_1 cannot start" in process.log
+    (said,) = re.findall(r".*no weights here.*", process.log)
+    assert re.match(
+        rf"zmqinfer: up gave up: worker_. cannot start: {repository}.*: target 'model:predict' raised", said
+    )
+    assert "died child" not in process.log
 
 
 @pytest.mark.slow
@@ -230,10 +236,11 @@ def test_wrong_target_is_named(tmp_path: Path) -> None:
     """A module that is not there, one that raises, an attribute that is not there, and both kinds at once."""
     (tmp_path / "scorer.py").write_text(FUNCTIONS)
     (tmp_path / "raises.py").write_text("1 / 0\n")
+    of_workers = ("--log-level", "error", "--clients", f"ipc://{tmp_path}/c", "--workers-at", f"ipc://{tmp_path}/w")
 
     assert "nomodule" in refused("up", "nomodule:f", cwd=tmp_path)
-    assert "triple" in refused("up", "scorer:triple", cwd=tmp_path)
-    assert "ZeroDivisionError" in refused("up", "raises:f", cwd=tmp_path)
+    assert "triple" in refused("up", "scorer:triple", *of_workers, cwd=tmp_path)
+    assert "ZeroDivisionError" in refused("up", "raises:f", *of_workers, cwd=tmp_path)
     assert "MODULE:CALLABLE" in refused("up", "scorer:double", "--models", tmp_path, cwd=tmp_path)
 
 
@@ -301,3 +308,47 @@ def test_a_worker_that_hangs_is_killed_and_started_again(processes: Processes, t
     assert back.returncode == 0
     assert parsed(again) == [3.0]
     assert process.ends() == 0, process.log
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_start_again_ends_nobody_else(processes: Processes, tmp_path: Path) -> None:
+    """In a rolling restart with a broken model, which stops there, and after kill -9 while its file is missing.
+
+    It says so, and comes back by itself when the file is mended; the others serve all the time.
+    """
+    scorer = tmp_path / "scorer.py"
+    scorer.write_text(FUNCTIONS)
+    x = saved(tmp_path / "x.npy", [1.5])
+    process, clients = up(processes, "scorer:double", "--workers", "2", cwd=tmp_path)
+    process.says("\nready: ")
+    before = {command_of(pid).split()[-1]: pid for pid in children_of(process.pid)}
+
+    def answer() -> object:
+        return parsed(run("infer", "double", x, "-g", clients))
+
+    def is_whole() -> bool:
+        return run("status", "-g", clients, "--wait-workers", "2", "--timeout-s", "20").returncode == 0
+
+    scorer.write_text("this is no Python")
+    process.sends(signal.SIGHUP)
+    process.says(
+        "ERROR   zmqinfer.up rolling restart stopped, the others go on as before; mend the cause and send SIGHUP"
+    )
+    answers = [answer()]
+    scorer.write_text(FUNCTIONS)
+    comes_back = is_whole()
+    (killed,) = [pid for pid in children_of(process.pid) if "worker_2" in command_of(pid)]
+    scorer.unlink()
+    os.kill(killed, signal.SIGKILL)
+    process.says("ERROR   zmqinfer.up cannot start again, and is tried until it can; mend the cause child=worker_2")
+    answers.append(answer())
+    scorer.write_text(FUNCTIONS)
+    comes_back_again = is_whole()
+    process.sends(signal.SIGINT)
+
+    assert process.ends() == 0, process.log
+    assert answers == [[3.0], [3.0]]
+    assert killed in before.values()
+    assert (comes_back, comes_back_again) == (True, True)
+    assert "child=worker_1 why=\"target 'scorer:double' raised while loading: SyntaxError" in process.log
+    assert "child=worker_2 why=\"target is 'scorer:double', but no module 'scorer' is in" in process.log

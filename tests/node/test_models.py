@@ -12,7 +12,14 @@ import pytest
 from zmqinfer.backends.base import Backend
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
-from zmqinfer.node.models import find_models, function_model, load_function, load_here, load_model, load_target
+from zmqinfer.node.models import (
+    check_target,
+    find_models,
+    function_model,
+    load_function,
+    load_here,
+    load_model,
+)
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import Array
 from zmqinfer.zoo import ZOO
@@ -192,6 +199,9 @@ def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             class Model:
                 def infer(self, batch): return batch
                 def score(self, x): return x
+            class Bad:
+                def __init__(self, by): pass
+            number = 3
             model = Model()
             def predict(x): return x
             """
@@ -221,18 +231,29 @@ def test_a_target_in_the_current_directory_comes_first(scorer: str, tmp_path: Pa
         ("zscorer", "target is 'zscorer', expected module:callable"),
         ("zscorer.py:predict", "target is 'zscorer.py:predict', but no module 'zscorer.py' is in sys.path"),
         ("zscorer:score", "zscorer.py has no 'score'; define it"),
-        (
-            "zscorer:Model",
-            "target 'zscorer:Model' is a class, expected a function; serve a class from a model",
-        ),
-        ("zscorer:model", "Model, expected a function"),
+        ("zscorer:number", "target 'zscorer:number' is a int, expected a function or a class with infer(batch)"),
+        ("zscorer:Bad", "target 'zscorer:Bad' raised while loading: TypeError: "),
     ],
 )
 def test_a_target_that_is_no_function_is_refused(scorer: str, target: str, sentence: str) -> None:
     """In the words that the command line will print."""
     with pytest.raises(ConfigError) as caught:
-        load_target(target)
+        load_function(target)
     assert sentence in str(caught.value)
+
+
+def test_a_target_is_looked_for_and_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its first name: to know what is in a package, Python would import that."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "zraises.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "zpackage").mkdir()
+
+    for target in ("zraises:predict", "zpackage.inner:predict", "json.decoder:scan", "__main__:predict"):
+        check_target(target)
+    with pytest.raises(ConfigError, match=r"no module 'znowhere\.inner' is in sys\.path"):
+        check_target("znowhere.inner:predict")
+    with pytest.raises(ConfigError, match="target is 'zraises', expected module:callable"):
+        check_target("zraises")
 
 
 def test_a_model_lives_on_one_thread(tmp_path: Path) -> None:

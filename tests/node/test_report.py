@@ -22,10 +22,10 @@ def report(now: list[float], caplog: pytest.LogCaptureFixture) -> Report:
 
 def test_values_of_peers_are_cut_and_escaped(report: Report, caplog: pytest.LogCaptureFixture) -> None:
     """One event, one line, whatever a peer calls itself."""
-    report.warning("cut off", peer="a\nb", why="x" * 300, took_s=1.23456)
+    report.warning("cut off", peer="a\nb", why="x" * 600, took_s=1.23456)
 
     (line,) = caplog.messages
-    assert line == f'cut off peer="a\\nb" why={"x" * 256} took_s=1.235'
+    assert line == f'cut off peer="a\\nb" why={"x" * 512} took_s=1.235'
 
 
 def test_each_line_says_which_node_it_is(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,12 +7,14 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from zmqinfer.cli import EXIT_FAILED, EXIT_USAGE
+from zmqinfer.cli import EXIT_FAILED
 from zmqinfer.cli.options import (
+    FUNCTION_SETTINGS,
+    Sectioned,
     bound,
     check_name,
     check_source,
@@ -22,17 +24,13 @@ from zmqinfer.cli.options import (
     tell,
     workers_option,
 )
-from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, GatewaySettings, WorkerSettings
+from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, GatewaySettings, ModelSettings, WorkerSettings
+from zmqinfer.errors import ConfigError
+from zmqinfer.launch.pulse import Pulse
 from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.report import start_logging
 
-if TYPE_CHECKING:
-    from zmqinfer.launch.pulse import Pulse
-
 __all__ = ["gateway", "worker"]
-
-# For those that `up` starts.
-_pulse_option = click.option("--pulse-fd", type=int, default=None, hidden=True)
 
 
 @click.command()
@@ -40,8 +38,8 @@ _pulse_option = click.option("--pulse-fd", type=int, default=None, hidden=True)
 @click.option("--workers", default=DEFAULT_WORKERS, show_default=True, help="Where workers dial.")
 @setting_options(GatewaySettings)
 @log_option
-@_pulse_option
-def gateway(clients: str, workers: str, log_level: str, pulse_fd: int | None, **values: Any) -> None:
+@click.pass_obj
+def gateway(pulse: Pulse | None, /, clients: str, workers: str, log_level: str, **values: Any) -> None:
     """Run one gateway in the foreground until it is drained by SIGTERM or Ctrl-C."""
     from zmqinfer.node.gateway import GatewayNode
     from zmqinfer.node.memory import keep_freed_memory
@@ -52,9 +50,9 @@ def gateway(clients: str, workers: str, log_level: str, pulse_fd: int | None, **
     settings = bound(GatewaySettings, values)
     start_logging(log_level)
     node = GatewayNode(clients, workers, settings)
-    _on_signals(node.drain, node.stop)
-    pulse = _pulse(pulse_fd, node.drain)
+    _on_signals(node.drain, node.stop, is_alone=pulse is None)
     if pulse is not None:
+        pulse.start(node.drain)
         pulse.begin()
     node.run()
     if node.machine.ledger.pending:
@@ -63,7 +61,7 @@ def gateway(clients: str, workers: str, log_level: str, pulse_fd: int | None, **
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
-@click.command()
+@click.command(cls=Sectioned)
 @click.option("--name", default=None, help="What the ring knows it by.  [default: host-pid]")
 @workers_option
 @click.option(
@@ -73,23 +71,28 @@ def gateway(clients: str, workers: str, log_level: str, pulse_fd: int | None, **
     type=click.Path(path_type=Path),
     help="A folder of model folders, instead of the shipped models; may be repeated.",
 )
-@click.option("--function", default=None, metavar="MODULE:CALLABLE", help="A function to serve instead of models.")
+@click.option(
+    "--function", default=None, metavar="MODULE:CALLABLE", help="A function or class to serve instead of models."
+)
+@setting_options(ModelSettings, *FUNCTION_SETTINGS, section="Settings of --function")
 @setting_options(WorkerSettings)
 @log_option
-@_pulse_option
+@click.pass_obj
 def worker(
+    pulse: Pulse | None,
+    /,
     name: str | None,
     gateway: list[str],
     repositories: tuple[Path, ...],
     function: str | None,
     log_level: str,
-    pulse_fd: int | None,
     **values: Any,
 ) -> None:
     """Run one worker in the foreground until it is drained by SIGTERM, Ctrl-C or `zmqinfer drain`."""
     settings = bound(WorkerSettings, values)
     check_name("--name", name)
     check_source(function, repositories, "--function")
+    own = bound(ModelSettings, {name: values[name] for name in FUNCTION_SETTINGS})
     start_logging(log_level)
     from zmqinfer.node.memory import keep_freed_memory
     from zmqinfer.node.models import find_models, load_function, load_model
@@ -98,45 +101,42 @@ def worker(
 
     keep_freed_memory()
     if function is not None:
-        models = [load_function(function)]
+        models = [load_function(function, own)]
     else:
         models = [load_model(config) for config in find_models(repositories or [ZOO])]
     node = WorkerNode(name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}", models, gateway, settings)
-    _on_signals(node.drain, node.stop)
-    pulse = _pulse(pulse_fd, node.drain)
+    _on_signals(node.drain, node.stop, is_alone=pulse is None)
     if pulse is not None:
+        pulse.start(node.drain)
         node.on_welcome = pulse.begin
     if log_level in {"debug", "info"}:
         tell(f"worker {node.machine.name}: serving {', '.join(m.name for m in models)}; dialling {', '.join(gateway)}")
     node.run()
     machine = node.machine
+    if machine.ended_by and not machine.was_welcome:
+        raise ConfigError(f"this worker ends: {machine.ended_by}")
     if machine.ended_by:
         tell(f"zmqinfer: this worker ends: {machine.ended_by}", err=True)
-        raise click.exceptions.Exit(EXIT_FAILED if machine.was_welcome else EXIT_USAGE)
+        raise click.exceptions.Exit(EXIT_FAILED)
     if machine.held:
         tell(f"zmqinfer: the time of grace is over, {machine.held} requests go back to the gateway", err=True)
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
-def _pulse(descriptor: int | None, drain: Callable[[], None]) -> Pulse | None:
-    """Returns what tells the process that started this one that it lives, and drains when that one is gone."""
-    if descriptor is None:
-        return None
-    from zmqinfer.launch.pulse import Pulse
-
-    pulse = Pulse(descriptor, drain)
-    pulse.start()
-    return pulse
-
-
-def _on_signals(first: Callable[[], None], second: Callable[[], None] | None = None) -> None:
-    """Calls `first` at the first SIGTERM or Ctrl-C, and `second` at the next."""
+def _on_signals(first: Callable[[], None], second: Callable[[], None], *, is_alone: bool) -> None:
+    """Calls `first` at the first SIGTERM or Ctrl-C, or when the terminal goes, and `second` at the next signal."""
     asked = False
 
     def on_signal(_number: int, _frame: object) -> None:
         nonlocal asked
-        (second if asked and second is not None else first)()
+        (second if asked else first)()
         asked = True
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    if not is_alone:
+        # It has another meaning for the process that started this one, and comes to all whose names are alike.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Of one terminal that goes there may come several.
+        signal.signal(signal.SIGHUP, lambda *_: first())

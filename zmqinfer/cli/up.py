@@ -6,25 +6,32 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from zmqinfer.cli import EXIT_GAVE_UP
 from zmqinfer.cli.options import (
+    FUNCTION_SETTINGS,
+    Sectioned,
     Within,
     bound,
     check_source,
+    given,
     log_option,
     refuse_beyond_loopback,
     setting_options,
     tell,
 )
-from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, WorkerSettings
+from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, GatewaySettings, ModelSettings, WorkerSettings
 from zmqinfer.errors import ConfigError, ZmqInferError
 from zmqinfer.node.addresses import addresses_of, shifted
 from zmqinfer.node.report import start_logging
+
+if TYPE_CHECKING:
+    from zmqinfer.launch.child import Child
+    from zmqinfer.launch.supervisor import Supervisor
 
 __all__ = ["up"]
 
@@ -35,16 +42,25 @@ _LOOK_S = 0.1
 _LAST_PORT = 65_535
 # Four signs of life of the pulse: with less a machine that is busy for a moment costs healthy processes.
 _LEAST_HANG_S = 2.0
+_GATEWAY, _WORKER = (tuple(one.name for one in group.describe()) for group in (GatewaySettings, WorkerSettings))
+# What both have is one option, for both.
+_BOTH = tuple(name for name in _GATEWAY if name in _WORKER)
+_GATEWAY_ONLY = tuple(name for name in _GATEWAY if name not in _BOTH)
+_WORKER_ONLY = tuple(name for name in _WORKER if name not in _BOTH)
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-@click.command()
+@click.command(cls=Sectioned)
 @click.argument("target", metavar="[MODULE:CALLABLE]", required=False)
 @click.option("--workers", type=click.IntRange(1, 256), default=3, show_default=True, help="How many workers.")
 @click.option("--gateways", type=click.IntRange(1, 64), default=1, show_default=True, help="How many gateways.")
 @click.option("--clients", default=DEFAULT_CLIENTS, show_default=True, help="Where clients dial.")
 @click.option("--workers-at", default=DEFAULT_WORKERS, show_default=True, help="Where workers dial.")
 @click.option("--models", multiple=True, type=click.Path(path_type=Path), help="Folders of model folders.")
-@setting_options(WorkerSettings, "max_batch_size", "drain_grace_s", "max_batch_s")
+@setting_options(GatewaySettings, *_BOTH, section="Settings of gateways and workers")
+@setting_options(WorkerSettings, *_WORKER_ONLY, section="Settings of workers")
+@setting_options(GatewaySettings, *_GATEWAY_ONLY, section="Settings of gateways")
+@setting_options(ModelSettings, *FUNCTION_SETTINGS, section="Settings of MODULE:CALLABLE")
 @click.option(
     "--hang-s",
     type=Within(0, 3_600),
@@ -65,112 +81,121 @@ def up(
     log_level: str,
     **values: Any,
 ) -> None:
-    """Serve models, or a function, on this machine until Ctrl-C, which drains.
+    """Serve models, or a function or class, on this machine until Ctrl-C, which drains.
 
     Without MODULE:CALLABLE and --models the shipped models are served: digits, echo and sleep.
-    SIGHUP starts the gateways and workers again, one after another, each when it has finished what it holds.
+    SIGHUP starts the gateways and workers again, one after another, each when it has finished what it holds;
+    when the terminal is closed all drain and end. Under nohup neither happens.
     """
-    from zmqinfer.launch.supervisor import Child, Supervisor
+    from zmqinfer.launch.supervisor import Supervisor
 
     addresses_of([clients, workers_at])
     refuse_beyond_loopback(clients, workers_at)
-    settings = bound(WorkerSettings, values)
+    for group in (GatewaySettings, WorkerSettings):
+        bound(group, values)
     if 0 < hang_s < _LEAST_HANG_S:
         raise ConfigError(
             f"--hang-s is {hang_s:g}, expected {_LEAST_HANG_S:g} or more, for what is healthy may be silent for less;"
             " use 0 to kill nothing"
         )
-    _check_models(target, models)
+    _check_models(target, models, values)
     start_logging(log_level)
-    level = ["--log-level", log_level]
-    doors = [
-        (_door("--clients", clients, number), _door("--workers-at", workers_at, number)) for number in range(gateways)
-    ]
-    _check_doors([address for door in doors for address in door])
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    # Before NumPy is loaded: three workers on two cores must not fight over them.
-    environment = {
-        name: os.environ.get(name, threads)
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-    }
-    gateway_children = [
-        Child(
-            f"gateway_{number}",
-            [
-                "gateway",
-                "--clients",
-                door[0],
-                "--workers",
-                door[1],
-                "--drain-grace-s",
-                str(settings.drain_grace_s),
-                *level,
-            ],
-        )
-        for number, door in enumerate(doors)
-    ]
-    what = (
-        ["--function", target]
-        if target is not None
-        else [part for folder in models for part in ("--models", str(folder))]
-    )
-    dial = ",".join(door[1] for door in doors)
-    worker_children = [
-        Child(
-            f"worker_{number}",
-            [
-                "worker", "--name", f"worker_{number}", "--gateway", dial, *what,
-                "--max-batch-size", str(settings.max_batch_size),
-                "--drain-grace-s", str(settings.drain_grace_s),
-                "--max-batch-s", str(settings.max_batch_s), *level,
-            ],
-            environment,
-        )
-        for number in range(1, workers + 1)
-    ]  # fmt: skip
+    fronts = [_door("--clients", clients, number) for number in range(gateways)]
+    backs = [_door("--workers-at", workers_at, number) for number in range(gateways)]
+    _check_doors([*fronts, *backs])
+    grace_s = values["drain_grace_s"]
+    both = ["--log-level", log_level, "--drain-grace-s", str(grace_s)]
+    gateway_children = _gateways(fronts, backs, both)
+    worker_children = _workers(workers, backs, _source(target, models), both)
     supervisor = Supervisor([*gateway_children, *worker_children], hang_s)
-    stopping = threading.Event()
-    hurry = threading.Event()
+    stopping, hurry = threading.Event(), threading.Event()
+    _on_signals(stopping, hurry)
+    for child in supervisor.children:
+        child.start()
+    threading.Thread(target=_announce, args=(fronts, backs, workers, stopping), daemon=True).start()
+    try:
+        _tend(supervisor, stopping)
+    finally:
+        stopping.set()
+        if not supervisor.gave_up:
+            tell(f"draining, up to {grace_s:g} s; a second Ctrl-C ends all at once", err=True)
+        # Gateways first: what they have let in is still to run.
+        supervisor.stop(gateway_children, grace_s + _EXTRA_S, hurry)
+        supervisor.stop(worker_children, grace_s + _EXTRA_S, hurry)
+    if supervisor.gave_up:
+        tell(f"zmqinfer: up gave up: {supervisor.gave_up}", err=True)
+        raise click.exceptions.Exit(supervisor.exit_code)
+    tell("drained and stopped")
+
+
+def _check_models(target: str | None, folders: Sequence[Path], values: dict[str, Any]) -> None:
+    """Finds mistakes before any process is started, as far as that runs nothing of the user's: workers load models."""
+    check_source(target, folders, "MODULE:CALLABLE")
+    bound(ModelSettings, {name: values[name] for name in FUNCTION_SETTINGS})
+    from zmqinfer.node.models import check_target, find_models
+
+    if target is not None:
+        check_target(target)
+    elif folders:
+        find_models(folders)
+
+
+def _source(target: str | None, folders: Sequence[Path]) -> list[str]:
+    """Returns what tells a worker what to serve."""
+    if target is not None:
+        return ["--function", target, *given(ModelSettings, *FUNCTION_SETTINGS)]
+    return [part for folder in folders for part in ("--models", str(folder))]
+
+
+def _gateways(fronts: Sequence[str], backs: Sequence[str], both: Sequence[str]) -> list[Child]:
+    from zmqinfer.launch.child import Child
+
+    return [
+        Child(f"gateway_{number}", ["gateway", "--clients", front, "--workers", back, *given(GatewaySettings), *both])
+        for number, (front, back) in enumerate(zip(fronts, backs, strict=True))
+    ]
+
+
+def _workers(count: int, backs: Sequence[str], source: Sequence[str], both: Sequence[str]) -> list[Child]:
+    from zmqinfer.launch.child import Child
+
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    # Before NumPy is loaded: three workers on two cores must not fight over them.
+    environment = {name: os.environ.get(name, threads) for name in _THREADS}
+    words = ["--gateway", ",".join(backs), *source, *given(WorkerSettings), *both]
+    names = [f"worker_{number}" for number in range(1, count + 1)]
+    return [Child(name, ["worker", "--name", name, *words], environment) for name in names]
+
+
+def _on_signals(stopping: threading.Event, hurry: threading.Event) -> None:
+    """Sets the first event at the first SIGTERM or Ctrl-C, and the second at the next."""
 
     def on_signal(_number: int, _frame: object) -> None:
         (hurry if stopping.is_set() else stopping).set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    signal.signal(signal.SIGHUP, lambda *_: supervisor.renew(supervisor.children))
-    for child in supervisor.children:
-        child.start()
-    announcer = threading.Thread(
-        target=_announce, args=([door[0] for door in doors], dial, workers, stopping), daemon=True
-    )
-    announcer.start()
-    try:
-        while not (stopping.wait(_LOOK_S) or supervisor.gave_up or all(c.is_done for c in supervisor.children)):
-            supervisor.tend(time.monotonic())
-    finally:
-        stopping.set()
-        if not supervisor.gave_up:
-            grace = f"{settings.drain_grace_s:g} s"
-            tell(f"draining, up to {grace}; a second Ctrl-C ends all at once", err=True)
-        # Gateways first: what they have let in is still to run.
-        supervisor.stop(gateway_children, settings.drain_grace_s + _EXTRA_S, hurry)
-        supervisor.stop(worker_children, settings.drain_grace_s + _EXTRA_S, hurry)
-    if supervisor.gave_up:
-        tell(f"zmqinfer: up gave up: {supervisor.gave_up}", err=True)
-        code = 2 if "exit code 2" in supervisor.gave_up else EXIT_GAVE_UP
-        raise click.exceptions.Exit(code)
-    tell("drained and stopped")
 
 
-def _check_models(target: str | None, folders: tuple[Path, ...]) -> None:
-    """Finds mistakes before any process is started; the models themselves are loaded by the workers."""
-    check_source(target, folders, "MODULE:CALLABLE")
-    from zmqinfer.node.models import find_models, load_target
+def _tend(supervisor: Supervisor, stopping: threading.Event) -> None:
+    """Looks after the children until there is a reason to stop."""
+    from zmqinfer.launch.terminal import Hangup, Wish, has_terminal
 
-    if target is not None:
-        load_target(target)
-    elif folders:
-        find_models(folders)
+    hangup = Hangup(has_terminal=has_terminal())
+    hung_up = threading.Event()
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: hung_up.set())
+    while not (stopping.wait(_LOOK_S) or supervisor.gave_up or all(child.is_done for child in supervisor.children)):
+        now = time.monotonic()
+        supervisor.tend(now)
+        if is_asked := hung_up.is_set():
+            hung_up.clear()
+        wish = hangup.look(now, has_terminal=has_terminal(), is_asked=is_asked)
+        if wish is Wish.RENEW:
+            supervisor.renew()
+        elif wish is Wish.END:
+            tell("the terminal has gone", err=True)
+            return
 
 
 def _door(option: str, address: str, number: int) -> str:
@@ -217,7 +242,7 @@ def _check_doors(addresses: list[str]) -> None:
         context.destroy(linger=0)
 
 
-def _announce(clients: list[str], workers: str, count: int, stopping: threading.Event) -> None:
+def _announce(clients: Sequence[str], workers: Sequence[str], count: int, stopping: threading.Event) -> None:
     """Says one line when everybody is there; a thread, for the supervisor must not wait for it."""
     from zmqinfer.client import Client
 
@@ -237,6 +262,6 @@ def _announce(clients: list[str], workers: str, count: int, stopping: threading.
         else:
             return
     tell(
-        f"ready: {', '.join(models)} on {count} workers; clients dial {','.join(clients)}, workers dial {workers};"
-        " Ctrl-C drains"
+        f"ready: {', '.join(models)} on {count} workers; clients dial {','.join(clients)}, workers dial"
+        f" {','.join(workers)}; Ctrl-C drains"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import signal
 import socket
@@ -27,10 +28,11 @@ from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.engine import Part, bodies, parts_of
 from zmqinfer.node.report import level, start_logging
+from zmqinfer.node.spawn import spawn
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import parse_layout
 
-__all__ = ["IsolatedModel", "serve"]
+__all__ = ["IsolatedModel", "main", "serve"]
 
 Look: TypeAlias = Callable[[], None]
 
@@ -64,12 +66,18 @@ def _told(error: Exception) -> tuple[Status, str]:
 class IsolatedModel:
     """Loads, runs and closes one model as a backend and its engine together do.
 
+    Args:
+        config: what its model.toml says; without folders it is for the function or class that `target` names.
+
+    Attributes:
+        config: the same, and from `load` on with the model's name, which that of a function tells.
+
     Raises:
         ConfigError: the model cannot be loaded.
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        self._config = config
+        self.config = config
         self._limit_bytes = config.settings.memory_mb * 2**20
         self._signature: Signature | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -88,28 +96,32 @@ class IsolatedModel:
             self._start()
         except OSError as cause:
             self._end()
-            source = self._config.source
+            source = self.config.source
             raise ConfigError(f"{source}: the model's process cannot be started ({cause.strerror})") from cause
         try:
-            mistake, signature = self._receive(float("inf"))
+            mistake, name, signature = self._receive(float("inf"))
         except _Ended as ended:
             self._end()
-            raise ConfigError(f"{self._config.source}: {ended} while the model was loaded") from ended
+            raise ConfigError(f"{self.config.source}: {ended} while the model was loaded") from ended
         if mistake:
             self._end()
             raise ConfigError(mistake)
+        self.config = dataclasses.replace(self.config, name=name)
         self._signature = Signature.from_wire(signature)
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         self._socket = ours
         ours.settimeout(_LOOK_S)
-        arguments = [str(theirs.fileno()), str(Path(self._config.source).parent), str(os.getpid()), level()]
+        target = "" if self.config.folders else self.config.settings.target
+        what = target or str(Path(self.config.source).parent)
+        arguments = [str(theirs.fileno()), "function" if target else "folder", what, str(os.getpid()), level()]
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "zmqinfer.node.isolation", *arguments],
+            self._process = spawn(
+                f"zmqinfer model {self.config.name or target}",
+                __name__,
+                arguments,
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if sys.stderr is None else 2,
             )
 
@@ -141,7 +153,7 @@ class IsolatedModel:
 
     def run(self, batch: Batch) -> list[Outcome]:
         """Returns one outcome or more for each task, in the order of the calls."""
-        parts = parts_of(batch, self._config.settings.idempotent)
+        parts = parts_of(batch, self.config.settings.idempotent)
         until = max(task.deadline for task in batch.tasks) + _GRACE_S
         try:
             return self._ask(batch, parts, batch.rows, until)
@@ -205,7 +217,7 @@ class IsolatedModel:
         if time.monotonic() > until:
             raise TimeoutError
         if self._limit_bytes and self._memory() > self._limit_bytes:
-            raise _Ended(f"the model's process had more than {self._config.settings.memory_mb} MiB and was killed")
+            raise _Ended(f"the model's process had more than {self.config.settings.memory_mb} MiB and was killed")
 
     def _memory(self) -> int:
         assert self._process is not None
@@ -268,17 +280,25 @@ def _exactly(connection: socket.socket, size: int, look: Look | None) -> bytearr
     return buffer
 
 
-def serve(connection: socket.socket, folder: Path, worker: int) -> None:
-    """Is the model's process: loads what is in a folder, and runs what it is sent until the other side is gone."""
-    from zmqinfer.node.models import find_models, load_engine
+def serve(connection: socket.socket, kind: str, what: str, worker: int) -> None:
+    """Is the model's process: loads a model, and runs what it is sent until the other side is gone.
+
+    Args:
+        kind: whether the model is a "folder", or a "function" that has none.
+        what: the folder, or "module:callable".
+    """
+    from zmqinfer.node.models import find_models, load_engine, load_function_here
 
     try:
-        (config,) = find_models([folder])
-        engine = load_engine(config, worker)
+        if kind == "function":
+            config, engine = load_function_here(what, worker)
+        else:
+            (config,) = find_models([Path(what)])
+            engine = load_engine(config, worker)
     except ConfigError as error:
-        _send(connection, [str(error), None])
+        _send(connection, [str(error), "", None])
         return
-    _send(connection, ["", engine.signature.to_wire()])
+    _send(connection, ["", config.name, engine.signature.to_wire()])
     while (message := _receive(connection)) is not None:
         rows, layout, order, parts = message
         outcomes = engine.run_parts([tuple(part) for part in parts], rows, parse_layout(layout), tuple(order))
@@ -286,21 +306,19 @@ def serve(connection: socket.socket, folder: Path, worker: int) -> None:
     engine.close()
 
 
-def _main() -> None:
-    descriptor, folder, parent = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    # These may be sent to all processes, but are for the worker, which lets this one finish. What the model starts
-    # shall not ignore them, as it would if they were ignored here.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    start_logging(sys.argv[4])
+def main() -> None:
+    """Begins the model's process, as `IsolatedModel.load` starts it."""
+    descriptor, (kind, what), parent = int(sys.argv[1]), sys.argv[2:4], int(sys.argv[4])
+    # These may be sent to all processes, or come with the end of a terminal, but are for the worker, which lets this
+    # one finish. What the model starts shall not ignore them, as it would if they were ignored only here.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    start_logging(sys.argv[5])
     if sys.platform == "linux":
         # A model that hangs would never find out that the worker is gone.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             return
     with socket.socket(fileno=descriptor) as connection:
-        serve(connection, folder, parent)
-
-
-if __name__ == "__main__":
-    _main()
+        serve(connection, kind, what, parent)

@@ -7,15 +7,18 @@ passed over: they may hold anything. `--models` may also name one model folder i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib.util
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from zmqinfer.backends import make_backend
 from zmqinfer.backends.base import Backend, loading
-from zmqinfer.backends.python_callable import BareFunction, Function, find_target, plain_callable
+from zmqinfer.backends.python_callable import BareFunction, find_target, no_module, parts_of
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
 from zmqinfer.model_config import FILE_NAME, ModelConfig, parse_model_toml
@@ -23,7 +26,17 @@ from zmqinfer.node.crew import EngineThread
 from zmqinfer.node.engine import Engine, Runs
 from zmqinfer.node.isolation import IsolatedModel
 
-__all__ = ["find_models", "function_model", "load_engine", "load_function", "load_here", "load_model", "load_target"]
+__all__ = [
+    "check_target",
+    "find_models",
+    "function_model",
+    "load_engine",
+    "load_function",
+    "load_function_here",
+    "load_here",
+    "load_model",
+    "load_target",
+]
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -54,15 +67,7 @@ def load_model(config: ModelConfig) -> EngineThread:
     Raises:
         ConfigError: the model's files are wrong, or its own code raised.
     """
-
-    def load() -> tuple[ModelConfig, Runs]:
-        if config.settings.isolation == "thread":
-            return config, load_engine(config)
-        isolated = IsolatedModel(config)
-        isolated.load()
-        return config, isolated
-
-    return EngineThread(load)
+    return EngineThread(lambda: (config, load_engine(config)) if _is_here(config.settings) else _isolated(config))
 
 
 def load_here(config: ModelConfig) -> Backend:
@@ -76,22 +81,30 @@ def load_here(config: ModelConfig) -> Backend:
     return backend
 
 
-def function_model(function: Function, settings: ModelSettings | None = None) -> EngineThread:
-    """Makes a model, named after it, of a function from one array of n rows to one of n rows.
+def function_model(function: object, settings: ModelSettings | None = None) -> EngineThread:
+    """Makes a model, named after it, of a function from one array of n rows to one of n rows, or of such a class.
 
     Raises:
-        ConfigError: it is no plain callable.
+        ConfigError: it is neither, or its own code raised while it was loaded.
     """
     return EngineThread(lambda: _function(function, settings or ModelSettings()))
 
 
-def load_function(target: str) -> EngineThread:
-    """Does the same for the function that "module:callable" names; its module is imported on the model's thread.
+def load_function(target: str, settings: ModelSettings | None = None) -> EngineThread:
+    """Does the same for what "module:callable" names; its module is imported where the model runs.
 
     Raises:
         ConfigError: there is none, or its module raised while it was loaded.
     """
-    return EngineThread(lambda: _function(load_target(target), ModelSettings()))
+    settings = dataclasses.replace(settings or ModelSettings(), target=target)
+    if _is_here(settings):
+        return EngineThread(lambda: _function(load_target(target), settings, target))
+    return EngineThread(lambda: _isolated(ModelConfig("", settings, source=f"target {target!r}")))
+
+
+def load_function_here(target: str, worker: int = 0) -> tuple[ModelConfig, Engine]:
+    """Does so on this thread, as `load_engine` does."""
+    return _function(load_target(target), ModelSettings(), target, worker)
 
 
 def load_engine(config: ModelConfig, worker: int = 0) -> Engine:
@@ -107,10 +120,24 @@ def load_engine(config: ModelConfig, worker: int = 0) -> Engine:
         return _engine(config, load_here(config), worker)
 
 
-def _function(function: Function, settings: ModelSettings) -> tuple[ModelConfig, Runs]:
-    backend = BareFunction(function)
+def _is_here(settings: ModelSettings) -> bool:
+    return settings.isolation == "thread"
+
+
+def _isolated(config: ModelConfig) -> tuple[ModelConfig, Runs]:
+    isolated = IsolatedModel(config)
+    isolated.load()
+    return isolated.config, isolated
+
+
+def _function(
+    function: object, settings: ModelSettings, target: str = "", worker: int = 0
+) -> tuple[ModelConfig, Engine]:
+    with loading(f"target {target!r}" if target else "the function or class"):
+        backend = BareFunction(function, target)
+        backend.load()
     config = ModelConfig(backend.name, settings, backend.signature, source=f"function {backend.name!r}")
-    return config, _engine(config, backend)
+    return config, _engine(config, backend, worker)
 
 
 def _engine(config: ModelConfig, backend: Backend, worker: int = 0) -> Engine:
@@ -119,8 +146,23 @@ def _engine(config: ModelConfig, backend: Backend, worker: int = 0) -> Engine:
     return Engine(backend, idempotent=own.idempotent, borrows_inputs=own.borrows_inputs, name=name, worker=worker)
 
 
-def load_target(target: str) -> Function:
-    """Returns the function that "module:callable" names; the current directory is searched first.
+def check_target(target: str) -> None:
+    """Finds mistakes in "module:callable" without running anything of the user's.
+
+    Raises:
+        ConfigError: it is written wrongly, or there is no such module or package.
+    """
+    top = parts_of(target)[0].partition(".")[0]
+    is_missing = False
+    # Others' finders may raise anything; and of a module that is loaded without a spec the question itself does.
+    with contextlib.suppress(Exception):
+        is_missing = PathFinder.find_spec(top, [str(Path.cwd())]) is None and importlib.util.find_spec(top) is None
+    if is_missing:
+        raise no_module(target)
+
+
+def load_target(target: str) -> object:
+    """Returns what "module:callable" names; the current directory is searched first.
 
     Raises:
         ConfigError: there is none, or its module raised while it was loaded.
@@ -128,7 +170,7 @@ def load_target(target: str) -> Function:
     here = str(Path.cwd())
     if sys.path[:1] not in ([""], [here]):
         sys.path.insert(0, here)
-    return plain_callable(find_target(target), target)
+    return find_target(target)
 
 
 def _model_folders(repository: Path) -> list[Path]:

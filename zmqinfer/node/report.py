@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 __all__ = ["Report", "level", "start_logging"]
 
-_MAX_VALUE = 256
+# A path, and what is wrong with what lies there.
+_MAX_VALUE = 512
 # Lines of one event a second in the long run, and at once: as many workers may be lost.
 _LINES_PER_S, _LINES_AT_ONCE = 10.0, 500.0
 
