@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -146,6 +147,26 @@ def test_a_crash_is_the_fault_of_one_call(guarded: IsolatedModel, crash: float, 
     assert told(guarded.run(batch(task(7.0)))) == [8.0]
 
 
+def test_each_end_of_a_process_is_one_event(guarded: IsolatedModel, caplog: pytest.LogCaptureFixture) -> None:
+    """With its cause: a signal, memory, time; and one that came while nobody asked for anything."""
+    guarded.run(batch(task(-1.0)))
+    guarded.run(batch(task(-4.0)))
+    guarded.run(batch(task(-3.0, budget_s=0.1)))
+    guarded.run(batch(task(1.0)))
+    os.kill(pid_of(guarded), signal.SIGKILL)
+    guarded._process.wait()  # type: ignore[union-attr]
+    guarded.run(batch(task(1.0)))
+
+    whys = [re.fullmatch(r'process ended why="the model\'s process (.*)" model=guarded:1 worker_pid=\d+', line)
+            for line in caplog.messages]  # fmt: skip
+    assert [why and why[1] for why in whys] == [
+        "ended by signal SIGSEGV",
+        "had more than 400 MiB and was killed",
+        "ran beyond the deadlines of all that it had, and was killed",
+        "ended by signal SIGKILL",
+    ]
+
+
 def test_alone_in_its_batch_it_is_guilty_at_once(guarded: IsolatedModel) -> None:
     """It needs no second try."""
     assert told(guarded.run(batch(task(-1.0)))) == ["POISONED"]
@@ -234,7 +255,7 @@ def test_a_process_that_cannot_be_started_is_a_sentence(
         guarded.load()
 
 
-def test_one_that_cannot_be_loaded_again_says_why(tmp_path: Path) -> None:
+def test_one_that_cannot_be_loaded_again_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its files were changed since; the worker lives."""
     model = isolated(tmp_path)
     (tmp_path / "guarded" / "model.py").write_text("raise ValueError('half a file')")
@@ -243,6 +264,10 @@ def test_one_that_cannot_be_loaded_again_says_why(tmp_path: Path) -> None:
 
     assert told(outcomes) == ["WORKER_LOST"] * 2
     assert "half a file" in str(outcomes[0][2])
+    ended, *again = caplog.messages
+    assert ended.startswith("process ended why=")
+    place = tmp_path / "guarded" / "model.toml"
+    assert [line.partition(": target")[0] for line in again] == [f'cannot be loaded again why="{place}'] * 2
     model.close()
 
 

@@ -9,6 +9,7 @@ them last, the loop must not be silent meanwhile: the thread that stands by take
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import queue
 import threading
@@ -23,7 +24,6 @@ from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.engine import Runs
 from zmqinfer.node.report import Report
-from zmqinfer.origin import origin
 
 __all__ = ["Crew", "Done", "EngineThread", "Loop"]
 
@@ -66,6 +66,7 @@ class EngineThread(threading.Thread):
         try:
             self.config, self.backend = self._load()
         except BaseException as error:  # noqa: BLE001 - it is raised where the model was asked for
+            Report("model").raised("cannot be loaded", error, logging.DEBUG)
             self._loaded.set_exception(error)
             return
         self.name = self.config.name
@@ -82,8 +83,7 @@ class EngineThread(threading.Thread):
         try:
             return self.backend.run(batch)
         except BaseException as error:  # noqa: BLE001 - without this thread the model would hang for ever
-            values = {"error": type(error).__name__, "at": functools.partial(origin, error)}
-            self._report.error("cannot run a batch", **values)
+            self._report.raised("cannot run a batch", error, logging.ERROR)
             detail = f"the worker's own code failed: {type(error).__name__}"
             return [(task.calls, Status.INTERNAL, detail) for task in batch.tasks]
 

@@ -8,7 +8,6 @@ the wrong size is not bisected and never guessed at: every request of that batch
 
 from __future__ import annotations
 
-import functools
 import itertools
 import operator
 import os
@@ -22,7 +21,7 @@ from zmqinfer.backends.base import Backend, BadAnswer
 from zmqinfer.errors import InvalidArgument, Status
 from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.node.report import Report
-from zmqinfer.origin import origin, told
+from zmqinfer.origin import told
 from zmqinfer.policy.twice import may_run_twice
 from zmqinfer.records import IDEMPOTENT, MAX_CALLS, PAYLOAD
 from zmqinfer.signature import Signature, TensorSpec
@@ -65,6 +64,7 @@ class Engine:
         borrows_inputs: whether large inputs may reach it where they lie, in memory that is not its own.
         name: what the log calls it.
         worker: the process id of its worker, for the log.
+        has_tracebacks: whether the log has those of the model's errors in full.
     """
 
     def __init__(
@@ -75,8 +75,10 @@ class Engine:
         borrows_inputs: bool = False,
         name: str = "",
         worker: int = 0,
+        has_tracebacks: bool = False,
     ) -> None:
-        self._report = Report("model", model=name, worker_pid=worker or os.getpid())
+        worker = worker or os.getpid()
+        self._report = Report("model", has_tracebacks=has_tracebacks, model=name, worker_pid=worker)
         self._backend = backend
         self._infer = backend.infer
         self._before, self._after = backend.before, backend.after
@@ -95,13 +97,10 @@ class Engine:
         try:
             self._backend.close()
         except BaseException as error:  # noqa: BLE001 - the user's own code
-            self._say("raised while closing", error)
+            self._report.raised("raised while closing", error)
 
     def kill(self) -> None:
         """Does nothing: a thread cannot be ended."""
-
-    def _say(self, event: str, error: BaseException) -> None:
-        self._report.warning(event, error=type(error).__name__, at=functools.partial(origin, error))
 
     def run_parts(self, parts: list[Part], rows: int, layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
         """Does the same for the bare parts of a batch."""
@@ -115,7 +114,7 @@ class Engine:
             calls = sum(calls for calls, *_ in parts)
             may_go_on = calls > 1 and any(again for *_, again in parts)
             if not may_go_on:
-                self._say("raised", error)
+                self._report.raised("raised", error)
             if calls == 1:
                 # Its words are for the caller alone: they may hold what it sent.
                 return [(1, Status.MODEL_ERROR, _fit_to_travel(told(error)))]

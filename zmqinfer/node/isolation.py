@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import logging
 import os
 import signal
 import socket
@@ -27,7 +28,7 @@ from zmqinfer.errors import ConfigError, Status
 from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.engine import Part, bodies, parts_of
-from zmqinfer.node.report import level, start_logging
+from zmqinfer.node.report import Report, level, start_logging
 from zmqinfer.node.spawn import spawn
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import parse_layout
@@ -56,10 +57,7 @@ def _told(error: Exception) -> tuple[Status, str]:
     if isinstance(error, ConfigError):
         return Status.WORKER_LOST, f"the model's process cannot be started again: {error}"
     if isinstance(error, TimeoutError):
-        return (
-            Status.DEADLINE_EXCEEDED,
-            "the model's process ran beyond the deadlines of all that it had, and was killed",
-        )
+        return Status.DEADLINE_EXCEEDED, str(error)
     return Status.POISONED, f"{error} while this ran alone"
 
 
@@ -108,6 +106,7 @@ class IsolatedModel:
             raise ConfigError(mistake)
         self.config = dataclasses.replace(self.config, name=name)
         self._signature = Signature.from_wire(signature)
+        self._report = Report("model", model=f"{name}:{self.config.version}", worker_pid=os.getpid())
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -180,20 +179,31 @@ class IsolatedModel:
         """Lets the process run something; raises `_Ended`, `TimeoutError`, or `ConfigError` if there is none."""
         if self._is_killed:
             raise _Ended("the model's process was killed")
-        if self._process is None or self._process.poll() is not None:
+        if self._process is not None and self._process.poll() is not None:
+            self._report.warning("process ended", why=self._ended())
             self._end()
-            self.load()
+        if self._process is None:
+            self._load_again()
         layout = batch.bound.layout.raw
         try:
             self._send([rows, layout, batch.bound.order, parts], until)
             answers = self._receive(until)
-        except BaseException:
+        except BaseException as error:
             self._end()
+            if isinstance(error, _Ended | TimeoutError) and not self._is_killed:
+                self._report.warning("process ended", why=error)
             raise
         return [
             (calls, first, second) if type(first) is bytes else (calls, Status(first), second)
             for calls, first, second in answers
         ]
+
+    def _load_again(self) -> None:
+        try:
+            self.load()
+        except ConfigError as error:
+            self._report.error("cannot be loaded again", why=error)
+            raise
 
     def _send(self, message: Any, until: float) -> None:
         assert self._socket is not None
@@ -215,7 +225,7 @@ class IsolatedModel:
     def _look(self, until: float) -> None:
         """Looks how the process is, of which nothing was heard for a while; raises if that is too long or too much."""
         if time.monotonic() > until:
-            raise TimeoutError
+            raise TimeoutError("the model's process ran beyond the deadlines of all that it had, and was killed")
         if self._limit_bytes and self._memory() > self._limit_bytes:
             raise _Ended(f"the model's process had more than {self.config.settings.memory_mb} MiB and was killed")
 
@@ -296,6 +306,7 @@ def serve(connection: socket.socket, kind: str, what: str, worker: int) -> None:
             (config,) = find_models([Path(what)])
             engine = load_engine(config, worker)
     except ConfigError as error:
+        Report("model", worker_pid=worker).raised("cannot be loaded", error, logging.DEBUG)
         _send(connection, [str(error), "", None])
         return
     _send(connection, ["", config.name, engine.signature.to_wire()])
