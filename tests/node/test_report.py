@@ -50,6 +50,7 @@ def test_what_logging_raises_ends_nobody(report: Report, caplog: pytest.LogCaptu
         report.warning("raised", at=lambda: "here")
     finally:
         raising.removeFilter(refuse)
+    report.warning("raised", at=lambda: 1 / 0)
     report.warning("raised", at=lambda: "there")
     Report("gateway").warning("raised", at=lambda: "again")
     caplog.set_level(logging.ERROR, "zmqinfer.gateway")

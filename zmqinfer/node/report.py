@@ -90,9 +90,9 @@ class Report:
             values = {**values, "not_logged_before": left_out}
         if lines < 2:
             values = {**values, "from_here_at_most_per_s": int(_LINES_PER_S)}
-        pairs = " ".join(f"{key}={_shown(value)}" for key, value in (values | self._about).items())
         # A program's own handlers and filters may raise, and who reports goes on.
         with contextlib.suppress(Exception):
+            pairs = " ".join(f"{key}={_shown(value)}" for key, value in (values | self._about).items())
             self._logger.log(level, "%s %s%s", event, pairs, f"\n{more()}" if more else "")
 
 
