@@ -234,7 +234,9 @@ class ModelSettings(Settings):
         " timed waits for a full batch or for max_wait_ms",
         choices=("adaptive", "timed"),
     )
-    idempotent: bool = setting(True, "whether a lost worker's requests may be run again on another worker")
+    idempotent: bool = setting(
+        True, "whether requests may run twice: on another worker when theirs is lost, alone when their batch failed"
+    )
     borrows_inputs: bool = setting(
         False,
         "promises that the model neither writes to its inputs nor keeps them after it has answered:"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from zmqinfer import LocalCluster
-from zmqinfer.errors import ConfigError, TooLarge, UsageError
+from zmqinfer.errors import ConfigError, ModelError, TooLarge, UsageError
 
 
 def double(x: np.ndarray) -> np.ndarray:
@@ -125,3 +127,19 @@ def test_a_class_that_cannot_be_made_is_said_where_the_cluster_begins() -> None:
         pass
     with pytest.raises(UsageError, match="enter it first"):
         cluster.client()
+
+
+def test_what_a_function_raises_is_logged_with_its_whole_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """Here the model is being written."""
+
+    def parse(x: np.ndarray) -> np.ndarray:
+        json.loads("[")
+        return x
+
+    with LocalCluster(parse, workers=1) as cluster, cluster.client() as client, pytest.raises(ModelError):
+        client.infer("parse", np.ones(1))
+
+    (said,) = caplog.messages
+    assert re.match(r'raised error=JSONDecodeError at="test_local\.py:\d+ parse" ', said)
+    assert re.search(r'test_local\.py", line \d+, in parse\n    json\.loads\("\["\)\n', said)
+    assert re.search(r'decoder\.py", line \d+, in raw_decode', said)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from zmqinfer.errors import ModelError, Status
 from zmqinfer.machine.task import Batch, Bound, Outcome, Task
 from zmqinfer.node.engine import Engine
-from zmqinfer.records import PAYLOAD
+from zmqinfer.records import IDEMPOTENT, PAYLOAD
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import INLINE_BYTES, Array, Arrays, layout_of, pack, parse_layout, unpack
 
@@ -327,6 +327,52 @@ def test_guilty_requests_fail_alone(count: int, bad: set[int]) -> None:
             assert list(answer) == [2 * n]
 
 
+@given(
+    asked=st.lists(st.tuples(st.booleans(), st.sampled_from([None, True, False])), min_size=1, max_size=12),
+    of_model=st.booleans(),
+)
+def test_what_may_not_run_twice_is_not_bisected(asked: list[tuple[bool, bool | None]], of_model: bool) -> None:
+    """The others of its batch are; it has run, and nobody knows what became of it unless it was alone."""
+    ran: list[float] = []
+    refuse = refuses({float(n) for n, (is_bad, _) in enumerate(asked) if is_bad})
+
+    def infer(batch: Arrays) -> Any:
+        ran.extend(batch["x"][:, 0].tolist())
+        return refuse(batch)
+
+    model = Model(infer)
+    batch = batch_of(model, *[vector(n) for n in range(len(asked))])
+    for task, (_, declared) in zip(batch.tasks, asked, strict=True):
+        task.record[IDEMPOTENT] = declared
+
+    outcomes = Engine(model, idempotent=of_model).run(batch)
+
+    assert [calls for calls, _, _ in outcomes] == [1] * len(asked)
+    for n, ((is_bad, declared), outcome) in enumerate(zip(asked, outcomes, strict=True)):
+        if declared or (declared is None and of_model) or len(asked) == 1:
+            found = outcome[1:] if is_bad else list(_seen(outcome, None))
+            assert found == ((Status.MODEL_ERROR, f"ValueError: bad crop {float(n)}") if is_bad else [2 * n])
+        elif any(is_bad for is_bad, _ in asked):
+            assert ran.count(n) == 1
+            assert outcome[1] is Status.MODEL_ERROR
+            assert str(outcome[2]).startswith(
+                f"the model raised ValueError for a batch of {len(asked)} calls; this one"
+            )
+        else:
+            assert list(_seen(outcome, None)) == [2 * n]
+
+
+def test_a_block_that_may_not_run_twice_fails_as_a_whole() -> None:
+    """Each of its calls has run."""
+    model = Model(refuses({2.0}))
+    batch = block_of(model, vector(1), vector(2), vector(3))
+
+    ((calls, status, detail),) = Engine(model, idempotent=False).run(batch)
+
+    assert (calls, status, model.sizes) == (3, Status.MODEL_ERROR, [3])
+    assert "bad crop" not in str(detail)  # that may hold the input of another caller
+
+
 def test_one_guilty_of_many_costs_few_runs() -> None:
     """Halves, not one by one: 11 runs for one of 32."""
     model = Model(refuses({20.0}))
@@ -435,6 +481,20 @@ def test_what_a_model_raises_is_logged_with_its_place(caplog: pytest.LogCaptureF
     about = rf"worker_pid={os.getpid()}"
     assert re.fullmatch(rf'raised error=ValueError at=".*test_engine.py:\d+ infer" model=m:1 {about}', raised)
     assert wrong == f'wrong output why="the model returned a int, expected a dict of arrays" model=n:1 {about}'
+
+
+def test_what_closing_raises_is_logged_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody waits for it."""
+
+    class Careless(Model):
+        def close(self) -> None:
+            raise SystemExit("secret")
+
+    Engine(Careless(doubled), name="m:1").close()
+
+    (line,) = caplog.messages
+    assert re.match(r'raised while closing error=SystemExit at="test_engine.py:\d+ close" model=m:1', line)
+    assert "secret" not in line
 
 
 @pytest.mark.parametrize("output", [np.array([object()] * 3), np.array(["a", "b", "c"]), np.zeros(3, "c8")])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 import zmq
 
-from tests.processes import is_running, wait_until
+from tests.processes import is_running
 from zmqinfer.errors import ConfigError, Status
 from zmqinfer.machine.task import Batch, Bound, Outcome, Task
 from zmqinfer.node.isolation import IsolatedModel
@@ -22,7 +24,7 @@ from zmqinfer.node.models import find_models
 from zmqinfer.tensor import layout_of, parse_layout, unpack
 
 TOML = """
-target = "model:predict"
+target = "model:{target}"
 isolation = "process"
 memory_mb = {memory_mb}
 idempotent = {idempotent}
@@ -67,7 +69,10 @@ def isolated(folder: Path, *, memory_mb: int = 0, idempotent: bool = True, model
     place = folder / "guarded"
     place.mkdir()
     (place / "model.py").write_text(model)
-    (place / "model.toml").write_text(TOML.format(memory_mb=memory_mb, idempotent=str(idempotent).lower()))
+    target = "Model" if "class Model" in model else "predict"
+    (place / "model.toml").write_text(
+        TOML.format(target=target, memory_mb=memory_mb, idempotent=str(idempotent).lower())
+    )
     (config,) = find_models([folder])
     made = IsolatedModel(config)
     made.load()
@@ -140,6 +145,26 @@ def test_a_crash_is_the_fault_of_one_call(guarded: IsolatedModel, crash: float, 
     assert told(outcomes) == [2.0, "POISONED", 3.0, 4.0]
     assert any(how in str(second) for _, first, second in outcomes if first is Status.POISONED)
     assert told(guarded.run(batch(task(7.0)))) == [8.0]
+
+
+def test_each_end_of_a_process_is_one_event(guarded: IsolatedModel, caplog: pytest.LogCaptureFixture) -> None:
+    """With its cause: a signal, memory, time; and one that came while nobody asked for anything."""
+    guarded.run(batch(task(-1.0)))
+    guarded.run(batch(task(-4.0)))
+    guarded.run(batch(task(-3.0, budget_s=0.1)))
+    guarded.run(batch(task(1.0)))
+    os.kill(pid_of(guarded), signal.SIGKILL)
+    guarded._process.wait()  # type: ignore[union-attr]
+    guarded.run(batch(task(1.0)))
+
+    whys = [re.fullmatch(r'process ended why="the model\'s process (.*)" model=guarded:1 worker_pid=\d+', line)
+            for line in caplog.messages]  # fmt: skip
+    assert [why and why[1] for why in whys] == [
+        "ended by signal SIGSEGV",
+        "had more than 400 MiB and was killed",
+        "ran beyond the deadlines of all that it had, and was killed",
+        "ended by signal SIGKILL",
+    ]
 
 
 def test_alone_in_its_batch_it_is_guilty_at_once(guarded: IsolatedModel) -> None:
@@ -230,7 +255,7 @@ def test_a_process_that_cannot_be_started_is_a_sentence(
         guarded.load()
 
 
-def test_one_that_cannot_be_loaded_again_says_why(tmp_path: Path) -> None:
+def test_one_that_cannot_be_loaded_again_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Its files were changed since; the worker lives."""
     model = isolated(tmp_path)
     (tmp_path / "guarded" / "model.py").write_text("raise ValueError('half a file')")
@@ -239,14 +264,46 @@ def test_one_that_cannot_be_loaded_again_says_why(tmp_path: Path) -> None:
 
     assert told(outcomes) == ["WORKER_LOST"] * 2
     assert "half a file" in str(outcomes[0][2])
+    ended, *again = caplog.messages
+    assert ended.startswith("process ended why=")
+    place = tmp_path / "guarded" / "model.toml"
+    assert [line.partition(": target")[0] for line in again] == [f'cannot be loaded again why="{place}'] * 2
     model.close()
 
 
+CLOSING = """
+class Model:
+    def infer(self, batch): return {"y": batch["x"]}
+    def close(self): %s
+"""
+
+
 def test_closed_it_leaves_no_process(tmp_path: Path) -> None:
-    """Whatever it was doing."""
-    model = isolated(tmp_path)
+    """It is waited until the model is closed, whose last words are no traceback."""
+    model = isolated(tmp_path, model=CLOSING % f"open({str(tmp_path / 'closed')!r}, 'w').close(); 1 / 0")
     pid = pid_of(model)
 
     model.close()
 
-    wait_until(lambda: not is_running(pid), what="the process has gone")
+    assert not is_running(pid)
+    assert (tmp_path / "closed").exists()
+
+
+def test_killed_it_is_not_loaded_again(guarded: IsolatedModel) -> None:
+    """Whatever it was doing."""
+    pid = pid_of(guarded)
+    threading.Timer(0.05, guarded.kill).start()
+
+    guarded.run(batch(task(-3.0, 1.0), task(2.0)))
+
+    assert guarded._process is None
+    assert not is_running(pid)
+
+
+@pytest.mark.slow
+def test_a_signal_to_all_processes_lets_the_worker_decide(guarded: IsolatedModel) -> None:
+    """As systemd and Ctrl-C send it; what is under way is finished."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(pid_of(guarded), number)
+
+    assert told(guarded.run(batch(task(1.0)))) == [2.0]

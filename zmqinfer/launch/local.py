@@ -29,6 +29,7 @@ class LocalCluster:
     It may be a class with `infer(x)`, and `load()` and `close()` if it likes: each worker makes its own object.
     The model has the function's name; a lambda, and what else has no name that a model can have, is called `predict`.
     It runs from `with` to its end, and may then be entered again.
+    What it raises is logged with the whole traceback, by `zmqinfer.model` of `logging`.
     All run in this process and share its interpreter's lock, so this is for tests and notebooks;
     `zmqinfer up` serves the same function from processes of its own.
 
@@ -61,7 +62,7 @@ class LocalCluster:
             # Nobody would start a worker again that ended for a long batch.
             worker = {"max_batch_s": 0.0, **(worker or {})}
         self._workers = workers
-        self._load = functools.partial(function_model, function, model)
+        self._load = functools.partial(function_model, function, model, has_tracebacks=True)
         self._gateway_settings = GatewaySettings.of(gateway, "gateway")
         self._worker_settings = WorkerSettings.of(worker, "worker")
         self._nodes: list[WorkerNode] = []

@@ -22,6 +22,7 @@ from zmqinfer.machine.members import ClientSession, Peer, WorkerSession
 from zmqinfer.machine.routes import Engine, Route, Routes
 from zmqinfer.machine.suspects import Suspects, oldest
 from zmqinfer.machine.workers import Workers
+from zmqinfer.policy.twice import may_run_twice
 from zmqinfer.records import (
     AGAIN,
     HEDGE,
@@ -318,8 +319,7 @@ class GatewayMachine:
 
     @staticmethod
     def _may_run_twice(flight: Flight) -> bool:
-        declared = flight.record[IDEMPOTENT]
-        return flight.route.idempotent if declared is None else declared
+        return may_run_twice(flight.record[IDEMPOTENT], flight.route.idempotent)
 
     def on_timer(self, now: float) -> None:
         """Does what is due: expires requests, ends waits, beats, and gives up silent peers."""

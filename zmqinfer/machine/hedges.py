@@ -13,6 +13,7 @@ import heapq
 from zmqinfer.machine.dispatches import Dispatches
 from zmqinfer.machine.flight import Flight
 from zmqinfer.machine.routes import Engine
+from zmqinfer.policy.twice import may_run_twice
 from zmqinfer.records import BATCH_ROWS, COMPUTE_US, HEDGE, IDEMPOTENT, STATUS, Kind, Record
 
 __all__ = ["Hedges"]
@@ -42,8 +43,7 @@ class Hedges:
         wish = record[HEDGE] if len(record) > HEDGE else None
         if not (flight.route.hedge if wish is None else wish) or flight.is_suspect:
             return False
-        declared = record[IDEMPOTENT]
-        return flight.route.idempotent if declared is None else bool(declared)
+        return may_run_twice(record[IDEMPOTENT], flight.route.idempotent)
 
     def watch(self, flight: Flight, now: float) -> None:
         """Notes that a request that may be hedged was sent to a worker."""

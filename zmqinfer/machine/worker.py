@@ -36,6 +36,7 @@ class WorkerMachine:
         is_in_danger: whether something must have left before the batches that were taken last may begin: they may end
             this process. The shell clears it.
         events: rare happenings for the shell to report.
+        drain_by: when a drain's time of grace is over.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class WorkerMachine:
         self.is_draining = self.is_in_danger = False
         self._settings = settings
         self._models = [ServedModel(card) for card in cards]
-        self._drain_by = float("inf")
+        self.drain_by = float("inf")
         self._acknowledged: set[int] = set()
         heartbeat_s = settings.heartbeat_ms / 1000
         ready = [session, name, agent, round(settings.weight * 1000), host, []]
@@ -252,7 +253,7 @@ class WorkerMachine:
         if self.is_draining:
             return
         self.is_draining = True
-        self._drain_by = now + self._settings.drain_grace_s
+        self.drain_by = now + self._settings.drain_grace_s
         for link in self.links:
             if link.is_unsaid:
                 # A greeting that left now would draw new work.
@@ -264,7 +265,7 @@ class WorkerMachine:
 
     def _go_on_draining(self, now: float) -> None:
         for number, link in enumerate(self.links):
-            if now >= self._drain_by:
+            if now >= self.drain_by:
                 link.state = LinkState.CLOSED
             elif number in self._acknowledged and not self.tasks.count(number):
                 # Everything is answered and nothing more will come: the echo of this says that all arrived.
@@ -288,7 +289,7 @@ class WorkerMachine:
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` or `take_batches` is worth calling."""
-        earliest = self._drain_by
+        earliest = self.drain_by
         for link in self.links:
             due = link.wake_at()
             if due < earliest:

@@ -9,6 +9,7 @@ them last, the loop must not be silent meanwhile: the thread that stands by take
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import queue
 import threading
@@ -23,7 +24,6 @@ from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.engine import Runs
 from zmqinfer.node.report import Report
-from zmqinfer.origin import origin
 
 __all__ = ["Crew", "Done", "EngineThread", "Loop"]
 
@@ -66,6 +66,7 @@ class EngineThread(threading.Thread):
         try:
             self.config, self.backend = self._load()
         except BaseException as error:  # noqa: BLE001 - it is raised where the model was asked for
+            Report("model").raised("cannot be loaded", error, logging.DEBUG)
             self._loaded.set_exception(error)
             return
         self.name = self.config.name
@@ -75,22 +76,16 @@ class EngineThread(threading.Thread):
             job()
             # It may hold a client's memory, which would else be kept until the next one comes.
             del job
-        try:
-            self.backend.close()
-        except BaseException as error:  # noqa: BLE001 - the user's own code; nobody is left whom it could fail
-            self._say("raised while closing", error)
+        self.backend.close()
 
     def run_batch(self, batch: Batch) -> list[Outcome]:
         """Returns one outcome or more for each task, in the order of the calls, whatever happens; on this thread."""
         try:
             return self.backend.run(batch)
         except BaseException as error:  # noqa: BLE001 - without this thread the model would hang for ever
-            self._say("cannot run a batch", error)
+            self._report.raised("cannot run a batch", error, logging.ERROR)
             detail = f"the worker's own code failed: {type(error).__name__}"
             return [(task.calls, Status.INTERNAL, detail) for task in batch.tasks]
-
-    def _say(self, event: str, error: BaseException) -> None:
-        self._report.error(event, error=type(error).__name__, at=functools.partial(origin, error))
 
     def do(self, job: Callable[[], None]) -> None:
         """Has something done on this thread, after what it has to do; it must not raise."""

@@ -7,8 +7,10 @@ what was in the batch runs again, each call alone: the one with which the proces
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
+import logging
 import os
 import signal
 import socket
@@ -26,9 +28,8 @@ from zmqinfer.errors import ConfigError, Status
 from zmqinfer.machine.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.engine import Part, bodies, parts_of
-from zmqinfer.node.report import level, start_logging
+from zmqinfer.node.report import Report, level, start_logging
 from zmqinfer.node.spawn import spawn
-from zmqinfer.records import IDEMPOTENT
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import parse_layout
 
@@ -56,10 +57,7 @@ def _told(error: Exception) -> tuple[Status, str]:
     if isinstance(error, ConfigError):
         return Status.WORKER_LOST, f"the model's process cannot be started again: {error}"
     if isinstance(error, TimeoutError):
-        return (
-            Status.DEADLINE_EXCEEDED,
-            "the model's process ran beyond the deadlines of all that it had, and was killed",
-        )
+        return Status.DEADLINE_EXCEEDED, str(error)
     return Status.POISONED, f"{error} while this ran alone"
 
 
@@ -82,6 +80,7 @@ class IsolatedModel:
         self._signature: Signature | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._is_killed = False
 
     @property
     def signature(self) -> Signature:
@@ -94,19 +93,20 @@ class IsolatedModel:
         try:
             self._start()
         except OSError as cause:
-            self.close()
+            self._end()
             source = self.config.source
             raise ConfigError(f"{source}: the model's process cannot be started ({cause.strerror})") from cause
         try:
             mistake, name, signature = self._receive(float("inf"))
         except _Ended as ended:
-            self.close()
+            self._end()
             raise ConfigError(f"{self.config.source}: {ended} while the model was loaded") from ended
         if mistake:
-            self.close()
+            self._end()
             raise ConfigError(mistake)
         self.config = dataclasses.replace(self.config, name=name)
         self._signature = Signature.from_wire(signature)
+        self._report = Report("model", model=f"{name}:{self.config.version}", worker_pid=os.getpid())
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -125,6 +125,22 @@ class IsolatedModel:
             )
 
     def close(self) -> None:
+        """Lets the process close its model, and waits until it has ended, however long that takes."""
+        process, connection = self._process, self._socket
+        if process is None or connection is None:
+            return
+        with contextlib.suppress(OSError):  # it has gone
+            connection.shutdown(socket.SHUT_WR)
+        process.wait()
+        self._end()
+
+    def kill(self) -> None:
+        """Ends the process at once and for good, from any thread; who waits for it goes on."""
+        self._is_killed = True
+        if (process := self._process) is not None:
+            process.kill()
+
+    def _end(self) -> None:
         """Ends the process at once: it has nothing to finish."""
         if self._socket is not None:
             self._socket.close()
@@ -136,25 +152,24 @@ class IsolatedModel:
 
     def run(self, batch: Batch) -> list[Outcome]:
         """Returns one outcome or more for each task, in the order of the calls."""
-        parts = parts_of(batch)
+        parts = parts_of(batch, self.config.settings.idempotent)
         until = max(task.deadline for task in batch.tasks) + _GRACE_S
         try:
             return self._ask(batch, parts, batch.rows, until)
         except _FAILURES as error:
             if isinstance(error, _Ended) and sum(task.calls for task in batch.tasks) > 1:
                 return self._each_alone(batch, parts, str(error))
-            return [(calls, *_told(error)) for calls, _, _ in parts]
+            return [(calls, *_told(error)) for calls, *_ in parts]
 
     def _each_alone(self, batch: Batch, parts: list[Part], how: str) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        for task, (calls, rows, payload) in zip(batch.tasks, parts, strict=True):
-            declared = task.record[IDEMPOTENT]
-            if not (self.config.settings.idempotent if declared is None else declared):
+        for task, (calls, rows, payload, again) in zip(batch.tasks, parts, strict=True):
+            if not again:
                 outcomes.append((calls, Status.WORKER_LOST, f"{how}, and the request may not be run twice"))
                 continue
             for body in bodies(calls, payload):
                 try:
-                    part = (1, rows // calls, body)
+                    part = (1, rows // calls, body, again)
                     outcomes += self._ask(batch, [part], rows // calls, task.deadline + _GRACE_S)
                 except _FAILURES as error:
                     outcomes.append((1, *_told(error)))
@@ -162,20 +177,33 @@ class IsolatedModel:
 
     def _ask(self, batch: Batch, parts: list[Part], rows: int, until: float) -> list[Outcome]:
         """Lets the process run something; raises `_Ended`, `TimeoutError`, or `ConfigError` if there is none."""
-        if self._process is None or self._process.poll() is not None:
-            self.close()
-            self.load()
+        if self._is_killed:
+            raise _Ended("the model's process was killed")
+        if self._process is not None and self._process.poll() is not None:
+            self._report.warning("process ended", why=self._ended())
+            self._end()
+        if self._process is None:
+            self._load_again()
         layout = batch.bound.layout.raw
         try:
             self._send([rows, layout, batch.bound.order, parts], until)
             answers = self._receive(until)
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            self._end()
+            if isinstance(error, _Ended | TimeoutError) and not self._is_killed:
+                self._report.warning("process ended", why=error)
             raise
         return [
             (calls, first, second) if type(first) is bytes else (calls, Status(first), second)
             for calls, first, second in answers
         ]
+
+    def _load_again(self) -> None:
+        try:
+            self.load()
+        except ConfigError as error:
+            self._report.error("cannot be loaded again", why=error)
+            raise
 
     def _send(self, message: Any, until: float) -> None:
         assert self._socket is not None
@@ -197,7 +225,7 @@ class IsolatedModel:
     def _look(self, until: float) -> None:
         """Looks how the process is, of which nothing was heard for a while; raises if that is too long or too much."""
         if time.monotonic() > until:
-            raise TimeoutError
+            raise TimeoutError("the model's process ran beyond the deadlines of all that it had, and was killed")
         if self._limit_bytes and self._memory() > self._limit_bytes:
             raise _Ended(f"the model's process had more than {self.config.settings.memory_mb} MiB and was killed")
 
@@ -278,6 +306,7 @@ def serve(connection: socket.socket, kind: str, what: str, worker: int) -> None:
             (config,) = find_models([Path(what)])
             engine = load_engine(config, worker)
     except ConfigError as error:
+        Report("model", worker_pid=worker).raised("cannot be loaded", error, logging.DEBUG)
         _send(connection, [str(error), "", None])
         return
     _send(connection, ["", config.name, engine.signature.to_wire()])
@@ -291,9 +320,11 @@ def serve(connection: socket.socket, kind: str, what: str, worker: int) -> None:
 def main() -> None:
     """Begins the model's process, as `IsolatedModel.load` starts it."""
     descriptor, (kind, what), parent = int(sys.argv[1]), sys.argv[2:4], int(sys.argv[4])
-    # Ctrl-C, or the end of a terminal, is for the worker, which lets this process finish.
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    # These may be sent to all processes, or come with the end of a terminal, but are for the worker, which lets this
+    # one finish. What the model starts shall not ignore them, as it would if they were ignored only here.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     start_logging(sys.argv[5])
     if sys.platform == "linux":
         # A model that hangs would never find out that the worker is gone.

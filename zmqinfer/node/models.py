@@ -92,13 +92,18 @@ def load_here(config: ModelConfig) -> Backend:
     return backend
 
 
-def function_model(function: object, settings: ModelSettings | None = None) -> EngineThread:
+def function_model(
+    function: object, settings: ModelSettings | None = None, *, has_tracebacks: bool = False
+) -> EngineThread:
     """Makes a model, named after it, of a function from one array of n rows to one of n rows, or of such a class.
+
+    Args:
+        has_tracebacks: whether the log has those of its errors in full.
 
     Raises:
         ConfigError: it is neither, or its own code raised while it was loaded.
     """
-    return EngineThread(lambda: _function(function, settings or ModelSettings()))
+    return EngineThread(lambda: _function(function, settings or ModelSettings(), has_tracebacks=has_tracebacks))
 
 
 def load_function(target: str, settings: ModelSettings | None = None) -> EngineThread:
@@ -142,18 +147,25 @@ def _isolated(config: ModelConfig) -> tuple[ModelConfig, Runs]:
 
 
 def _function(
-    function: object, settings: ModelSettings, target: str = "", worker: int = 0
+    function: object, settings: ModelSettings, target: str = "", worker: int = 0, *, has_tracebacks: bool = False
 ) -> tuple[ModelConfig, Engine]:
     with loading(f"target {target!r}" if target else "the function or class"):
         backend = BareFunction(function, target)
         backend.load()
     config = ModelConfig(backend.name, settings, backend.signature, source=f"function {backend.name!r}")
-    return config, _engine(config, backend, worker)
+    return config, _engine(config, backend, worker, has_tracebacks=has_tracebacks)
 
 
-def _engine(config: ModelConfig, backend: Backend, worker: int = 0) -> Engine:
-    name = f"{config.name}:{config.version}"
-    return Engine(backend, borrows_inputs=config.settings.borrows_inputs, name=name, worker=worker)
+def _engine(config: ModelConfig, backend: Backend, worker: int, *, has_tracebacks: bool = False) -> Engine:
+    own = config.settings
+    return Engine(
+        backend,
+        idempotent=own.idempotent,
+        borrows_inputs=own.borrows_inputs,
+        name=f"{config.name}:{config.version}",
+        worker=worker,
+        has_tracebacks=has_tracebacks,
+    )
 
 
 def check_target(target: str) -> None:

@@ -34,6 +34,8 @@ __all__ = ["WorkerNode"]
 _RETRY_S = 0.010
 # So long before a batch begins that may end the process, what is said of it leaves.
 _LAST_WORDS_S = 0.002
+# So long models may take to close when there is no time of grace, and so often it is looked whether they have.
+_CLOSE_S, _LOOK_S = 0.5, 0.1
 
 
 class WorkerNode:
@@ -175,13 +177,24 @@ class WorkerNode:
     def _close(self) -> None:
         for engine in self._engines:
             engine.finish()
-        for engine in self._engines:
+        began = time.monotonic()
+        while (living := [engine for engine in self._engines if engine.is_alive()]) and self._may_close(began):
+            living[0].join(_LOOK_S)
+        for engine in living:
+            engine.backend.kill()
+        for engine in living:
             # A model that never returns must not keep the process: the thread is a daemon.
-            engine.join(timeout=0.5)
+            engine.join(_LOOK_S)
         self._shared.close()
         self._dialler.close()
         self._context.destroy(linger=sockets.LINGER_MS)
         self._waker.close()
+
+    def _may_close(self, began: float) -> bool:
+        """Whether the models have time left to close: after a drain what is left of its grace."""
+        now, machine = time.monotonic(), self.machine
+        is_patient = machine.is_drained and not self._is_stop_wanted
+        return now < began + _CLOSE_S or (is_patient and now < machine.drain_by)
 
 
 def _card(model: EngineThread, settings: WorkerSettings) -> ModelCard:
