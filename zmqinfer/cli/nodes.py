@@ -181,9 +181,7 @@ def _on_signals(first: Callable[[], None], second: Callable[[], None], *, is_alo
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    if not is_alone:
-        # It has another meaning for the process that started this one, and comes to all whose names are alike.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        # Of one terminal that goes there may come several.
-        signal.signal(signal.SIGHUP, lambda *_: first())
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Of one terminal that goes there may come several. To the process that started this one it means another thing,
+        # and it may come to all whose names are alike; what a model starts shall not ignore it, as if it were ignored.
+        signal.signal(signal.SIGHUP, lambda *_: first() if is_alone else None)
