@@ -18,7 +18,6 @@ import asyncio
 import json
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -114,16 +113,14 @@ def gateway() -> None:
 
 def worker(name: str, gateway: str) -> None:
     """Serves the shipped models until its parent ends it."""
-    node = WorkerNode(name, [load_model(config) for config in find_models([ZOO])], [gateway])
+    models = [load_model(config) for config in find_models([ZOO])]
+    # A signal's handler runs on the main thread and sees its frames: so what the models' threads do is done there.
+    for model in models:
+        model.do = lambda job: job()  # type: ignore[method-assign]
+    node = WorkerNode(name, models, [gateway])
     _sample_between_signals()
     say()
-    # A signal's handler runs on the main thread and sees its frames: so the loop runs there, not on its crew's threads.
-    crew = node._crew  # noqa: SLF001
-    crew._on_duty, crew._away_since = threading.get_ident(), None  # noqa: SLF001
-    for engine in node._engines:  # noqa: SLF001
-        engine.start()
-    while node._step():  # noqa: SLF001
-        pass
+    node.run()
 
 
 def client(gateway: str, in_flight: int, seconds: float) -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -132,13 +132,14 @@ class Processes:
         cwd: Path | None = None,
         environment: dict[str, str] | None = None,
         redirect: str = "",
+        program: Sequence[str | Path] = (sys.executable, "-m", "zmqinfer"),
     ) -> Process:
-        """Starts `zmqinfer` with these arguments; `redirect` is a shell's, and leaves the log empty."""
+        """Starts `zmqinfer`, or another program; `redirect` is a shell's, and leaves the log empty."""
         shell = ["sh", "-c", f'exec "$@" {redirect}', "sh"] if redirect else []
         path = self.folder / f"process_{len(self.started)}.log"
         with path.open("wb") as log:
             popen = subprocess.Popen(
-                [*shell, sys.executable, "-m", "zmqinfer", *map(str, arguments)],
+                [*shell, *map(str, (*program, *arguments))],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -150,8 +151,9 @@ class Processes:
         return process
 
     def worker(self, name: str, gateway: str, *arguments: str | Path) -> Process:
-        """Starts a worker."""
-        return self.start("worker", "--name", name, "--gateway", gateway, *arguments)
+        """Starts a worker, of the shipped models if it is not told another thing."""
+        source = [] if {"--models", "--function"} & {*map(str, arguments)} else ["--demo"]
+        return self.start("worker", "--name", name, "--gateway", gateway, *source, *arguments)
 
     def end(self) -> None:
         """Ends all, politely first and the last one first: workers leave while their gateway still answers."""

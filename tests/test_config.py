@@ -41,8 +41,9 @@ def test_bounds_are_allowed_and_beyond_them_nothing(group: type[Settings], one: 
     kind = type(one.default)
     step = 1 if kind is int else 0.001
 
+    needed = {"isolation": "process"} if one.name == "memory_mb" else {}
     for value in (one.low, one.high):
-        assert getattr(group(**{one.name: kind(value)}), one.name) == value
+        assert getattr(group(**{one.name: kind(value), **needed}), one.name) == value
     for value in (one.low - step, one.high + step):
         with pytest.raises(ConfigError, match=rf"^{one.name} is {value}, expected .* to "):
             group(**{one.name: kind(value)})
@@ -60,6 +61,7 @@ def test_bounds_are_allowed_and_beyond_them_nothing(group: type[Settings], one: 
         ({"policy": "eager"}, "policy is 'eager', expected one of: adaptive, timed"),
         ({"idempotent": 1}, "idempotent is 1, expected true or false"),
         ({"target": 3}, "target is 3, expected text in quotes"),
+        ({"memory_mb": 64}, "memory_mb is 64, which needs isolation = 'process'; add it, or drop memory_mb"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(settings: dict[str, object], message: str) -> None:
@@ -91,3 +93,28 @@ def test_settings_do_not_change() -> None:
     """A running node may rely on them."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         GatewaySettings().max_requests = 1  # type: ignore[misc]
+
+
+def test_settings_may_be_given_as_they_are_as_a_dict_or_not_at_all() -> None:
+    """What an interface takes where it has settings."""
+    own = ModelSettings(max_batch_size=4)
+
+    assert ModelSettings.of(own, "settings") is own
+    assert ModelSettings.of({"max_batch_size": 4}, "settings") == own
+    assert ModelSettings.of(None, "settings") == ModelSettings()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"max_batchsize": 4}, "settings: key 'max_batchsize' is unknown, expected one of: backend, .*; did you mean"),
+        ({"max_batch_size": 0}, "settings: max_batch_size is 0, expected 1 to 65,536 rows"),
+        ({4: 4}, "settings: key 4 is unknown, expected one of: backend, .*; remove it"),
+        (GatewaySettings(), "settings is a GatewaySettings, expected a ModelSettings or a dict with some of its names"),
+        ([("policy", "timed")], "settings is a list, expected a ModelSettings or a dict with some of its names"),
+    ],
+)
+def test_what_are_no_settings_is_one_sentence(given: object, sentence: str) -> None:
+    """It says which argument, and what that takes."""
+    with pytest.raises(ConfigError, match=f"^{sentence}"):
+        ModelSettings.of(given, "settings")  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from zmqinfer.node.models import find_models, load_model
+from zmqinfer.node.models import find_models, load_here
 from zmqinfer.zoo import ZOO
 from zmqinfer.zoo.heldout import heldout
 
@@ -44,9 +44,9 @@ def test_the_shipped_files_are_the_ones_that_were_made(name: str, checksum: str)
 def test_the_shipped_weights_read_the_heldout_images() -> None:
     """At least 97.5 % of the 360; a single image is 0.28 points."""
     images, labels = heldout()
-    model = load_model(next(config for config in find_models([ZOO]) if config.name == "digits"))
+    model = load_here(next(config for config in find_models([ZOO]) if config.name == "digits"))
 
-    logits = model.backend.infer({"pixels": images})["logits"]
+    logits = model.infer({"pixels": images})["logits"]
 
     assert (logits.argmax(axis=1) == labels).mean() >= ENOUGH
 

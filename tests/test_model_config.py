@@ -144,9 +144,13 @@ PYTHON = 'backend = "python"\ntarget = "scorer:predict"\n'
         (NUMPY + "inputs = 3", "inputs is 3, expected a table; write [inputs.NAME]"),
         (NUMPY + '[inputs]\nx = "FP32"', "inputs.x is 'FP32', expected a table; write [inputs.x]"),
         (NUMPY + '[inputs."a b"]', "inputs has a tensor named 'a b', expected"),
-        (PYTHON, "[inputs.NAME] and [outputs.NAME] are missing, backend 'python' needs them"),
-        (PYTHON + TENSORS.partition("[outputs")[0], "[outputs.NAME] is missing; declare inputs and outputs"),
-        (PYTHON + "[outputs" + TENSORS.partition("[outputs")[2], "[inputs.NAME] is missing; declare inputs"),
+        (PYTHON, "[inputs.NAME] and [outputs.NAME] missing, expected both with backend 'python'; add each with its"),
+        (PYTHON + TENSORS.partition("[outputs")[0], "[outputs.NAME] missing, expected both with backend 'python'; add"),
+        (PYTHON + "[outputs" + TENSORS.partition("[outputs")[2], "[inputs.NAME] missing, expected both with backend"),
+        (
+            NUMPY + TENSORS.partition("[outputs")[0],
+            "[outputs.NAME] missing, expected both or, with backend 'numpy', none",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(text: str, sentence: str) -> None:

@@ -69,7 +69,7 @@ class NamespaceTown(Town):
         return Node(host.name, ["gateway", "--clients", front, "--workers", back], self._folder, host.namespace.entered)
 
     def _worker(self, name: str, host: Host) -> Node:
-        command = ["worker", "--name", name, "--gateway", self._where]
+        command = ["worker", "--demo", "--name", name, "--gateway", self._where]
         return Node(name, command, self._folder, host.namespace.entered)
 
     def _impossible(self) -> dict[str, str]:

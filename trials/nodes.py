@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from zmqinfer.launch.pulse import Ear
+from zmqinfer.launch.pulse import DESCRIPTOR, Ear
 
 __all__ = ["Node", "address", "free_port"]
 
@@ -73,18 +73,22 @@ class Node:
         ear = self._ear = Ear()
         with (self.folder / f"{self.name}.log").open("ab") as log, self.there():
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "zmqinfer", *self.command, "--pulse-fd", str(ear.descriptor)],
+                [sys.executable, "-m", "zmqinfer", *self.command],
                 pass_fds=[ear.descriptor],
                 cwd=_ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**own, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env={**own, DESCRIPTOR: str(ear.descriptor), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         ear.began()
 
     def _forget(self) -> None:
         if self._ear is not None:
+            self._ear.listen(0.0)
+            if self._ear.told:
+                with (self.folder / f"{self.name}.log").open("a") as log:
+                    log.write(f"zmqinfer: {self._ear.told}\n")
             self._ear.close()
             self._ear = None
 

@@ -45,7 +45,7 @@ class ProxiedTown(Town):
 
     def _worker(self, name: str, links: list[Link]) -> Node:
         where = ",".join(address(one.port) for one in links)
-        return Node(name, ["worker", "--name", name, "--gateway", where], self._folder)
+        return Node(name, ["worker", "--demo", "--name", name, "--gateway", where], self._folder)
 
     def guest(self) -> Node:
         """Returns one more worker, on the links of the first."""

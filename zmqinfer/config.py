@@ -8,9 +8,10 @@ they cannot disagree. A value out of bounds is one `ConfigError` that says which
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from zmqinfer.errors import ConfigError
 
@@ -23,6 +24,7 @@ __all__ = [
     "Setting",
     "Settings",
     "WorkerSettings",
+    "refuse_unknown",
     "setting",
 ]
 
@@ -95,6 +97,36 @@ class Settings:
         for one in dataclasses.fields(cls):
             yield Setting(one.name, one.default, **one.metadata)
 
+    @classmethod
+    def of(cls, given: Self | Mapping[str, Any] | None, name: str) -> Self:
+        """Returns settings that were given as such, as a dict of some of their names, or not at all.
+
+        Args:
+            name: that of the argument, for messages.
+        """
+        if given is None:
+            return cls()
+        if isinstance(given, cls):
+            return given
+        if not isinstance(given, Mapping):
+            raise ConfigError(
+                f"{name} is a {type(given).__name__}, expected a {cls.__name__} or a dict with some of its names"
+            )
+        refuse_unknown(given, [one.name for one in cls.describe()], f"{name}: ")
+        try:
+            return cls(**given)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from error
+
+
+def refuse_unknown(table: Iterable[object], known: Sequence[str], where: str) -> None:
+    """Raises `ConfigError` for a key that is not known, which is most often a typo."""
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else "remove it"
+            raise ConfigError(f"{where}key {key!r} is unknown, expected one of: {', '.join(known)}; {advice}")
+
 
 @dataclass(frozen=True)
 class GatewaySettings(Settings):
@@ -134,7 +166,7 @@ class GatewaySettings(Settings):
         high=60_000,
     )
     drain_grace_s: float = setting(
-        30.0, "how long a draining gateway may take to finish what it holds", unit="s", low=0, high=3_600
+        30.0, "how long it may take to drain, until what is held is finished", unit="s", low=0, high=3_600
     )
 
 
@@ -145,7 +177,7 @@ class WorkerSettings(Settings):
     weight: float = setting(1.0, "share of the keys, relative to the other workers", low=0.01, high=100)
     heartbeat_ms: int = setting(
         500,
-        "how often a silent gateway is spoken to; it is lost after three times that",
+        "how often a silent peer is spoken to; it is lost after three times that",
         unit="ms",
         low=20,
         high=60_000,
@@ -154,7 +186,7 @@ class WorkerSettings(Settings):
         0, "overrides every model's own max_batch_size; 0 leaves them", unit="rows", low=0, high=65_536
     )
     drain_grace_s: float = setting(
-        30.0, "how long a draining worker may take to finish what it holds", unit="s", low=0, high=3_600
+        30.0, "how long it may take to drain, until what is held is finished", unit="s", low=0, high=3_600
     )
     max_batch_s: float = setting(
         300.0,
@@ -202,7 +234,9 @@ class ModelSettings(Settings):
         " timed waits for a full batch or for max_wait_ms",
         choices=("adaptive", "timed"),
     )
-    idempotent: bool = setting(True, "whether a lost worker's requests may be run again on another worker")
+    idempotent: bool = setting(
+        True, "whether requests may run twice: on another worker when theirs is lost, alone when their batch failed"
+    )
     borrows_inputs: bool = setting(
         False,
         "promises that the model neither writes to its inputs nor keeps them after it has answered:"
@@ -222,3 +256,10 @@ class ModelSettings(Settings):
         0, "isolation process: with more memory the model's process is killed; 0: no limit", unit="MiB", low=0,
         high=2**24,
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.memory_mb and self.isolation == "thread":
+            raise ConfigError(
+                f"memory_mb is {self.memory_mb}, which needs isolation = 'process'; add it, or drop memory_mb"
+            )

@@ -7,13 +7,12 @@ value and what was expected, and an unknown key is a mistake too: it is most oft
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zmqinfer.config import ModelSettings
+from zmqinfer.config import ModelSettings, refuse_unknown
 from zmqinfer.errors import ConfigError
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import DTYPES, MAX_ELEMENTS, MAX_NDIM, MAX_TENSORS, NAME, RESERVED_DTYPES
@@ -77,29 +76,23 @@ def parse_model_toml(text: str, path: Path | str, name: str) -> ModelConfig:
     parameters = _table(table, "parameters", where)
     if parameters and settings.backend != "python":
         raise ConfigError(f"{where}backend {settings.backend!r} takes no [parameters]; remove the table")
-    signature = _signature(table, where)
-    if signature is None and settings.backend == "python":
-        raise ConfigError(
-            f"{where}[inputs.NAME] and [outputs.NAME] are missing, backend 'python' needs them;"
-            " add each with its dtype and shape"
-        )
+    signature = _signature(table, settings.backend, where)
     return ModelConfig(name, settings, signature, parameters, source=str(path), folders=(Path(path).parent,))
 
 
 def _settings(table: Mapping[str, object], where: str) -> ModelSettings:
     declared = {one.name: one for one in ModelSettings.describe()}
-    _refuse_unknown(table, (*declared, *_TABLES), where)
+    refuse_unknown(table, (*declared, *_TABLES), where)
     given = {key: value for key, value in table.items() if key in declared}
     if given.get("backend") in _LATER_BACKENDS:
         raise ConfigError(
             f"{where}backend is {given['backend']!r}, which this version does not serve yet,"
             f" expected one of: {', '.join(declared['backend'].choices)}"
         )
-    for key, value in given.items():
-        declared[key].check(value, where)
-    settings = ModelSettings(**given)  # type: ignore[arg-type]  # check() has just seen to the types
-    if settings.memory_mb and settings.isolation == "thread":
-        raise ConfigError(f'{where}memory_mb is {settings.memory_mb}, which needs isolation = "process"; add it')
+    try:
+        settings = ModelSettings(**given)  # type: ignore[arg-type]  # it sees to the types itself
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from error
     if settings.backend == "python" and not settings.target:
         others = " or ".join(choice for choice in declared["backend"].choices if choice != "python")
         raise ConfigError(
@@ -112,20 +105,15 @@ def _settings(table: Mapping[str, object], where: str) -> ModelSettings:
     return settings
 
 
-def _refuse_unknown(table: Iterable[str], known: tuple[str, ...], where: str) -> None:
-    for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            advice = f"did you mean {close[0]!r}?" if close else "remove it"
-            raise ConfigError(f"{where}key {key!r} is unknown, expected one of: {', '.join(known)}; {advice}")
-
-
-def _signature(table: Mapping[str, object], where: str) -> Signature | None:
+def _signature(table: Mapping[str, object], backend: str, where: str) -> Signature | None:
     inputs, outputs = (_specs(table, kind, where) for kind in ("inputs", "outputs"))
-    if bool(inputs) != bool(outputs):
-        missing = "outputs" if inputs else "inputs"
-        raise ConfigError(f"{where}[{missing}.NAME] is missing; declare inputs and outputs, or neither")
-    return Signature(inputs, outputs) if inputs else None
+    if inputs and outputs:
+        return Signature(inputs, outputs)
+    if not inputs and not outputs and backend != "python":
+        return None
+    missing = " and ".join(f"[{kind}.NAME]" for kind, specs in (("inputs", inputs), ("outputs", outputs)) if not specs)
+    expected = "both with backend 'python'" if backend == "python" else f"both or, with backend {backend!r}, none"
+    raise ConfigError(f"{where}{missing} missing, expected {expected}; add each with its dtype and shape")
 
 
 def _specs(table: Mapping[str, object], kind: str, where: str) -> tuple[TensorSpec, ...]:
@@ -140,7 +128,7 @@ def _spec(tensors: Mapping[str, object], kind: str, name: str, where: str) -> Te
         raise ConfigError(f"{where}{kind} has a tensor named {name!r}, expected {NAME.pattern}; rename it")
     entry = _table(tensors, name, where, f"{kind}.")
     prefix = f"{where}{kind}.{name}."
-    _refuse_unknown(entry, _TENSOR_KEYS, f"{where}in [{kind}.{name}] ")
+    refuse_unknown(entry, _TENSOR_KEYS, f"{where}in [{kind}.{name}] ")
     for key in ("dtype", "shape"):
         if key not in entry:
             raise ConfigError(f"{prefix}{key} is missing; {_EXAMPLES[key]}")

@@ -183,6 +183,11 @@ def test_ring_refuses_a_change_that_is_none(cluster: Cluster, option: str, name:
         (["status", "--wait-workers", "-1"], "-1"),
         (["gateway", "--heartbeat-ms", "0"], "--heartbeat-ms is 0"),
         (["gateway", "--heartbeat-ms", "x"], "x"),
+        (
+            ["worker"],
+            "nothing was given to serve, expected one of --models DIR, --function MODULE:CALLABLE, and --demo",
+        ),
+        (["worker", "--demo", "--models", "."], "--demo and something else was given to serve, expected one of"),
         (["worker", "--name", "a b"], "a b"),
         (["worker", "--weight", "0"], "--weight is 0"),
         (["worker", "--function", "nonsense"], "nonsense"),
@@ -238,7 +243,7 @@ def test_variables_stand_in_for_options(cluster: Cluster) -> None:
 def test_each_kind_of_address_is_told_from_the_other(cluster: Cluster) -> None:
     """A client at the workers' door, a worker at the clients': the sentence names the right one."""
     client = run("status", "-g", cluster.workers, "--timeout-s", "5")
-    worker = run("worker", "--name", "lost", "-g", cluster.clients)
+    worker = run("worker", "--demo", "--name", "lost", "-g", cluster.clients)
 
     assert client.returncode != 0
     assert cluster.clients in client.stderr

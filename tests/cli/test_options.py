@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 import click
 import pytest
 
 from zmqinfer.cli import cli, main
+from zmqinfer.config import GatewaySettings, WorkerSettings
 
 FRACTIONS = [
     (command, option)
@@ -43,3 +45,42 @@ def test_what_is_exhausted_is_not_called_unwritable(
 
     assert ended.value.code == 2
     assert capsys.readouterr().err == "zmqinfer: cannot go on (Too many open files); raise the limit with: ulimit -n\n"
+
+
+def option_of(command: str, name: str) -> click.Option:
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None
+    (option,) = [one for one in found.params if one.name == name]
+    assert isinstance(option, click.Option)
+    return option
+
+
+@pytest.mark.parametrize("command", ["gateway", "worker"])
+def test_up_has_the_options_of_what_it_starts(command: str) -> None:
+    """Under their own names, with their defaults and words: what is said of one can be done with the other."""
+    group = {"gateway": GatewaySettings, "worker": WorkerSettings}[command]
+    for one in group.describe():
+        own, ups = option_of(command, one.name), option_of("up", one.name)
+        assert (ups.opts, ups.default, ups.help, ups.type) == (own.opts, own.default, own.help, own.type)
+
+
+def test_settings_of_gateways_and_workers_that_share_a_name_are_declared_alike() -> None:
+    """One option of `up` stands for both."""
+    gateway = {one.name: one for one in GatewaySettings.describe()}
+    both = [(one, gateway[one.name]) for one in WorkerSettings.describe() if one.name in gateway]
+
+    assert [one.name for one, _ in both] == ["heartbeat_ms", "drain_grace_s"]
+    assert all(one == other for one, other in both)
+
+
+@pytest.mark.parametrize("command", ["up", "worker"])
+def test_help_has_a_section_for_each_group_of_settings(command: str) -> None:
+    """Each option once, and those that are no settings first."""
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None
+    with click.Context(found, info_name=command) as context:
+        text = found.get_help(context)
+
+    assert text.index("\nOptions:") < text.index("\nSettings of ")
+    for option in [param for param in found.params if isinstance(param, click.Option) and not param.hidden]:
+        assert len(re.findall(rf"^  (?:-\w, )?{option.opts[-1]}\b(?!-)", text, re.MULTILINE)) == 1, option.opts

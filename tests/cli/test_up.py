@@ -8,6 +8,7 @@ import signal
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.processes import (
@@ -27,7 +28,6 @@ FUNCTIONS = """
 def double(x):
     return x * 2
 """
-# Passes the check of `up` itself, where it is found but not imported, and kills each worker that loads it.
 # Backtracks for ages without letting go of the interpreter's lock, if it is asked for a negative number.
 HANGING = """
 import re
@@ -37,6 +37,7 @@ def double(x):
         re.match(r"(a+)+$", "a" * 60 + "b")
     return x * 2
 """
+# Kills each worker that loads it.
 KILLER = "import os\nos._exit(1)\n"
 TOML = """
 target = "model:predict"
@@ -90,7 +91,7 @@ def test_up_serves_restarts_what_dies_and_drains_on_ctrl_c(processes: Processes,
     victim = min(pid for pid in before if "worker_2" in command_of(pid))
 
     os.kill(victim, signal.SIGKILL)
-    process.says('died child=worker_2 how="signal SIGKILL"')
+    process.says('died child=worker_2 why="signal SIGKILL"')
     answer = run("infer", "double", x, "-g", clients)
     process.says("restarted child=worker_2")
     again = run("status", "-g", clients, "--wait-workers", "2", "--timeout-s", "20", "--json")
@@ -123,19 +124,25 @@ def test_up_gives_up_on_a_crash_loop(processes: Processes, tmp_path: Path) -> No
 
     assert code == 4, process.log
     assert process.log.count("died child=worker_1") == 4
-    assert "up gave up: worker_1 died 5 times within 60 s, the last time with exit code 1" in process.log
+    assert (
+        "up gave up: worker_1 died 5 times within 60 s before it was ever ready, the last time: exit code 1;"
+        in process.log
+    )
     assert not [pid for pid in everyone if is_running(pid)]
 
 
 @pytest.mark.slow
 def test_model_that_a_worker_cannot_load_ends_up_with_its_sentence(processes: Processes, tmp_path: Path) -> None:
-    """Wrong configuration does not mend itself: the worker's sentence, exit code 2, no restarts."""
+    """Wrong configuration does not mend itself: one worker's sentence for all of them, exit code 2, no restarts."""
     repository = model_folder(tmp_path / "models", "raise ValueError('no weights here')\n")
-    process, _ = up(processes, "--models", repository, "--workers", "1")
+    process, _ = up(processes, "--models", repository, "--workers", "3")
 
     assert process.ends() == 2, process.log
-    assert "no weights here" in process.log
-    assert "worker_1 cannot start" in process.log
+    (said,) = re.findall(r".*no weights here.*", process.log)
+    assert re.match(
+        rf"zmqinfer: up gave up: worker_. cannot start: {repository}.*: target 'model:predict' raised", said
+    )
+    assert "died child" not in process.log
 
 
 @pytest.mark.slow
@@ -158,8 +165,7 @@ def test_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_addresses_that_cannot_be_had_are_named() -> None:
-    """Before anything is started: a port that nobody knows, one that does not exist, two that meet."""
-    assert "port 0" in refused("up", "--clients", "tcp://127.0.0.1:0")
+    """Before anything is started: a port that does not exist, two that meet."""
     assert "neither tcp://HOST:PORT" in refused("up", "--clients", "tcp://127.0.0.1:65536")
     beyond = refused("up", "--workers-at", "tcp://127.0.0.1:65533", "--gateways", "3")
     assert "--workers-at tcp://127.0.0.1:65533 gives gateway 2, from 0, port 65537" in beyond
@@ -230,10 +236,11 @@ def test_wrong_target_is_named(tmp_path: Path) -> None:
     """A module that is not there, one that raises, an attribute that is not there, and both kinds at once."""
     (tmp_path / "scorer.py").write_text(FUNCTIONS)
     (tmp_path / "raises.py").write_text("1 / 0\n")
+    of_workers = ("--log-level", "error", "--clients", f"ipc://{tmp_path}/c", "--workers-at", f"ipc://{tmp_path}/w")
 
     assert "nomodule" in refused("up", "nomodule:f", cwd=tmp_path)
-    assert "triple" in refused("up", "scorer:triple", cwd=tmp_path)
-    assert "ZeroDivisionError" in refused("up", "raises:f", cwd=tmp_path)
+    assert "triple" in refused("up", "scorer:triple", *of_workers, cwd=tmp_path)
+    assert "ZeroDivisionError" in refused("up", "raises:f", *of_workers, cwd=tmp_path)
     assert "MODULE:CALLABLE" in refused("up", "scorer:double", "--models", tmp_path, cwd=tmp_path)
 
 
@@ -300,4 +307,109 @@ def test_a_worker_that_hangs_is_killed_and_started_again(processes: Processes, t
     assert answer.returncode in {1, 3}, answer.stderr
     assert back.returncode == 0
     assert parsed(again) == [3.0]
+    assert process.ends() == 0, process.log
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_start_again_ends_nobody_else(processes: Processes, tmp_path: Path) -> None:
+    """In a rolling restart with a broken model, which stops there, and after kill -9 while its file is missing.
+
+    It says so, and comes back by itself when the file is mended; the others serve all the time.
+    """
+    scorer = tmp_path / "scorer.py"
+    scorer.write_text(FUNCTIONS)
+    x = saved(tmp_path / "x.npy", [1.5])
+    process, clients = up(processes, "scorer:double", "--workers", "2", cwd=tmp_path)
+    process.says("\nready: ")
+    before = {command_of(pid).split()[-1]: pid for pid in children_of(process.pid)}
+
+    def answer() -> object:
+        return parsed(run("infer", "double", x, "-g", clients))
+
+    def is_whole() -> bool:
+        return run("status", "-g", clients, "--wait-workers", "2", "--timeout-s", "20").returncode == 0
+
+    scorer.write_text("this is no Python")
+    process.sends(signal.SIGHUP)
+    process.says(
+        "ERROR   zmqinfer.up rolling restart stopped, the others go on as before; mend the cause and send SIGHUP"
+    )
+    answers = [answer()]
+    scorer.write_text(FUNCTIONS)
+    comes_back = is_whole()
+    (killed,) = [pid for pid in children_of(process.pid) if "worker_2" in command_of(pid)]
+    scorer.unlink()
+    os.kill(killed, signal.SIGKILL)
+    process.says("ERROR   zmqinfer.up cannot start again, and is tried until it can; mend the cause child=worker_2")
+    answers.append(answer())
+    scorer.write_text(FUNCTIONS)
+    comes_back_again = is_whole()
+    process.sends(signal.SIGINT)
+
+    assert process.ends() == 0, process.log
+    assert answers == [[3.0], [3.0]]
+    assert killed in before.values()
+    assert (comes_back, comes_back_again) == (True, True)
+    assert "child=worker_1 why=\"target 'scorer:double' raised while loading: SyntaxError" in process.log
+    assert "child=worker_2 why=\"target is 'scorer:double', but no module 'scorer' is in" in process.log
+
+
+@pytest.mark.slow
+def test_one_bad_model_folder_does_not_stop_the_others(processes: Processes, tmp_path: Path) -> None:
+    """It is said loudly, at the start and at the end, where the exit code is 1; with --strict `up` refuses."""
+    repository = model_folder(tmp_path / "models", "def predict(batch): return {'y': batch['x']}")
+    for name, code, file in (("torn", "raise ValueError('no weights here')", "model.toml"), ("slip", "", "model.tml")):
+        (repository / name).mkdir()
+        (repository / name / file).write_text(TOML)
+        (repository / name / "model.py").write_text(code)
+    process, clients = up(processes, "--models", repository, "--workers", "1")
+    process.says("\nready: scorer on 1 workers, but not all models, see the errors above; clients dial ")
+    answer = run("infer", "scorer", saved(tmp_path / "x.npy", np.ones(2, np.float32)), "-g", clients)
+    drained = run("drain", "worker_1", "-g", clients)
+    process.says("drained, not restarted child=worker_1")
+    process.sends(signal.SIGINT)
+
+    assert process.ends() == 1, process.log
+    assert parsed(answer) == [1.0, 1.0]
+    assert drained.returncode == 0
+    said = re.findall(
+        r"ERROR   zmqinfer\.worker model not served; mend it .* why=\"(.*)\" worker=worker_1", process.log
+    )
+    assert len(said) == 2
+    assert f"{repository}/slip has model.tml and no model.toml, expected that; rename the file" in said[0]
+    assert "target 'model:predict' raised while loading: ValueError: no weights here" in said[1]
+    assert process.log.strip().endswith("not all models were served, see the errors above")
+    assert "slip has model.tml" in refused("up", "--models", repository, "--strict")
+    worker = processes.worker("w1", "tcp://127.0.0.1:1", "--models", repository)
+    worker.says("no weights here")
+    worker.sends(signal.SIGTERM)
+    assert worker.ends() == 1
+
+
+@pytest.mark.slow
+def test_folders_of_which_none_can_be_served_are_refused(tmp_path: Path) -> None:
+    """With the reason for each."""
+    repository = model_folder(tmp_path / "models", "1 / 0")
+    (repository / "other").mkdir()
+    (repository / "other" / "model.toml").write_text("")
+
+    said = refused("worker", "--models", repository)
+
+    assert "other/model.toml: target is missing" in said
+    assert "ZeroDivisionError" in said
+
+
+@pytest.mark.slow
+def test_ports_may_be_left_to_the_system(processes: Processes) -> None:
+    """The line at the end of the start has the real ones, of each gateway."""
+    process = processes.start(
+        "up", "--workers", "1", "--gateways", "2", "--clients", "tcp://127.0.0.1:0", "--workers-at", "tcp://127.0.0.1:0"
+    )
+    process.says("Ctrl-C drains")
+    (found,) = re.findall(r"^ready: .* clients dial (\S+), workers dial (\S+);", process.log, re.MULTILINE)
+    doors = ",".join(found).split(",")
+
+    assert len({door for door in doors if re.fullmatch(r"tcp://127\.0\.0\.1:[1-9]\d+", door)}) == 4
+    assert run("status", "-g", found[0], "--wait-workers", "1").returncode == 0
+    process.sends(signal.SIGINT)
     assert process.ends() == 0, process.log

@@ -128,7 +128,7 @@ def test_batch_without_rows_is_refused(client: Client, x: Any) -> None:
 @pytest.mark.parametrize("values", [4, 300_000])
 def test_inputs_are_taken_as_they_are_when_they_are_given(cluster: LocalCluster, values: int, memory_mb: int) -> None:
     """One buffer may serve for all, whether they travel inline, as frames or in shared memory."""
-    buffer = np.empty(values, np.float32)
+    buffer = np.zeros(values, np.float32)
 
     def filled() -> Iterator[np.ndarray[Any, Any]]:
         for number in range(20):

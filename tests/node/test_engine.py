@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqinfer.errors import ModelError, Status
 from zmqinfer.machine.worker.task import Batch, Bound, Outcome, Task
-from zmqinfer.node.engine import Engine, EngineThread
-from zmqinfer.node.waker import Waker
-from zmqinfer.records import PAYLOAD
+from zmqinfer.node.engine import Engine
+from zmqinfer.records import IDEMPOTENT, PAYLOAD
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import INLINE_BYTES, Array, Arrays, layout_of, pack, parse_layout, unpack
 
@@ -61,8 +61,8 @@ def batch_of(model: Model, *items: Any, rows: list[int] | None = None, out_of_ba
         layout = parse_layout(layout_of(arrays, count).raw)
         bound = bound or Bound(layout, model.signature.order(layout, "m"))
         payload = pack(list(arrays.values()))
-        if out_of_band and isinstance(payload, bytes):
-            payload = [memoryview(np.ascontiguousarray(array).tobytes()) for array in arrays.values()]
+        if out_of_band:
+            payload = [zmq.Frame(np.ascontiguousarray(array).tobytes()) for array in arrays.values()]  # type: ignore[misc]
         record = [number, 1, b"id", "m", 1, None, 10**6, 4, 1, None, count or 1, layout.raw, payload]
         tasks.append(Task(0, record, bound, 0, 1e9, 0.0))
     assert bound is not None
@@ -212,7 +212,7 @@ def test_large_request_alone_in_its_batch_is_not_copied() -> None:
     seen: list[Array] = []
     model = Model(lambda batch: (seen.append(batch["x"]), {"y": batch["x"][:, :1] + 1})[1])
     batch = batch_of(model, vector(*range(20_000)), out_of_band=True)
-    frame = bytearray(batch.tasks[0].record[PAYLOAD][0])
+    frame = bytearray(memoryview(batch.tasks[0].record[PAYLOAD][0]))
     batch.tasks[0].record[PAYLOAD] = [memoryview(frame)]
 
     Engine(model).run(batch)
@@ -230,7 +230,7 @@ def test_memory_that_may_only_be_read_is_copied_unless_the_model_borrows() -> No
         seen: list[Array] = []
         model = Model(lambda batch, seen=seen: (seen.append(batch["x"]), {"y": batch["x"][:, :1] + 1})[1])
         batch = batch_of(model, vector(*range(20_000)), out_of_band=True)
-        memory = batch.tasks[0].record[PAYLOAD][0] = memoryview(bytes(batch.tasks[0].record[PAYLOAD][0]))
+        memory = batch.tasks[0].record[PAYLOAD][0] = memoryview(bytes(memoryview(batch.tasks[0].record[PAYLOAD][0])))
 
         Engine(model, borrows_inputs=borrows).run(batch)
 
@@ -325,6 +325,52 @@ def test_guilty_requests_fail_alone(count: int, bad: set[int]) -> None:
             assert answer == (Status.MODEL_ERROR, f"ValueError: bad crop {float(n)}")
         else:
             assert list(answer) == [2 * n]
+
+
+@given(
+    asked=st.lists(st.tuples(st.booleans(), st.sampled_from([None, True, False])), min_size=1, max_size=12),
+    of_model=st.booleans(),
+)
+def test_what_may_not_run_twice_is_not_bisected(asked: list[tuple[bool, bool | None]], of_model: bool) -> None:
+    """The others of its batch are; it has run, and nobody knows what became of it unless it was alone."""
+    ran: list[float] = []
+    refuse = refuses({float(n) for n, (is_bad, _) in enumerate(asked) if is_bad})
+
+    def infer(batch: Arrays) -> Any:
+        ran.extend(batch["x"][:, 0].tolist())
+        return refuse(batch)
+
+    model = Model(infer)
+    batch = batch_of(model, *[vector(n) for n in range(len(asked))])
+    for task, (_, declared) in zip(batch.tasks, asked, strict=True):
+        task.record[IDEMPOTENT] = declared
+
+    outcomes = Engine(model, idempotent=of_model).run(batch)
+
+    assert [calls for calls, _, _ in outcomes] == [1] * len(asked)
+    for n, ((is_bad, declared), outcome) in enumerate(zip(asked, outcomes, strict=True)):
+        if declared or (declared is None and of_model) or len(asked) == 1:
+            found = outcome[1:] if is_bad else list(_seen(outcome, None))
+            assert found == ((Status.MODEL_ERROR, f"ValueError: bad crop {float(n)}") if is_bad else [2 * n])
+        elif any(is_bad for is_bad, _ in asked):
+            assert ran.count(n) == 1
+            assert outcome[1] is Status.MODEL_ERROR
+            assert str(outcome[2]).startswith(
+                f"the model raised ValueError for a batch of {len(asked)} calls; this one"
+            )
+        else:
+            assert list(_seen(outcome, None)) == [2 * n]
+
+
+def test_a_block_that_may_not_run_twice_fails_as_a_whole() -> None:
+    """Each of its calls has run."""
+    model = Model(refuses({2.0}))
+    batch = block_of(model, vector(1), vector(2), vector(3))
+
+    ((calls, status, detail),) = Engine(model, idempotent=False).run(batch)
+
+    assert (calls, status, model.sizes) == (3, Status.MODEL_ERROR, [3])
+    assert "bad crop" not in str(detail)  # that may hold the input of another caller
 
 
 def test_one_guilty_of_many_costs_few_runs() -> None:
@@ -437,6 +483,20 @@ def test_what_a_model_raises_is_logged_with_its_place(caplog: pytest.LogCaptureF
     assert wrong == f'wrong output why="the model returned a int, expected a dict of arrays" model=n:1 {about}'
 
 
+def test_what_closing_raises_is_logged_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody waits for it."""
+
+    class Careless(Model):
+        def close(self) -> None:
+            raise SystemExit("secret")
+
+    Engine(Careless(doubled), name="m:1").close()
+
+    (line,) = caplog.messages
+    assert re.match(r'raised while closing error=SystemExit at="test_engine.py:\d+ close" model=m:1', line)
+    assert "secret" not in line
+
+
 @pytest.mark.parametrize("output", [np.array([object()] * 3), np.array(["a", "b", "c"]), np.zeros(3, "c8")])
 def test_answer_that_cannot_travel_is_a_model_error(output: Any) -> None:
     """Object, text and complex dtypes are not in the closed table."""
@@ -519,25 +579,3 @@ def test_wrong_answer_of_a_hook_is_a_model_error(answer: Any) -> None:
     answers = run(Model(doubled, after=lambda row: answer), vector(1), vector(2))
 
     assert [outcome[0] for outcome in answers] == [Status.MODEL_ERROR] * 2
-
-
-# The thread ------------------------------------------------------------------------------------------
-
-
-def test_thread_gives_batches_back_in_order_and_wakes_the_loop() -> None:
-    """With how long each ran; then it ends when told to."""
-    model, waker = Model(doubled), Waker()
-    thread = EngineThread("m", Engine(model), waker)
-    batches = [batch_of(model, vector(n)) for n in range(3)]
-
-    thread.begin(batches[:2])
-    thread.begin(batches[2:])
-    thread.finish()
-    thread.start()
-    thread.join(timeout=10)
-
-    assert not thread.is_alive()
-    assert [done[0] for done in thread.done] == batches
-    assert [_seen(done[1][0], None)[0] for done in thread.done] == [0, 2, 4]
-    assert all(done[2] >= 0 for done in thread.done)
-    waker.close()

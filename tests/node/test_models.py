@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -10,9 +9,17 @@ from textwrap import dedent
 import numpy as np
 import pytest
 
+from zmqinfer.backends.base import Backend
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
-from zmqinfer.node.models import LoadedModel, find_models, function_model, load_model, load_target
+from zmqinfer.node.models import (
+    check_target,
+    find_models,
+    function_model,
+    load_function,
+    load_here,
+    load_model,
+)
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import Array
 from zmqinfer.zoo import ZOO
@@ -44,8 +51,8 @@ def refused(*folders: Path) -> str:
     return str(caught.value)
 
 
-def answer(model: LoadedModel) -> object:
-    return model.backend.infer({"x": np.zeros((1, 2), np.float32)})["y"]
+def answer(backend: Backend) -> object:
+    return backend.infer({"x": np.zeros((1, 2), np.float32)})["y"]
 
 
 def test_models_are_found_in_order_of_their_names(tmp_path: Path) -> None:
@@ -80,7 +87,7 @@ def test_the_highest_numbered_folder_is_served(tmp_path: Path) -> None:
     (config,) = find_models([tmp_path])
 
     assert (config.version, config.folders) == (10, (folder / "10", folder))
-    assert answer(load_model(config)) == "10"
+    assert answer(load_here(config)) == "10"
 
 
 def test_a_model_folder_may_be_named_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,19 +162,21 @@ def test_a_model_that_cannot_be_loaded_is_a_config_error(tmp_path: Path) -> None
 
 def test_the_shipped_models_load_and_answer() -> None:
     """digits, echo and sleep, as the zoo's map says."""
-    models = {config.name: load_model(config) for config in find_models([ZOO])}
+    configs = {config.name: config for config in find_models([ZOO])}
+    models = {name: load_here(config) for name, config in configs.items()}
 
     assert sorted(models) == ["digits", "echo", "sleep"]
-    digits = models["digits"]
-    assert (digits.name, digits.version, digits.settings.backend) == ("digits", 1, "numpy")
-    assert digits.signature == Signature((TensorSpec("pixels", "FP32", (64,)),), (TensorSpec("logits", "FP32", (10,)),))
+    assert (configs["digits"].version, configs["digits"].settings.backend) == (1, "numpy")
+    assert models["digits"].signature == Signature(
+        (TensorSpec("pixels", "FP32", (64,)),), (TensorSpec("logits", "FP32", (10,)),)
+    )
     x = np.ones((3, 5), np.float32)
     for name in ("echo", "sleep"):
         assert models[name].signature == Signature((TensorSpec("x", "FP32", (-1,)),), (TensorSpec("y", "FP32", (-1,)),))
-    assert models["echo"].backend.infer({"x": x})["y"] is x
-    assert models["digits"].backend.infer({"pixels": np.ones((3, 64), np.float32)})["logits"].shape == (3, 10)
+    assert models["echo"].infer({"x": x})["y"] is x
+    assert models["digits"].infer({"pixels": np.ones((3, 64), np.float32)})["logits"].shape == (3, 10)
     for model in models.values():
-        model.backend.close()
+        model.close()
 
 
 def predict(x: Array) -> Array:
@@ -179,10 +188,11 @@ def test_a_function_is_a_model() -> None:
     model = function_model(predict)
     other = function_model(predict, ModelSettings(max_batch_size=4))
 
-    assert (model.name, model.version, model.settings) == ("predict", 1, ModelSettings())
-    assert model.signature == Signature((TensorSpec("x"),), (TensorSpec("y"),))
-    assert other.settings.max_batch_size == 4
-    assert model.backend.infer({"x": np.ones(2)})["y"].tolist() == [2, 2]
+    assert (model.name, model.config.version, model.config.settings) == ("predict", 1, ModelSettings())
+    assert model.backend.signature == Signature((TensorSpec("x"),), (TensorSpec("y"),))
+    assert other.config.settings.max_batch_size == 4
+    model.finish()
+    other.finish()
 
 
 @pytest.fixture
@@ -198,12 +208,55 @@ def scorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             class Model:
                 def infer(self, batch): return batch
                 def score(self, x): return x
+            class Bad:
+                def __init__(self, by): pass
+            number = 3
             model = Model()
             def predict(x): return x
             """
         )
     )
     return "zscorer"
+
+
+@pytest.mark.parametrize(
+    "name", ["model.tml", "Model.toml", "models.toml", "modle.toml", "model.toml.txt", "MODEL.TOML", "model_toml"]
+)
+def test_a_misspelt_file_is_said(tmp_path: Path, name: str) -> None:
+    """Else its model is missing, and nobody knows why; in a repository, and in a folder that is named itself."""
+    add(tmp_path, "good")
+    folder = add(tmp_path, "scorer")
+    (folder / "model.toml").rename(folder / name)
+    sentence = f"{folder} has {name} and no model.toml, expected that; rename the file, or put it elsewhere"
+
+    assert refused(tmp_path) == sentence
+    assert refused(folder) == sentence
+
+
+@pytest.mark.parametrize("name", ["model.toml.off", "model.toml.bak", "model.toml~", ".model.toml.swp", "model.py"])
+def test_other_files_are_no_slips(tmp_path: Path, name: str) -> None:
+    """What was put aside on purpose, or by an editor, is passed over as before."""
+    add(tmp_path, "good")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / name).write_text("")
+
+    assert [config.name for config in find_models([tmp_path])] == ["good"]
+
+
+def test_mistakes_of_single_folders_may_be_told_instead_of_raised(tmp_path: Path) -> None:
+    """The others are found; what is wrong with the whole is raised as before."""
+    add(tmp_path, "good")
+    add(tmp_path, "worse", toml="max_batch_size = 0" + TOML)
+    add(tmp_path, "worst", "01")
+    told: list[str] = []
+
+    found = find_models([tmp_path], lambda mistake: told.append(str(mistake)))
+
+    assert [config.name for config in found] == ["good"]
+    assert sorted("worse/model.toml: max_batch_size" in sentence for sentence in told) == [False, True]
+    assert sorted("worst/01 is no number" in sentence for sentence in told) == [False, True]
+    with pytest.raises(ConfigError, match="does not exist"):
+        find_models([tmp_path, tmp_path / "nowhere"], lambda mistake: None)
 
 
 def test_a_target_in_the_current_directory_comes_first(scorer: str, tmp_path: Path) -> None:
@@ -213,9 +266,12 @@ def test_a_target_in_the_current_directory_comes_first(scorer: str, tmp_path: Pa
     (other / "zscorer.py").write_text("")
     sys.path[:0] = [str(other), str(tmp_path)]
 
-    assert function_model(load_target(f"{scorer}:predict")).name == "predict"
+    models = [load_function(f"{scorer}:{target}") for target in ("predict", "model.score")]
+
+    assert [model.name for model in models] == ["predict", "score"]
     assert sys.path[0] == str(tmp_path)
-    assert function_model(load_target(f"{scorer}:model.score")).name == "score"
+    for model in models:
+        model.finish()
 
 
 @pytest.mark.parametrize(
@@ -224,21 +280,53 @@ def test_a_target_in_the_current_directory_comes_first(scorer: str, tmp_path: Pa
         ("zscorer", "target is 'zscorer', expected module:callable"),
         ("zscorer.py:predict", "target is 'zscorer.py:predict', but no module 'zscorer.py' is in sys.path"),
         ("zscorer:score", "zscorer.py has no 'score'; define it"),
-        (
-            "zscorer:Model",
-            "target 'zscorer:Model' is a class, expected a function; serve a class from a model",
-        ),
-        ("zscorer:model", "Model, expected a function"),
+        ("zscorer:number", "target 'zscorer:number' is a int, expected a function or a class with infer(batch)"),
+        ("zscorer:Bad", "target 'zscorer:Bad' raised while loading: TypeError: "),
     ],
 )
 def test_a_target_that_is_no_function_is_refused(scorer: str, target: str, sentence: str) -> None:
     """In the words that the command line will print."""
     with pytest.raises(ConfigError) as caught:
-        load_target(target)
+        load_function(target)
     assert sentence in str(caught.value)
 
 
-def test_a_loaded_model_is_a_value() -> None:
-    """Shared by threads, changed by none."""
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        function_model(predict).config = None  # type: ignore[misc, assignment]
+def test_a_target_is_looked_for_and_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its first name: to know what is in a package, Python would import that."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "zraises.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "zpackage").mkdir()
+
+    for target in ("zraises:predict", "zpackage.inner:predict", "json.decoder:scan", "__main__:predict"):
+        check_target(target)
+    with pytest.raises(ConfigError, match=r"no module 'znowhere\.inner' is in sys\.path"):
+        check_target("znowhere.inner:predict")
+    with pytest.raises(ConfigError, match="target is 'zraises', expected module:callable"):
+        check_target("zraises")
+
+
+def test_a_model_lives_on_one_thread(tmp_path: Path) -> None:
+    """What its module opens when it is imported, and its class when it is loaded, belongs to that thread."""
+    folder = add(tmp_path, "bound", toml=TOML.replace("model:predict", "model:Model"))
+    (folder / "model.py").write_text(
+        dedent(
+            f"""
+            import threading
+            def note():
+                with open({str(tmp_path / "seen")!r}, "a") as file: print(threading.get_ident(), file=file)
+            note()
+            class Model:
+                def __init__(self): note()
+                def load(self): note()
+                def infer(self, batch): return batch
+                def close(self): note()
+            """
+        )
+    )
+    (config,) = find_models([tmp_path])
+
+    model = load_model(config)
+    model.finish()
+    model.join(10)
+
+    assert (tmp_path / "seen").read_text().split() == [str(model.ident)] * 4

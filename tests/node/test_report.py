@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 
 import pytest
 
@@ -22,10 +24,10 @@ def report(now: list[float], caplog: pytest.LogCaptureFixture) -> Report:
 
 def test_values_of_peers_are_cut_and_escaped(report: Report, caplog: pytest.LogCaptureFixture) -> None:
     """One event, one line, whatever a peer calls itself."""
-    report.warning("cut off", peer="a\nb", why="x" * 300, took_s=1.23456)
+    report.warning("cut off", peer="a\nb", why="x" * 600, took_s=1.23456)
 
     (line,) = caplog.messages
-    assert line == f'cut off peer="a\\nb" why={"x" * 256} took_s=1.235'
+    assert line == f'cut off peer="a\\nb" why={"x" * 512} took_s=1.235'
 
 
 def test_each_line_says_which_node_it_is(caplog: pytest.LogCaptureFixture) -> None:
@@ -48,12 +50,46 @@ def test_what_logging_raises_ends_nobody(report: Report, caplog: pytest.LogCaptu
         report.warning("raised", at=lambda: "here")
     finally:
         raising.removeFilter(refuse)
+    report.warning("raised", at=lambda: 1 / 0)
     report.warning("raised", at=lambda: "there")
     Report("gateway").warning("raised", at=lambda: "again")
     caplog.set_level(logging.ERROR, "zmqinfer.gateway")
     report.warning("raised", at=lambda: 1 / 0)
 
     assert caplog.messages == ["raised at=there", "raised at=again"]
+
+
+def failing() -> BaseException:
+    try:
+        try:
+            json.loads("[")
+        except ValueError as cause:
+            raise KeyError("secret") from cause
+    except KeyError as error:
+        return error
+
+
+@pytest.mark.parametrize("has_tracebacks", [True, False])
+def test_what_was_raised_is_a_line_and_where_debugging_the_whole_traceback(
+    caplog: pytest.LogCaptureFixture, has_tracebacks: bool
+) -> None:
+    """Also that of what it came from, but never the words of either, which may hold an input."""
+    report = Report("model", has_tracebacks=has_tracebacks, model="m:1")
+    report.raised("raised", failing())
+    caplog.set_level(logging.DEBUG, "zmqinfer.model")
+    report.raised("raised", failing())
+
+    first, second = caplog.messages
+    line = r'raised error=KeyError at="test_report\.py:\d+ failing" model=m:1'
+    assert re.fullmatch(line, first.split("\n")[0])
+    assert ("\n" in first) is has_tracebacks
+    assert re.match(line, second)
+    cause, effect = second.split("\nJSONDecodeError\n")
+    assert re.search(r'decoder\.py", line \d+, in raw_decode\n', cause)
+    assert re.search(
+        r'test_report\.py", line \d+, in failing\n    raise KeyError\("secret"\) from cause\nKeyError$', effect
+    )
+    assert "Expecting value:" not in second
 
 
 def test_an_event_that_peers_repeat_is_ten_lines_a_second(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import msgpack
@@ -11,11 +13,13 @@ import numpy as np
 import pytest
 import zmq
 
-from tests.processes import free_addresses, wait_until
+from tests.client.served import Running
+from tests.processes import free_addresses, is_running, wait_until
 from zmqinfer import Client, LocalCluster
 from zmqinfer.config import GatewaySettings, WorkerSettings
+from zmqinfer.node.crew import EngineThread
 from zmqinfer.node.gateway import GatewayNode
-from zmqinfer.node.models import function_model
+from zmqinfer.node.models import find_models, function_model, load_model
 from zmqinfer.node.worker import WorkerNode
 from zmqinfer.records import Kind
 from zmqinfer.wire import VERSION, decode
@@ -83,27 +87,72 @@ def test_a_long_batch_holds_up_its_own_model_alone() -> None:
     threads[0].join(5)
 
 
-def test_whoever_relieves_the_loop_does_not_sleep_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The turn in which a batch runs is not over; batches of other models may wait in it."""
-    dues: list[float | None] = []
+def isolated(place: Path, code: str, target: str = "predict") -> EngineThread:
+    """A model of its own process, loaded: a row of any length to one of one number."""
+    folder = place / "guarded"
+    folder.mkdir()
+    (folder / "model.py").write_text(dedent(code))
+    (folder / "model.toml").write_text(
+        dedent(
+            f"""
+            target = "model:{target}"
+            isolation = "process"
+            inputs.x = {{dtype = "FP32", shape = [-1]}}
+            outputs.y = {{dtype = "FP32", shape = [1]}}
+            """
+        )
+    )
+    (config,) = find_models([place])
+    return load_model(config)
 
-    def model(x: Any) -> Any:
-        return x
 
-    with LocalCluster(model, workers=1) as cluster, cluster.client() as client:
-        (worker,) = cluster._nodes
-        leave = worker._crew.leave
+CLOSING = """
+    import os, time
+    class Model:
+        def infer(self, batch): return {{"y": batch["x"][:, :1]}}
+        def close(self):
+            with open({begun!r}, "w"): pass
+            time.sleep({seconds})
+            with open({ended!r}, "w"): pass
+"""
 
-        def note() -> None:
-            dues.append(worker._due)
-            leave()
 
-        monkeypatch.setattr(worker._crew, "leave", note)
-        for _ in range(100):
-            client.infer("model", np.zeros(1, np.float32))
+@pytest.mark.slow
+@pytest.mark.parametrize(("seconds", "grace_s", "is_patient"), [(0.3, 20.0, True), (60.0, 1.0, False)])
+def test_a_model_in_a_process_of_its_own_closes_within_the_grace_of_a_drain(
+    tmp_path: Path, seconds: float, grace_s: float, is_patient: bool
+) -> None:
+    """And is killed after that."""
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    model = isolated(tmp_path, CLOSING.format(begun=str(begun), ended=str(ended), seconds=seconds), "Model")
+    gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+    worker = WorkerNode("w1", [model], [gateway.workers_address], WorkerSettings(drain_grace_s=grace_s))
+    with Running(gateway), Client(gateway.clients_address) as client:
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        assert client.infer("guarded", np.ones(3, np.float32)) == 1
+        child = model.backend._process.pid  # type: ignore[attr-defined]
 
-    assert dues
-    assert set(dues) == {0.0}
+        worker.drain()
+        thread.join(20)
+
+        assert not thread.is_alive()
+        assert not is_running(child)
+    assert begun.exists()
+    assert ended.exists() is is_patient
+
+
+@pytest.mark.slow
+def test_inputs_of_all_sizes_reach_a_model_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """Inside the head, as a frame, and through shared memory."""
+    model = isolated(tmp_path, "def predict(batch): return {'y': batch['x'][:, :1]}")
+    gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+    worker = WorkerNode("w1", [model], [gateway.workers_address])
+
+    with Running(gateway, worker), Client(gateway.clients_address) as client:
+        answers = [client.infer("guarded", np.full(size, size, np.float32)) for size in (10, 10_000, 100_000)]
+
+    assert answers == [10, 10_000, 100_000]
 
 
 @pytest.mark.slow

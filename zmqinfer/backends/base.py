@@ -5,9 +5,9 @@
     infer(batch)   arrays by name to arrays by name, over the batch axis, which is axis 0
     close()        once, after the last batch; not when load() failed
 
-No two of them are called at the same time, but not always from the same thread. Backends know
-nothing of requests, sockets or clocks, and import nothing but the vocabulary; heavy libraries
-are imported inside load().
+All of them are called on one thread, the model's own, because many libraries bind what they open to the thread
+that opened it. Backends know nothing of requests, sockets or clocks, and import nothing but the vocabulary; heavy
+libraries are imported inside load().
 
 Two hooks handle one item, where what travels is not what the model computes with: one OCR
 answer is 3 MB of logits, but 1.3 KB of text. The signature is what callers see, so an item
@@ -17,13 +17,16 @@ the batch axis, and run on the engine's thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, TypeAlias
 
+from zmqinfer.errors import ConfigError
+from zmqinfer.origin import origin, told
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import Array, Arrays
 
-__all__ = ["Backend", "BadAnswer", "ItemHook"]
+__all__ = ["Backend", "BadAnswer", "ItemHook", "loading"]
 
 ItemHook: TypeAlias = Callable[[Arrays], Mapping[str, Array]]
 
@@ -63,3 +66,23 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Gives back what load() took."""
+
+
+@contextlib.contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Makes one sentence, a `ConfigError`, of whatever a model's code raises while it is loaded.
+
+    A module without a `__main__` guard may call sys.exit(), and others raise KeyboardInterrupt; a real Ctrl-C reaches
+    the main thread, and models are loaded on threads of their own.
+
+    Args:
+        what: is loaded, and where that is written.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except BaseException as cause:
+        at = origin(cause)
+        words = " ".join(told(cause).split())
+        raise ConfigError(f"{what} raised while loading: {words}{f' ({at})' if at else ''}") from cause

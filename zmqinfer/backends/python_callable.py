@@ -1,4 +1,4 @@
-"""The python backend: a function or a class of the user's own.
+"""The python backend: a function or a class of the user's own; and both without a model.toml.
 
 `target = "module:attr"` names either a callable `f(batch) -> answers`, both dicts of arrays
 over the batch axis, or a class with `infer(batch)` and, where wanted, `load()`, `close()`,
@@ -21,21 +21,18 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from zmqinfer.backends.base import BadAnswer, ItemHook
+from zmqinfer.backends.base import BadAnswer, ItemHook, loading
 from zmqinfer.errors import ConfigError
 from zmqinfer.model_config import ModelConfig
-from zmqinfer.origin import origin
+from zmqinfer.origin import told
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import NAME, Array, Arrays
 
-__all__ = ["BareFunction", "Function", "PythonCallable", "find_target", "plain_callable"]
-
-# Takes one array of n rows, gives one array of n rows.
-Function: TypeAlias = Callable[[Array], Array]
+__all__ = ["BareFunction", "PythonCallable", "find_target", "no_module", "parts_of"]
 
 _DOTTED = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _TARGET = re.compile(rf"({_DOTTED}):({_DOTTED})", re.ASCII)
@@ -72,22 +69,18 @@ class PythonCallable:
         """Imports the target, makes the object if it is a class, and calls its `load()`."""
         target, where = self._config.settings.target, f"{self._config.source}: "
         found = find_target(target, self._config.folders, where)
-        if inspect.isclass(found):
-            found = _answered(functools.partial(found, **self._config.parameters), target, where)
-        elif self._config.parameters:
+        with loading(f"{where}target {target!r}"):
+            self._prepare(found, target, where)
+
+    def _prepare(self, found: Any, target: str, where: str) -> None:
+        if self._config.parameters and not inspect.isclass(found):
             raise ConfigError(
                 f"{where}[parameters] go as keywords to a class, but target {target!r} is none;"
                 " make it a class with infer(batch), or remove the table"
             )
-        method = getattr(found, "infer", None)
-        if method is not None:
-            self._own = {name: hook for name in _OPTIONAL if (hook := getattr(found, name, None)) is not None}
-        self._infer = plain_callable(found if method is None else method, target, where)
-        for name, hook in self._own.items():
-            if not callable(hook):
-                raise ConfigError(f"{where}{name} of target {target!r} is {hook!r}, expected a method")
+        self._infer, self._own = _made(found, self._config.parameters, target, where)
         if "load" in self._own:
-            _answered(self._own["load"], target, where)
+            self._own["load"]()
 
     def infer(self, batch: Arrays) -> Mapping[str, Array]:
         """Calls the target, which may raise what it likes.
@@ -112,20 +105,29 @@ class PythonCallable:
 
 
 class BareFunction:
-    """Runs a function that takes one array of n rows and gives one array of n rows.
+    """Runs a function that takes one array of n rows and gives one array of n rows, or a class with such an `infer`.
 
-    It takes any dtype and shape, each batch being of one kind. Its model is named after it; what
-    has no name of its own (a lambda, a callable object) is called 'predict', and a
-    functools.partial is called as what it wraps.
+    The class may have `load()` and `close()`, and is made without arguments. It takes any dtype and shape, each batch
+    being of one kind. Its model is named after it; what has no name of its own (a lambda, a callable object) is called
+    'predict', and a functools.partial is called as what it wraps.
+
+    Args:
+        function: the function, the class or an object of it.
+        target: what messages call it, its name if empty.
     """
 
     before: None = None
     after: None = None
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Any, target: str = "") -> None:
         self.name = _name_of(function)
-        self.function: Function = plain_callable(function, self.name)
+        self._function = function
+        self._target = target or self.name
+        self._own: dict[str, Callable[..., Any]] = {}
         self._signature = Signature((TensorSpec("x"),), (TensorSpec("y"),))
+        if not inspect.isclass(function):
+            # At once; what a class is good for shows when it is made, on the model's thread.
+            _made(function, {}, self._target)
 
     @property
     def signature(self) -> Signature:
@@ -133,7 +135,16 @@ class BareFunction:
         return self._signature
 
     def load(self) -> None:
-        """Does nothing: the caller has the function in hand."""
+        """Makes the object if it is a class, and calls its `load()`."""
+        self._infer, self._own = _made(self._function, {}, self._target)
+        for name in ("before", "after"):
+            if name in self._own:
+                raise ConfigError(
+                    f"target {self._target!r} has {name}(item), expected infer, load and close only, for nothing says"
+                    " what an item is; serve it from a model folder, or drop the method"
+                )
+        if "load" in self._own:
+            self._own["load"]()
 
     def infer(self, batch: Arrays) -> Arrays:
         """Calls the function, which may raise what it likes.
@@ -141,7 +152,7 @@ class BareFunction:
         Raises:
             BadAnswer: it is no array.
         """
-        answer = self.function(batch["x"])
+        answer = self._infer(batch["x"])
         if not isinstance(answer, np.ndarray):
             raise BadAnswer(
                 f"function {self.name!r} gave {_described(answer)}, expected a numpy.ndarray with a row"
@@ -150,7 +161,25 @@ class BareFunction:
         return {"y": answer}
 
     def close(self) -> None:
-        """Does nothing."""
+        """Calls its own `close()`, if it has one and was loaded."""
+        if "close" in self._own:
+            self._own.pop("close")()
+
+
+def _made(
+    found: Any, parameters: Mapping[str, object], target: str, where: str = ""
+) -> tuple[Callable[..., Any], dict[str, Callable[..., Any]]]:
+    """Returns what runs a batch, and the hooks beside it; makes the object first if it is a class."""
+    if inspect.isclass(found):
+        found = found(**parameters)
+    method = getattr(found, "infer", None)
+    own = {}
+    if method is not None:
+        own = {name: hook for name in _OPTIONAL if (hook := getattr(found, name, None)) is not None}
+    for name, hook in own.items():
+        if not callable(hook):
+            raise ConfigError(f"{where}{name} of target {target!r} is {hook!r}, expected a method")
+    return _plain_callable(found if method is None else method, target, where), own
 
 
 def find_target(target: str, folders: Sequence[Path] = (), where: str = "") -> object:
@@ -164,32 +193,38 @@ def find_target(target: str, folders: Sequence[Path] = (), where: str = "") -> o
     Raises:
         ConfigError: there is no such module or attribute, or the module raised while it was loaded.
     """
+    name, attribute = parts_of(target, where)
+    with loading(f"{where}target {target!r}"):
+        module = _module(name, folders, target, where)
+        found: object = module
+        for part in attribute.split("."):
+            if not hasattr(found, part):
+                place = getattr(module, "__file__", None) or f"module {name}"
+                raise ConfigError(
+                    f"{where}target is {target!r}, but {place} has no {attribute!r}; define it or correct the name"
+                )
+            found = getattr(found, part)
+    return found
+
+
+def parts_of(target: str, where: str = "") -> tuple[str, str]:
+    """Returns the module and the attribute that "module:attr" names; raises `ConfigError` if it is written wrongly."""
     parts = _TARGET.fullmatch(target)
     if parts is None:
         meant = _meant(target) or "as in 'scorer:predict'"
         raise ConfigError(f"{where}target is {target!r}, expected module:callable, {meant}")
-    module = _module(parts[1], folders, target, where)
-    found: object = module
-    for name in parts[2].split("."):
-        if not hasattr(found, name):
-            place = getattr(module, "__file__", None) or f"module {parts[1]}"
-            raise ConfigError(
-                f"{where}target is {target!r}, but {place} has no {parts[2]!r}; define it or correct the name"
-            )
-        found = getattr(found, name)
-    return found
+    return parts[1], parts[2]
 
 
-def plain_callable(found: object, target: str, where: str = "") -> Callable[..., Any]:
-    """Returns `found` if it can be called for one batch after the other.
+def no_module(target: str, folders: Sequence[Path] = (), where: str = "") -> ConfigError:
+    """Says that the module of a target is in none of the folders, and not on sys.path."""
+    name, _ = parts_of(target, where)
+    searched = ", ".join([*(str(folder) for folder in folders), "sys.path"])
+    todo = _meant(target) or f"put {name.replace('.', '/')}.py there or correct the name"
+    return ConfigError(f"{where}target is {target!r}, but no module {name!r} is in {searched}; {todo}")
 
-    Raises:
-        ConfigError: it is a class, a coroutine or generator function, or cannot be called at all.
-    """
-    if inspect.isclass(found):
-        raise ConfigError(
-            f"{where}target {target!r} is a class, expected a function; serve a class from a model folder"
-        )
+
+def _plain_callable(found: object, target: str, where: str) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigError(
             f"{where}target {target!r} is {_described(found)}, expected a function or a class with infer(batch)"
@@ -218,13 +253,13 @@ def _module(name: str, folders: Sequence[Path], target: str, where: str) -> Modu
         return importlib.import_module(full_name)
     except ModuleNotFoundError as cause:
         if cause.name is None or not f"{full_name}.".startswith(f"{cause.name}."):
-            raise ConfigError(f"{where}{_failure(target, cause)}{_advice(cause.name, folders)}") from cause
-        searched = ", ".join([*(str(folder) for folder in folders), "sys.path"])
-        todo = _meant(target) or f"put {name.replace('.', '/')}.py there or correct the name"
-        raise ConfigError(f"{where}target is {target!r}, but no module {name!r} is in {searched}; {todo}") from cause
-    # A user's module may raise anything, and one without a `__main__` guard may call sys.exit().
-    except (Exception, SystemExit) as cause:
-        raise ConfigError(f"{where}{_failure(target, cause)}") from cause
+            if cause.name is None or not any(_is_in(folder, cause.name) for folder in folders):
+                raise
+            raise ConfigError(
+                f"{where}target {target!r} raised while loading: {told(cause)};"
+                f" it lies beside the target, so write: from . import {cause.name}"
+            ) from cause
+        raise no_module(target, folders, where) from cause
 
 
 def _meant(target: str) -> str:
@@ -237,27 +272,6 @@ def _meant(target: str) -> str:
 def _is_in(folder: Path, name: str) -> bool:
     place = folder.joinpath(*name.split("."))
     return place.with_name(f"{place.name}.py").is_file() or (place / "__init__.py").is_file()
-
-
-def _advice(missing: str | None, folders: Sequence[Path]) -> str:
-    if missing is not None and any(_is_in(folder, missing) for folder in folders):
-        return f"; it lies beside the target, so write: from . import {missing}"
-    return ""
-
-
-def _answered(call: Callable[[], object], target: str, where: str) -> object:
-    try:
-        return call()
-    except (Exception, SystemExit) as cause:  # the user's own code, see _module
-        raise ConfigError(f"{where}{_failure(target, cause)}") from cause
-
-
-def _failure(target: str, cause: BaseException) -> str:
-    """Says in one line what the user's code raised; a worker logs the chained traceback when asked."""
-    detail = " ".join(str(cause).split())
-    at = origin(cause)
-    told = f"{type(cause).__name__}{': ' if detail else ''}{detail}{f' ({at})' if at else ''}"
-    return f"target {target!r} raised while loading: {told}"
 
 
 def _name_of(function: object) -> str:

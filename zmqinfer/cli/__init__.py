@@ -25,14 +25,14 @@ import click
 
 from zmqinfer import __version__
 from zmqinfer.errors import ConfigError, NotFound, Unavailable, UsageError, ZmqInferError
+from zmqinfer.launch.pulse import Pulse
 from zmqinfer.node.descriptors import raise_limit
 
-__all__ = ["EXIT_FAILED", "EXIT_GAVE_UP", "EXIT_NOBODY", "EXIT_USAGE", "main"]
+__all__ = ["EXIT_FAILED", "EXIT_NOBODY", "EXIT_USAGE", "main"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_NOBODY = 3
-EXIT_GAVE_UP = 4
 
 # Of the process, and of the system: no descriptors.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE}
@@ -93,24 +93,30 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and ends the process with its exit code; no traceback reaches a user."""
     _open_standard_streams()
+    # Only for what `up` and its like start: they say the sentence themselves, once for all that have the same.
+    parent = Pulse.inherited()
     raise_limit()
     try:
-        code: Any = cli.main(arguments, prog_name="zmqinfer", standalone_mode=False)
+        code: Any = cli.main(arguments, prog_name="zmqinfer", standalone_mode=False, obj=parent)
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:
-        with contextlib.suppress(OSError):
-            error.show()
         code = error.exit_code
+        if parent is not None:
+            parent.say(error.format_message())
+        else:
+            with contextlib.suppress(OSError):
+                error.show()
     except (ConfigError, UsageError) as error:
-        code = _say(error, EXIT_USAGE)
+        code = _say(error, EXIT_USAGE, parent)
     except (NotFound, Unavailable) as error:
-        code = _say(error, EXIT_NOBODY)
+        code = _say(error, EXIT_NOBODY, parent)
     except ZmqInferError as error:
-        code = _say(error, EXIT_FAILED)
+        code = _say(error, EXIT_FAILED, parent)
     except UnicodeEncodeError as error:
         # What the shell passed on was no UTF-8; Python keeps such bytes as halves of characters.
-        code = _say(ConfigError(f"{error.object!r} is no text in UTF-8, expected one; mend the argument"), EXIT_USAGE)
+        wrong = ConfigError(f"{error.object!r} is no text in UTF-8, expected one; mend the argument")
+        code = _say(wrong, EXIT_USAGE, parent)
     except BrokenPipeError:
         # Whoever read our output has enough of it.
         sys.stderr.close()
@@ -120,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
             text = f"cannot go on ({error.strerror}); raise the limit with: ulimit -n"
         else:
             text = f"cannot write to {error.filename or 'standard output'} ({error.strerror})"
-        code = _say(ConfigError(text), EXIT_USAGE)
+        code = _say(ConfigError(text), EXIT_USAGE, parent)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -134,10 +140,13 @@ def _open_standard_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
-def _say(error: Exception, code: int) -> int:
+def _say(error: Exception, code: int, parent: Pulse | None) -> int:
     name = f" ({error.code})" if isinstance(error, ZmqInferError) else ""
     # A model's own words may hold anything, also what moves a terminal's cursor.
-    sentence = "".join(c if c.isprintable() else " " for c in str(error))
+    sentence = "".join(c if c.isprintable() else " " for c in str(error)) + name
+    if parent is not None:
+        parent.say(sentence)
+        return code
     with contextlib.suppress(OSError):  # on a full disk the exit code alone has to tell it
-        click.echo(f"zmqinfer: {sentence}{name}", err=True)
+        click.echo(f"zmqinfer: {sentence}", err=True)
     return code

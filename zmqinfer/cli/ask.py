@@ -54,7 +54,7 @@ def status(gateway: list[str], wait_workers: int, timeout_s: float, as_json: boo
             if time.monotonic() >= give_up_at:
                 raise Unavailable(
                     f"{ready} of {wait_workers} workers were ready after {timeout_s:g} s;"
-                    " start more with: zmqinfer worker"
+                    " start more with: zmqinfer worker --models DIR"
                 )
             time.sleep(0.05)
     if as_json:
@@ -83,7 +83,7 @@ def models(gateway: list[str], timeout_s: float, as_json: bool) -> None:
         click.echo(json.dumps({"schema": 1, "models": answer}, indent=2))
         return
     if not answer:
-        click.echo("no model is served now; start a worker with: zmqinfer worker")
+        click.echo("no model is served now; start a worker with: zmqinfer worker --models DIR")
     _tell(model_lines(answer))
 
 
@@ -106,7 +106,7 @@ def ring(
         one = client.status(timeout_s=timeout_s)[0]
     weights = {worker["name"]: worker["weight"] for worker in one["workers"] if worker["state"] == "ready"}
     if not weights:
-        raise Unavailable("no worker is ready, so nobody owns a key; start one with: zmqinfer worker")
+        raise Unavailable("no worker is ready, so nobody owns a key; start one with: zmqinfer worker --models DIR")
     present = Ring(weights)
     share = present.share()
     # Of shares relative to the weights: a worker of weight 2 should own twice as much.

@@ -11,21 +11,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, Settings
+from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, ModelSettings, Settings
 from zmqinfer.errors import ConfigError
 from zmqinfer.node.addresses import addresses_of
 
 __all__ = [
+    "FUNCTION_SETTINGS",
     "Finite",
+    "Sectioned",
     "Within",
     "bound",
     "check_name",
     "check_source",
     "clients_option",
+    "given",
     "log_option",
     "refuse_beyond_loopback",
     "setting_options",
+    "strict_option",
     "tell",
     "workers_option",
 ]
@@ -49,12 +54,39 @@ class Within(click.FloatRange, Finite):
     """A number from the lower to the upper bound. What every option with a fraction has."""
 
 
+# Of a model's settings those that one without a model.toml can have; `--max-batch-size` is the worker's.
+FUNCTION_SETTINGS = tuple(
+    one.name for one in ModelSettings.describe() if one.name not in {"backend", "target", "max_batch_size"}
+)
 # How an option reads a setting of this type; the settings have the bounds.
 _TYPES = {int: click.INT, float: Finite(), str: click.STRING, bool: click.BOOL}
 
 
-def setting_options(settings: type[Settings], *names: str) -> Callable[[Command], Command]:
-    """Adds an option for each declared setting, or for those named."""
+class _SettingOption(click.Option):
+    """An option for a declared setting, listed in a section of the help."""
+
+    def __init__(self, *names: Any, section: str, **attributes: Any) -> None:
+        super().__init__(*names, **attributes)
+        self.section = section
+
+
+class Sectioned(click.Command):
+    """A command whose help has a section for each group of settings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the options that are no settings first."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def setting_options(settings: type[Settings], *names: str, section: str = "Options") -> Callable[[Command], Command]:
+    """Adds an option for each declared setting, or for those named, in a section of the help."""
 
     def add(command: Command) -> Command:
         for one in reversed(list(settings.describe())):
@@ -62,8 +94,10 @@ def setting_options(settings: type[Settings], *names: str) -> Callable[[Command]
                 continue
             unit = f" [{one.unit}]" if one.unit else ""
             command = click.option(
-                f"--{one.name.replace('_', '-')}",
+                _spelled(one.name),
                 one.name,
+                cls=_SettingOption,
+                section=section,
                 type=click.Choice(one.choices) if one.choices else _TYPES[type(one.default)],
                 default=one.default,
                 show_default=True,
@@ -75,6 +109,22 @@ def setting_options(settings: type[Settings], *names: str) -> Callable[[Command]
     return add
 
 
+def given(settings: type[Settings], *names: str) -> list[str]:
+    """Returns the options of declared settings, or of those named, that the running command was given, as arguments."""
+    context = click.get_current_context()
+    found = [
+        one.name
+        for one in settings.describe()
+        if (not names or one.name in names)
+        and context.get_parameter_source(one.name) not in {None, ParameterSource.DEFAULT}
+    ]
+    return [part for name in found for part in (_spelled(name), str(context.params[name]))]
+
+
+def _spelled(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def bound(settings: type[S], values: dict[str, Any]) -> S:
     """Makes the settings out of a command's values; `ConfigError` names the option that is out of bounds."""
     names = {one.name for one in settings.describe()}
@@ -82,7 +132,7 @@ def bound(settings: type[S], values: dict[str, Any]) -> S:
         return settings(**{name: value for name, value in values.items() if name in names})
     except ConfigError as error:
         name, _, rest = str(error).partition(" ")
-        raise ConfigError(f"--{name.replace('_', '-')} {rest}") from error
+        raise ConfigError(f"{_spelled(name)} {rest}") from error
 
 
 def _gateway_option(default: str, whom: str) -> Callable[[Command], Command]:
@@ -98,10 +148,15 @@ def _gateway_option(default: str, whom: str) -> Callable[[Command], Command]:
     )
 
 
-def check_source(function: str | None, folders: Sequence[Path], name: str) -> None:
-    """Raises `ConfigError` if both a function, which is given as `name`, and folders of models are to be served."""
+def check_source(name: str, function: str | None, folders: Sequence[Path]) -> None:
+    """Raises `ConfigError` for what of a function, which is given as `name`, and folders does not go together."""
     if function is not None and folders:
         raise ConfigError(f"both {name} and --models were given, expected one; drop the other")
+    options = given(ModelSettings, *FUNCTION_SETTINGS)
+    if function is None and options:
+        raise ConfigError(
+            f"{options[0]} was given without {name}, which it is for; models in folders have it in their model.toml"
+        )
 
 
 def check_name(option: str, name: str | None) -> None:
@@ -131,6 +186,15 @@ def log_option(command: Command) -> Command:
         default="info",
         show_default=True,
         help="What to log on standard error.",
+    )(command)
+
+
+def strict_option(command: Command) -> Command:
+    """Adds `--strict`."""
+    return click.option(
+        "--strict",
+        is_flag=True,
+        help="Refuse to start when one model of --models cannot be served, instead of serving the others.",
     )(command)
 
 

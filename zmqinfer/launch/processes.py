@@ -13,7 +13,8 @@ from typing import Self
 
 from zmqinfer.client import Client
 from zmqinfer.errors import Unavailable, ZmqInferError
-from zmqinfer.launch.supervisor import Child, Supervisor
+from zmqinfer.launch.child import Child
+from zmqinfer.launch.supervisor import Supervisor
 
 __all__ = ["ProcessCluster"]
 
@@ -55,7 +56,7 @@ class ProcessCluster:
         threads = str(max(1, (os.cpu_count() or 1) // workers))
         worker = ["worker", "--gateway", self.workers_address, *_options(worker_settings), *quiet]
         worker += ["--max-batch-size", str(max_batch_size)] if max_batch_size else []
-        worker += [part for folder in models for part in ("--models", str(folder))]
+        worker += [part for folder in models for part in ("--models", str(folder))] or ["--demo"]
         self._gateways = [
             Child(
                 f"gateway_{number}",
@@ -97,8 +98,11 @@ class ProcessCluster:
         with Client(self.clients_address, connect_timeout_s=_START_S) as client:
             while time.monotonic() < give_up_at:
                 for child in self._supervisor.children:
-                    if not child.pid:
-                        raise Unavailable(f"{child.name} has ended before it was ready; mend what it says above")
+                    if not child.pid and child.ear is not None:
+                        child.ear.listen(0.0)
+                        raise Unavailable(
+                            f"{child.name} has ended before it was ready: {child.ear.told or 'see above'}"
+                        )
                 try:
                     ready = [sum(w["state"] == "ready" for w in one["workers"]) for one in client.status()]
                     if len(ready) == len(self._gateways) and min(ready) >= self._workers:

@@ -147,11 +147,11 @@ def _known(model: str, inputs: Sequence[Input]) -> Workload | None:
 
 
 def _digits() -> Workload:
-    from zmqinfer.node.models import find_models, load_model
+    from zmqinfer.node.models import find_models, load_here
     from zmqinfer.zoo import ZOO
     from zmqinfer.zoo.heldout import heldout
 
     images = heldout().images
-    own = load_model(next(config for config in find_models([ZOO]) if config.name == "digits"))
-    logits = own.backend.infer({"pixels": images})["logits"]
+    own = load_here(next(config for config in find_models([ZOO]) if config.name == "digits"))
+    logits = own.infer({"pixels": images})["logits"]
     return Workload("digits", list(images), list(logits))

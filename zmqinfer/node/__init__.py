@@ -8,10 +8,11 @@ waker        lets one thread interrupt another's poll
 dialler      the sockets of a client or a worker, one for each gateway
 gateway      two ROUTERs around a GatewayMachine
 gate         lets connections in while there are descriptors for them
-worker       a DEALER for each gateway around a WorkerMachine, and an engine thread for each model
-crew         two threads for a worker's loop: one turns it, the other stands by
+worker       a DEALER for each gateway around a WorkerMachine
+crew         a worker's threads: each model's own, and one that stands by; which of them turns the loop
 engine       runs one batch: stack, infer, check, split; bisects a batch that fails
 isolation    a model in a process of its own, which the worker outlives
+spawn        starts another Python that imports from where this one does
 models       finds model folders and loads them
 memory       keeps freed memory at hand
 shared       large inputs through shared memory, the owner's side and the readers'

@@ -1,95 +1,228 @@
-"""Two threads for one loop: who has the duty turns it, the other one stands by.
+"""The threads of a worker: one for each model, and one that stands by; one of them has the duty to turn the loop.
 
-A thread that hands a short batch to another thread pays more for that than for the batch, so the
-loop runs such batches itself. Should one turn out long, the loop must not be silent meanwhile: the
-thread in the model then has only offered its duty, the one that stands by takes it, and the first
-stands by when it comes back.
+Libraries bind what they open to the thread that opened it, so a model is loaded, run and closed on one thread. Yet a
+loop that hands a short batch to another thread pays more for that than for the batch. So the duty goes to the model's
+thread together with a short batch, and stays there: the next batches of that model need no hand-over. Should one of
+them last, the loop must not be silent meanwhile: the thread that stands by takes the duty.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
+import os
+import queue
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Protocol, TypeAlias
 
-__all__ = ["Crew", "RelievedError"]
+from zmqinfer.errors import Status
+from zmqinfer.machine.worker.task import Batch, Outcome
+from zmqinfer.model_config import ModelConfig
+from zmqinfer.node.engine import Runs
+from zmqinfer.node.report import Report
 
-# How long a thread must be away before it may be relieved.
+__all__ = ["Crew", "Done", "EngineThread", "Loop"]
+
+# How long a batch must last before the thread that runs it loses the duty.
 _AWAY_S = 0.050
+# How long a finished batch may wait for the others that were handed over with it.
+_TELL_S = 0.001
+
+# A batch, what became of it, and how long it ran.
+Done: TypeAlias = tuple[Batch, list[Outcome], float]
 
 
-class RelievedError(Exception):
-    """The other thread has the duty now; whoever catches this must touch nothing of the loop."""
+class EngineThread(threading.Thread):
+    """One model's whole life: it is loaded, run and closed on this thread and no other. The thread has its name.
+
+    Args:
+        load: makes and loads the model.
+
+    Attributes:
+        config: what is known of the model.
+        backend: what runs it.
+
+    Raises:
+        ConfigError: the model cannot be loaded.
+    """
+
+    config: ModelConfig
+    backend: Runs
+
+    def __init__(self, load: Callable[[], tuple[ModelConfig, Runs]]) -> None:
+        super().__init__(daemon=True)
+        self._load = load
+        self._loaded: Future[None] = Future()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.start()
+        self._loaded.result()
+
+    def run(self) -> None:
+        """Loads the model, does the jobs that come, and closes it."""
+        try:
+            self.config, self.backend = self._load()
+        except BaseException as error:  # noqa: BLE001 - it is raised where the model was asked for
+            Report("model").raised("cannot be loaded", error, logging.DEBUG)
+            self._loaded.set_exception(error)
+            return
+        self.name = self.config.name
+        self._report = Report("model", model=f"{self.name}:{self.config.version}", worker_pid=os.getpid())
+        self._loaded.set_result(None)
+        while (job := self._jobs.get()) is not None:
+            job()
+            # It may hold a client's memory, which would else be kept until the next one comes.
+            del job
+        self.backend.close()
+
+    def run_batch(self, batch: Batch) -> list[Outcome]:
+        """Returns one outcome or more for each task, in the order of the calls, whatever happens; on this thread."""
+        try:
+            return self.backend.run(batch)
+        except BaseException as error:  # noqa: BLE001 - without this thread the model would hang for ever
+            self._report.raised("cannot run a batch", error, logging.ERROR)
+            detail = f"the worker's own code failed: {type(error).__name__}"
+            return [(task.calls, Status.INTERNAL, detail) for task in batch.tasks]
+
+    def do(self, job: Callable[[], None]) -> None:
+        """Has something done on this thread, after what it has to do; it must not raise."""
+        self._jobs.put(job)
+
+    def finish(self) -> None:
+        """Lets the model be closed, and the thread end, after what it has to do."""
+        self._jobs.put(None)
+
+
+class Loop(Protocol):
+    """What the crew turns. A turn has two halves, and short batches run between them.
+
+    Attributes:
+        done: batches that have run, for the next half of a turn.
+    """
+
+    done: deque[Done]
+
+    def take_in(self) -> dict[int, list[Batch]]:
+        """Waits for something to do, does it, and returns the batches to begin, by the numbers of their models."""
+
+    def send_out(self) -> bool:
+        """Sends what there is to send; False after the last turn."""
+
+    def wake(self) -> None:
+        """Makes it wait no longer, from any thread."""
 
 
 class Crew:
-    """Calls a step again and again, on one of two threads, until it says that it was the last.
+    """Turns a loop and runs its batches.
 
     Args:
-        step: returns False to end.
-        look_s: how often it is looked whether the one on duty is away, in seconds.
+        engines: the models' threads, by the numbers of the models.
+        look_s: how often it is looked whether a batch lasts, in seconds.
     """
 
-    def __init__(self, step: Callable[[], bool], look_s: float) -> None:
-        self._step = step
+    def __init__(self, loop: Loop, engines: Sequence[EngineThread], look_s: float) -> None:
+        self._loop = loop
+        self._engines = engines
         self._look_s = look_s
-        # Guards who is on duty, by the thread's number, and since when that one has been away, or None.
+        # Guards who has the duty, None being the one that stands by, and since when that one has been in a batch.
         self._change = threading.Lock()
-        self._on_duty = 0
-        self._away_since: float | None = 0.0
-        self._absent: dict[int, None] = {}
-        self._ended = threading.Event()
+        self._on_duty: EngineThread | None = None
+        self._away_since: float | None = None
+        # Wakes the one that stands by.
+        self._called = threading.Event()
+        self._is_over = False
         self._error: BaseException | None = None
-        self._threads = [threading.Thread(target=self._serve, name=f"loop-{n}", daemon=True) for n in (1, 2)]
-
-    @property
-    def is_away(self) -> bool:
-        """Whether a thread left and has not come back, on duty or not."""
-        return bool(self._absent)
 
     def run(self) -> None:
-        """Returns after the last step, even if a thread is still away then; raises what a step raised."""
-        for thread in self._threads:
-            thread.start()
-        self._ended.wait()
+        """Stands by until the last turn, whatever the models' threads do then; raises what a turn raised."""
+        while not self._is_over:
+            if self._takes_duty(None):
+                self._turn(None)
+            else:
+                self._called.wait(self._look_s)
+                self._called.clear()
         if self._error is not None:
             raise self._error
 
-    def leave(self) -> None:
-        """Offers the duty, as before something that may last; for the thread that has it."""
-        self._absent[self._on_duty] = None
-        self._away_since = time.monotonic()
-
-    def come_back(self) -> bool:
-        """Goes on with the duty; False if it is the other thread's now."""
-        me = threading.get_ident()
-        del self._absent[me]
+    def _takes_duty(self, me: EngineThread | None) -> bool:
+        """Whether a thread that was in a batch, or stood by, has the duty now."""
         with self._change:
-            if self._on_duty != me:
-                return False
+            if self._on_duty is not me:
+                since = self._away_since
+                if me is not None or since is None or time.monotonic() - since < _AWAY_S:
+                    return False
+                self._on_duty = None
             self._away_since = None
         return True
 
-    def _serve(self) -> None:
-        while not self._ended.is_set():
-            if not self._takes_duty():
-                self._ended.wait(self._look_s)
-                continue
-            try:
-                while not self._ended.is_set():
-                    if not self._step():
-                        self._ended.set()
-            except RelievedError:
-                continue
-            except BaseException as error:  # noqa: BLE001 - it is raised where `run` was called
-                self._error = error
-                self._ended.set()
-
-    def _takes_duty(self) -> bool:
+    def _pass_duty(self, heir: EngineThread | None) -> None:
+        """Gives the duty away, to a thread that has a batch to run first or to the one that stands by."""
         with self._change:
-            # Nobody has been away longer than the one who never came.
-            if self._away_since is None or time.monotonic() - self._away_since < _AWAY_S:
+            self._on_duty = heir
+            self._away_since = None if heir is None else time.monotonic()
+        if heir is None:
+            self._called.set()
+
+    def _turn(self, me: EngineThread | None) -> None:
+        """Turns the loop until the duty is another's, or the last turn is done."""
+        try:
+            while self._loop.send_out():
+                if not self._share_out(me, self._loop.take_in()):
+                    return
+        except BaseException as error:  # noqa: BLE001 - it is raised where `run` was called
+            self._error = error
+        self._is_over = True
+        self._called.set()
+
+    def _share_out(self, me: EngineThread | None, begun: dict[int, list[Batch]]) -> bool:
+        """Gives batches to the models' threads, and runs our own; whether the duty is still ours then."""
+        if not begun:
+            return True
+        shares = {self._engines[number]: batches for number, batches in begun.items()}
+        own = None if me is None else shares.pop(me, None)
+        heir = me
+        if own is None:
+            heir = next((engine for engine, batches in shares.items() if batches[0].is_short), me)
+        elif not own[0].is_short:
+            heir = None
+        # Before anything is handed over: who has run its batch looks whether the duty came with it.
+        if heir is not me:
+            self._pass_duty(heir)
+        for engine, batches in shares.items():
+            engine.do(functools.partial(self._work, engine, batches))
+        if own is None or me is None:
+            return heir is me
+        if heir is me:
+            self._away_since = time.monotonic()
+        return self._run(me, own)
+
+    def _work(self, me: EngineThread, batches: list[Batch]) -> None:
+        """Runs batches on their model's thread, and then turns the loop if the duty came with them."""
+        if self._run(me, batches):
+            self._turn(me)
+
+    def _run(self, me: EngineThread, batches: list[Batch]) -> bool:
+        """Runs batches one after another, and empties the list; whether the duty is ours then."""
+        done, clock = self._loop.done, time.perf_counter
+        told_at = clock()
+        while True:
+            # Out of the list, which lives as long as this thread turns the loop.
+            batch = batches.pop(0)
+            began = clock()
+            outcomes = me.run_batch(batch)
+            ended = clock()
+            # Before the last one counts as done: from then on the duty may come with another batch.
+            is_ours = not batches and self._takes_duty(me)
+            done.append((batch, outcomes, ended - began))
+            if is_ours:
+                return True
+            # Short batches are told of together: their replies then leave as one message, and the loop
+            # does not take the interpreter's lock from the next of them.
+            if not batches or (ended - told_at > _TELL_S and self._on_duty is not me):
+                told_at = ended
+                self._loop.wake()
+            if not batches:
                 return False
-            self._on_duty = threading.get_ident()
-            self._away_since = None
-        return True

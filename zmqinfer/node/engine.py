@@ -1,20 +1,18 @@
 """Runs one batch: stack the inputs, call the model, check what it gave, split it again.
 
 What users' code raises is caught here and nowhere else. When a batch fails as a whole, it is run
-again in halves until the guilty requests stand alone; the others get their answers. An answer of
+again in halves until the guilty requests stand alone; the others get their answers. Those that
+may not run twice are not run again: each of them has run, so each gets ModelError. An answer of
 the wrong size is not bisected and never guessed at: every request of that batch gets ModelError.
 """
 
 from __future__ import annotations
 
-import functools
+import itertools
+import operator
 import os
-import queue
 import sys
-import threading
-import time
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -23,30 +21,38 @@ from zmqinfer.backends.base import Backend, BadAnswer
 from zmqinfer.errors import InvalidArgument, Status
 from zmqinfer.machine.worker.task import Batch, Outcome
 from zmqinfer.node.report import Report
-from zmqinfer.node.waker import Waker
-from zmqinfer.origin import origin
-from zmqinfer.records import MAX_CALLS, PAYLOAD
+from zmqinfer.origin import told
+from zmqinfer.policy.twice import may_run_twice
+from zmqinfer.records import IDEMPOTENT, MAX_CALLS, PAYLOAD
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import DTYPES, INLINE_BYTES, Array, Arrays, Layout, Payload, layout_of, pack, unpack
 
-__all__ = ["Engine", "EngineThread", "Part", "Runs", "bodies"]
+__all__ = ["Engine", "Part", "Runs", "bodies", "parts_of"]
 
 _MAX_DETAIL = 1_000
 # Rows up to this size are all copied at once and then cut; of larger ones each is copied alone.
 _SMALL_ROW_BYTES = 4_096
-# How long a finished batch may wait for the others that were handed over with it.
-_TELL_S = 0.001
 
 
-# Of a task: how many calls and rows it has, and its payload.
-Part: TypeAlias = tuple[int, int, Payload]
+# Of a task: how many calls and rows it has, its payload, and whether it may run twice.
+Part: TypeAlias = tuple[int, int, Payload, bool]
 
 
 class Runs(Protocol):
-    """What runs the batches of one model."""
+    """What runs the batches of one model, and closes it; both on the thread that loaded it."""
+
+    @property
+    def signature(self) -> Signature:
+        """What callers send and get, one row at a time."""
 
     def run(self, batch: Batch) -> list[Outcome]:
         """Returns one outcome or more for each task, in the order of the calls; raises nothing."""
+
+    def close(self) -> None:
+        """Lets the model give back what it took; may last as long as the model likes, and raises nothing."""
+
+    def kill(self) -> None:
+        """Ends what is under way, if that can be; from any thread."""
 
 
 class Engine:
@@ -54,24 +60,47 @@ class Engine:
 
     Args:
         backend: what runs the model.
+        idempotent: whether requests may run twice that do not say so themselves.
         borrows_inputs: whether large inputs may reach it where they lie, in memory that is not its own.
         name: what the log calls it.
         worker: the process id of its worker, for the log.
+        has_tracebacks: whether the log has those of the model's errors in full.
     """
 
-    def __init__(self, backend: Backend, *, borrows_inputs: bool = False, name: str = "", worker: int = 0) -> None:
-        self._report = Report("model", model=name, worker_pid=worker or os.getpid())
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        idempotent: bool = True,
+        borrows_inputs: bool = False,
+        name: str = "",
+        worker: int = 0,
+        has_tracebacks: bool = False,
+    ) -> None:
+        worker = worker or os.getpid()
+        self._report = Report("model", has_tracebacks=has_tracebacks, model=name, worker_pid=worker)
+        self._backend = backend
         self._infer = backend.infer
         self._before, self._after = backend.before, backend.after
-        self._signature: Signature = backend.signature
+        self.signature: Signature = backend.signature
+        self._idempotent = idempotent
         self._borrows_inputs = borrows_inputs
         # The last answer that was in order, by what its arrays look like: 0.4 us, where looking anew takes 3.
         self._known: tuple[list[tuple[str, np.dtype[np.generic], tuple[int, ...]]], Layout] | None = None
 
     def run(self, batch: Batch) -> list[Outcome]:
         """Returns one outcome or more for each task, in the order of the calls. Raises nothing that a model may."""
-        parts = [(task.calls, task.rows, task.record[PAYLOAD]) for task in batch.tasks]
-        return self.run_parts(parts, batch.rows, batch.bound.layout, batch.bound.order)
+        return self.run_parts(parts_of(batch, self._idempotent), batch.rows, batch.bound.layout, batch.bound.order)
+
+    def close(self) -> None:
+        """Closes the model; what it raises then is said, and hurts nobody any more."""
+        try:
+            self._backend.close()
+        except BaseException as error:  # noqa: BLE001 - the user's own code
+            self._report.raised("raised while closing", error)
+
+    def kill(self) -> None:
+        """Does nothing: a thread cannot be ended."""
 
     def run_parts(self, parts: list[Part], rows: int, layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
         """Does the same for the bare parts of a batch."""
@@ -80,15 +109,25 @@ class Engine:
         except BadAnswer as error:
             detail = _fit_to_travel(str(error))
             self._report.warning("wrong output", why=detail)
-            return [(calls, Status.MODEL_ERROR, detail) for calls, _, _ in parts]
+            return [(calls, Status.MODEL_ERROR, detail) for calls, *_ in parts]
         except BaseException as error:  # noqa: BLE001 - a model may raise anything; a real Ctrl-C reaches the main thread only
-            if len(parts) == 1 and parts[0][0] == 1:
+            calls = sum(calls for calls, *_ in parts)
+            may_go_on = calls > 1 and any(again for *_, again in parts)
+            if not may_go_on:
+                self._report.raised("raised", error)
+            if calls == 1:
                 # Its words are for the caller alone: they may hold what it sent.
-                self._report.warning("raised", error=type(error).__name__, at=functools.partial(origin, error))
-                return [(1, Status.MODEL_ERROR, _told(error))]
+                return [(1, Status.MODEL_ERROR, _fit_to_travel(told(error)))]
+            detail = (
+                f"the model raised {type(error).__name__} for a batch of {calls} calls;"
+                " this one of them may not run twice, so it was not tried alone"
+            )
         outcomes: list[Outcome] = []
-        for half in _halves(parts):
-            outcomes += self.run_parts(half, sum(part_rows for _, part_rows, _ in half), layout, order)
+        for some in _divided(parts):
+            if some[0][-1]:
+                outcomes += self.run_parts(some, sum(part_rows for _, part_rows, *_ in some), layout, order)
+            else:
+                outcomes += [(calls, Status.MODEL_ERROR, detail) for calls, *_ in some]
         return outcomes
 
     def _attempt(self, parts: list[Part], rows: int, layout: Layout, order: tuple[int, ...]) -> list[Outcome]:
@@ -127,9 +166,9 @@ class Engine:
 
     def _stack(self, parts: list[Part], layout: Layout, order: tuple[int, ...], rows: int) -> Arrays:
         """Joins the inputs along the batch axis, under the declared names. Copies once at most."""
-        specs = self._signature.inputs
+        specs = self.signature.inputs
         fields = layout.fields
-        payloads = [payload for _, _, payload in parts if type(payload) is bytes]
+        payloads = [payload for _, _, payload, _ in parts if type(payload) is bytes]
         if len(fields) == 1 and fields[0].dtype != "BOOL" and len(payloads) == len(parts):
             # 1.1 us for 32 bodies, where np.stack takes 12. A bytearray, so that a model may write to its input.
             field = fields[0]
@@ -137,7 +176,7 @@ class Engine:
             return {specs[0].name: joined.reshape(rows, *field.shape)}
         unpacked = [
             unpack(layout, part_rows // calls, body, writable=True)
-            for calls, part_rows, payload in parts
+            for calls, part_rows, payload, _ in parts
             for body in bodies(calls, payload)
         ]
         if len(unpacked) == 1:
@@ -162,7 +201,7 @@ class Engine:
             for name, array in outputs.items():
                 _check_rows(name, array, rows)
             return dict(outputs)
-        declared = self._signature.outputs
+        declared = self.signature.outputs
         if len(outputs) != len(declared) or any(spec.name not in outputs for spec in declared):
             raise BadAnswer(
                 f"the model returned {_names(outputs)}, it declares {_names([spec.name for spec in declared])}"
@@ -172,14 +211,6 @@ class Engine:
             _check_rows(spec.name, array, rows)
             _check_spec(spec, array)
         return {spec.name: outputs[spec.name] for spec in declared}
-
-
-def _told(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception as cause:  # noqa: BLE001 - the message is the user's code too
-        text = f"its message cannot be shown, for that raises {type(cause).__name__}"
-    return _fit_to_travel(f"{type(error).__name__}: {text}")
 
 
 def _fit_to_travel(text: str) -> str:
@@ -215,6 +246,20 @@ def _restacked(items: list[Mapping[str, Array]]) -> Arrays:
     return {name: np.stack([item[name] for item in items]) for name in items[0]}
 
 
+def parts_of(batch: Batch, idempotent: bool) -> list[Part]:
+    """Returns what an engine needs of each task of a batch; `idempotent` is what its model says."""
+    return [
+        (task.calls, task.rows, _plain(record[PAYLOAD]), may_run_twice(record[IDEMPOTENT], idempotent))
+        for task in batch.tasks
+        for record in (task.record,)
+    ]
+
+
+def _plain(payload: Payload) -> Payload:
+    """Makes memoryviews of what else sockets deliver: a zmq.Frame has the buffer of one, but nothing can pack it."""
+    return [memoryview(part) for part in payload] if type(payload) is list else payload
+
+
 def bodies(calls: int, payload: Payload) -> list[Payload]:
     """Cuts the payload of a block into those of its calls."""
     if calls == 1 or type(payload) is not bytes:
@@ -223,15 +268,18 @@ def bodies(calls: int, payload: Payload) -> list[Payload]:
     return [payload[at * size : (at + 1) * size] for at in range(calls)]
 
 
-def _halves(parts: list[Part]) -> tuple[list[Part], list[Part]]:
+def _divided(parts: list[Part]) -> Iterable[list[Part]]:
+    """Divides a batch: in halves, or where those begin or end that may not run twice."""
+    if not all(again for *_, again in parts):
+        return [list(some) for _, some in itertools.groupby(parts, key=operator.itemgetter(-1))]
     if len(parts) > 1:
         half = len(parts) // 2
         return parts[:half], parts[half:]
-    calls, _, payload = parts[0]
+    calls, _, payload, again = parts[0]
     assert type(payload) is bytes, calls
     half = calls // 2
     cut = len(payload) // calls * half
-    return [(half, half, payload[:cut])], [(calls - half, calls - half, payload[cut:])]
+    return [(half, half, payload[:cut], again)], [(calls - half, calls - half, payload[cut:], again)]
 
 
 def _split(parts: list[Part], arrays: list[Array], layout: Layout) -> list[Outcome]:
@@ -242,7 +290,7 @@ def _split(parts: list[Part], arrays: list[Array], layout: Layout) -> list[Outco
     everything = _bytes(arrays[0]) if len(arrays) == 1 and size <= _SMALL_ROW_BYTES else None
     outcomes: list[Outcome] = []
     at = 0
-    for calls, part_rows, _ in parts:
+    for calls, part_rows, *_ in parts:
         end = at + part_rows
         while at < end:
             # A block has a row for each call; a single call may have several.
@@ -269,41 +317,3 @@ def _packed(arrays: list[Array], at: int, until: int) -> Payload:
     payload = pack([array[at:until] for array in arrays])
     # A large one is a view of the model's memory, which the model may use again before the reply has left.
     return [bytes(part) for part in payload] if type(payload) is list else payload
-
-
-class EngineThread(threading.Thread):
-    """Runs the batches of one model apart from the worker's loop, so that a long one is not silence."""
-
-    def __init__(self, name: str, engine: Runs, waker: Waker) -> None:
-        super().__init__(name=f"engine-{name}", daemon=True)
-        self.engine = engine
-        self.done: deque[tuple[Batch, list[Outcome], float]] = deque()
-        self._waker = waker
-        self._queue: queue.SimpleQueue[list[Batch] | None] = queue.SimpleQueue()
-
-    def begin(self, batches: list[Batch]) -> None:
-        """Hands batches over, to run one after another; they come back through `done`, and the waker is woken."""
-        self._queue.put(batches)
-
-    def finish(self) -> None:
-        """Lets the thread end after what it was given."""
-        self._queue.put(None)
-
-    def run(self) -> None:
-        """Runs batches until `finish`."""
-        take, clock = self._queue.get, time.perf_counter
-        while (batches := take()) is not None:
-            told_at = clock()
-            for batch in batches:
-                began = clock()
-                outcomes = self.engine.run(batch)
-                ended = clock()
-                self.done.append((batch, outcomes, ended - began))
-                # Short batches are told of together: their replies then leave as one message, and the loop
-                # does not take the interpreter's lock from the next of them.
-                if ended - told_at > _TELL_S:
-                    told_at = ended
-                    self._waker.wake()
-            # A batch may hold its client's memory, which would else be kept until the next one comes.
-            del batches, batch, outcomes
-            self._waker.wake()

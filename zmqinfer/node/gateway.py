@@ -95,8 +95,8 @@ class GatewayNode:
         except BaseException:
             self._context.destroy(linger=0)
             raise
-        self.clients_address = _endpoint(self._clients.socket)
-        self.workers_address = _endpoint(self._workers.socket)
+        self.clients_address = sockets.endpoint(self._clients.socket)
+        self.workers_address = sockets.endpoint(self._workers.socket)
         self._report = Report("gateway", gateway=self.workers_address)
         self._clients.gate = Gate("clients", self._clients.listening, _LEFT_BY_CLIENTS, self._report)
         self._workers.gate = Gate("workers", self._workers.listening, _LEFT_BY_WORKERS, self._report)
@@ -333,8 +333,3 @@ class GatewayNode:
             sockets.remove_path(address)
         self._context.destroy(linger=sockets.LINGER_MS)
         self._waker.close()
-
-
-def _endpoint(socket: zmq.Socket[bytes]) -> str:
-    endpoint = socket.get(zmq.LAST_ENDPOINT)
-    return bytes(endpoint).rstrip(b"\0").decode()

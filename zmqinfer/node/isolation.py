@@ -7,7 +7,10 @@ what was in the batch runs again, each call alone: the one with which the proces
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import dataclasses
+import logging
 import os
 import signal
 import socket
@@ -21,17 +24,16 @@ from typing import Any, TypeAlias
 
 import msgpack
 
-from zmqinfer.backends.base import Backend
 from zmqinfer.errors import ConfigError, Status
 from zmqinfer.machine.worker.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
-from zmqinfer.node.engine import Engine, Part, bodies
-from zmqinfer.node.report import level, start_logging
-from zmqinfer.records import IDEMPOTENT, PAYLOAD
+from zmqinfer.node.engine import Part, bodies, parts_of
+from zmqinfer.node.report import Report, level, start_logging
+from zmqinfer.node.spawn import spawn
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import parse_layout
 
-__all__ = ["IsolatedModel", "serve"]
+__all__ = ["IsolatedModel", "main", "serve"]
 
 Look: TypeAlias = Callable[[], None]
 
@@ -55,28 +57,30 @@ def _told(error: Exception) -> tuple[Status, str]:
     if isinstance(error, ConfigError):
         return Status.WORKER_LOST, f"the model's process cannot be started again: {error}"
     if isinstance(error, TimeoutError):
-        return (
-            Status.DEADLINE_EXCEEDED,
-            "the model's process ran beyond the deadlines of all that it had, and was killed",
-        )
+        return Status.DEADLINE_EXCEEDED, str(error)
     return Status.POISONED, f"{error} while this ran alone"
 
 
 class IsolatedModel:
-    """Loads and runs one model as a backend and its engine together do.
+    """Loads, runs and closes one model as a backend and its engine together do.
+
+    Args:
+        config: what its model.toml says; without folders it is for the function or class that `target` names.
+
+    Attributes:
+        config: the same, and from `load` on with the model's name, which that of a function tells.
 
     Raises:
         ConfigError: the model cannot be loaded.
     """
 
-    before = after = None
-
     def __init__(self, config: ModelConfig) -> None:
-        self._config = config
+        self.config = config
         self._limit_bytes = config.settings.memory_mb * 2**20
         self._signature: Signature | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._is_killed = False
 
     @property
     def signature(self) -> Signature:
@@ -86,32 +90,57 @@ class IsolatedModel:
 
     def load(self) -> None:
         """Starts the process and waits until it has loaded the model, however long that takes."""
+        try:
+            self._start()
+        except OSError as cause:
+            self._end()
+            source = self.config.source
+            raise ConfigError(f"{source}: the model's process cannot be started ({cause.strerror})") from cause
+        try:
+            mistake, name, signature = self._receive(float("inf"))
+        except _Ended as ended:
+            self._end()
+            raise ConfigError(f"{self.config.source}: {ended} while the model was loaded") from ended
+        if mistake:
+            self._end()
+            raise ConfigError(mistake)
+        self.config = dataclasses.replace(self.config, name=name)
+        self._signature = Signature.from_wire(signature)
+        self._report = Report("model", model=f"{name}:{self.config.version}", worker_pid=os.getpid())
+
+    def _start(self) -> None:
         ours, theirs = socket.socketpair()
+        self._socket = ours
+        ours.settimeout(_LOOK_S)
+        target = "" if self.config.folders else self.config.settings.target
+        what = target or str(Path(self.config.source).parent)
+        arguments = [str(theirs.fileno()), "function" if target else "folder", what, str(os.getpid()), level()]
         with theirs:
-            arguments = [str(theirs.fileno()), str(Path(self._config.source).parent), str(os.getpid()), level()]
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "zmqinfer.node.isolation", *arguments],
+            self._process = spawn(
+                f"zmqinfer model {self.config.name or target}",
+                __name__,
+                arguments,
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL if sys.stderr is None else 2,
             )
-        ours.settimeout(_LOOK_S)
-        self._socket = ours
-        try:
-            mistake, signature = self._receive(float("inf"))
-        except _Ended as ended:
-            self.close()
-            raise ConfigError(f"{self._config.source}: {ended} while the model was loaded") from ended
-        if mistake:
-            self.close()
-            raise ConfigError(mistake)
-        self._signature = Signature.from_wire(signature)
-
-    def infer(self, batch: Any) -> Any:
-        """Never called: `run` does it all."""
-        raise NotImplementedError
 
     def close(self) -> None:
+        """Lets the process close its model, and waits until it has ended, however long that takes."""
+        process, connection = self._process, self._socket
+        if process is None or connection is None:
+            return
+        with contextlib.suppress(OSError):  # it has gone
+            connection.shutdown(socket.SHUT_WR)
+        process.wait()
+        self._end()
+
+    def kill(self) -> None:
+        """Ends the process at once and for good, from any thread; who waits for it goes on."""
+        self._is_killed = True
+        if (process := self._process) is not None:
+            process.kill()
+
+    def _end(self) -> None:
         """Ends the process at once: it has nothing to finish."""
         if self._socket is not None:
             self._socket.close()
@@ -123,46 +152,58 @@ class IsolatedModel:
 
     def run(self, batch: Batch) -> list[Outcome]:
         """Returns one outcome or more for each task, in the order of the calls."""
-        parts: list[Part] = [(task.calls, task.rows, task.record[PAYLOAD]) for task in batch.tasks]
+        parts = parts_of(batch, self.config.settings.idempotent)
         until = max(task.deadline for task in batch.tasks) + _GRACE_S
         try:
             return self._ask(batch, parts, batch.rows, until)
         except _FAILURES as error:
             if isinstance(error, _Ended) and sum(task.calls for task in batch.tasks) > 1:
-                return self._each_alone(batch, str(error))
-            return [(calls, *_told(error)) for calls, _, _ in parts]
+                return self._each_alone(batch, parts, str(error))
+            return [(calls, *_told(error)) for calls, *_ in parts]
 
-    def _each_alone(self, batch: Batch, how: str) -> list[Outcome]:
+    def _each_alone(self, batch: Batch, parts: list[Part], how: str) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        for task in batch.tasks:
-            declared = task.record[IDEMPOTENT]
-            if not (self._config.settings.idempotent if declared is None else declared):
-                outcomes.append((task.calls, Status.WORKER_LOST, f"{how}, and the request may not be run twice"))
+        for task, (calls, rows, payload, again) in zip(batch.tasks, parts, strict=True):
+            if not again:
+                outcomes.append((calls, Status.WORKER_LOST, f"{how}, and the request may not be run twice"))
                 continue
-            rows = task.rows // task.calls
-            for body in bodies(task.calls, task.record[PAYLOAD]):
+            for body in bodies(calls, payload):
                 try:
-                    outcomes += self._ask(batch, [(1, rows, body)], rows, task.deadline + _GRACE_S)
+                    part = (1, rows // calls, body, again)
+                    outcomes += self._ask(batch, [part], rows // calls, task.deadline + _GRACE_S)
                 except _FAILURES as error:
                     outcomes.append((1, *_told(error)))
         return outcomes
 
     def _ask(self, batch: Batch, parts: list[Part], rows: int, until: float) -> list[Outcome]:
         """Lets the process run something; raises `_Ended`, `TimeoutError`, or `ConfigError` if there is none."""
-        if self._process is None or self._process.poll() is not None:
-            self.close()
-            self.load()
+        if self._is_killed:
+            raise _Ended("the model's process was killed")
+        if self._process is not None and self._process.poll() is not None:
+            self._report.warning("process ended", why=self._ended())
+            self._end()
+        if self._process is None:
+            self._load_again()
         layout = batch.bound.layout.raw
         try:
             self._send([rows, layout, batch.bound.order, parts], until)
             answers = self._receive(until)
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            self._end()
+            if isinstance(error, _Ended | TimeoutError) and not self._is_killed:
+                self._report.warning("process ended", why=error)
             raise
         return [
             (calls, first, second) if type(first) is bytes else (calls, Status(first), second)
             for calls, first, second in answers
         ]
+
+    def _load_again(self) -> None:
+        try:
+            self.load()
+        except ConfigError as error:
+            self._report.error("cannot be loaded again", why=error)
+            raise
 
     def _send(self, message: Any, until: float) -> None:
         assert self._socket is not None
@@ -184,9 +225,9 @@ class IsolatedModel:
     def _look(self, until: float) -> None:
         """Looks how the process is, of which nothing was heard for a while; raises if that is too long or too much."""
         if time.monotonic() > until:
-            raise TimeoutError
+            raise TimeoutError("the model's process ran beyond the deadlines of all that it had, and was killed")
         if self._limit_bytes and self._memory() > self._limit_bytes:
-            raise _Ended(f"the model's process had more than {self._config.settings.memory_mb} MiB and was killed")
+            raise _Ended(f"the model's process had more than {self.config.settings.memory_mb} MiB and was killed")
 
     def _memory(self) -> int:
         assert self._process is not None
@@ -202,7 +243,9 @@ class IsolatedModel:
             code = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
             return _Ended("the model's process closed its connection")
-        how = f"with exit code {code}" if code >= 0 else f"by signal {signal.Signals(-code).name}"
+        # Those that are only numbers have no name.
+        named = {int(one): one.name for one in signal.Signals}
+        how = f"with exit code {code}" if code >= 0 else f"by signal {named.get(-code, -code)}"
         return _Ended(f"the model's process ended {how}")
 
 
@@ -247,40 +290,46 @@ def _exactly(connection: socket.socket, size: int, look: Look | None) -> bytearr
     return buffer
 
 
-def serve(connection: socket.socket, folder: Path, worker: int) -> None:
-    """Is the model's process: loads what is in a folder, and runs what it is sent until the other side is gone."""
-    from zmqinfer.node.models import find_models, load_here
+def serve(connection: socket.socket, kind: str, what: str, worker: int) -> None:
+    """Is the model's process: loads a model, and runs what it is sent until the other side is gone.
+
+    Args:
+        kind: whether the model is a "folder", or a "function" that has none.
+        what: the folder, or "module:callable".
+    """
+    from zmqinfer.node.models import find_models, load_engine, load_function_here
 
     try:
-        (config,) = find_models([folder])
-        model = load_here(config)
+        if kind == "function":
+            config, engine = load_function_here(what, worker)
+        else:
+            (config,) = find_models([Path(what)])
+            engine = load_engine(config, worker)
     except ConfigError as error:
-        _send(connection, [str(error), None])
+        Report("model", worker_pid=worker).raised("cannot be loaded", error, logging.DEBUG)
+        _send(connection, [str(error), "", None])
         return
-    backend: Backend = model.backend
-    _send(connection, ["", backend.signature.to_wire()])
-    name = f"{config.name}:{config.version}"
-    engine = Engine(backend, borrows_inputs=config.settings.borrows_inputs, name=name, worker=worker)
+    _send(connection, ["", config.name, engine.signature.to_wire()])
     while (message := _receive(connection)) is not None:
         rows, layout, order, parts = message
         outcomes = engine.run_parts([tuple(part) for part in parts], rows, parse_layout(layout), tuple(order))
         _send(connection, outcomes)
-    backend.close()
+    engine.close()
 
 
-def _main() -> None:
-    descriptor, folder, parent = int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    # Ctrl-C is for the worker, which lets this process finish.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    start_logging(sys.argv[4])
+def main() -> None:
+    """Begins the model's process, as `IsolatedModel.load` starts it."""
+    descriptor, (kind, what), parent = int(sys.argv[1]), sys.argv[2:4], int(sys.argv[4])
+    # These may be sent to all processes, or come with the end of a terminal, but are for the worker, which lets this
+    # one finish. What the model starts shall not ignore them, as it would if they were ignored only here.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    start_logging(sys.argv[5])
     if sys.platform == "linux":
         # A model that hangs would never find out that the worker is gone.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             return
     with socket.socket(fileno=descriptor) as connection:
-        serve(connection, folder, parent)
-
-
-if __name__ == "__main__":
-    _main()
+        serve(connection, kind, what, parent)

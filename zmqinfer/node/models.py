@@ -1,72 +1,68 @@
 """Finds the models on a disk, reads their model.toml, and loads them.
 
 A model repository is a folder of model folders; a model folder holds model.toml and, if it
-likes, numbered folders, of which the highest is served. Folders without a model.toml are
-passed over: they may hold anything. `--models` may also name one model folder itself.
+likes, numbered folders, of which the highest is served. Folders without a model.toml, or what
+looks like one with a slip in its name, are passed over: they may hold anything. `--models` may
+also name one model folder itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import difflib
+import importlib.util
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from zmqinfer.backends import make_backend
-from zmqinfer.backends.base import Backend
-from zmqinfer.backends.python_callable import BareFunction, Function, find_target, plain_callable
+from zmqinfer.backends.base import Backend, loading
+from zmqinfer.backends.python_callable import BareFunction, find_target, no_module, parts_of
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
 from zmqinfer.model_config import FILE_NAME, ModelConfig, parse_model_toml
+from zmqinfer.node.crew import EngineThread
+from zmqinfer.node.engine import Engine, Runs
 from zmqinfer.node.isolation import IsolatedModel
-from zmqinfer.signature import Signature
 
-__all__ = ["LoadedModel", "find_models", "function_model", "load_here", "load_model", "load_target"]
+__all__ = [
+    "check_target",
+    "find_models",
+    "function_model",
+    "load_engine",
+    "load_function",
+    "load_function_here",
+    "load_here",
+    "load_model",
+    "load_target",
+]
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model that is ready to run: what is known of it, and what runs it."""
-
-    config: ModelConfig
-    backend: Backend
-
-    @property
-    def name(self) -> str:
-        """As callers spell it."""
-        return self.config.name
-
-    @property
-    def version(self) -> int:
-        """The number of its folder, 1 without."""
-        return self.config.version
-
-    @property
-    def settings(self) -> ModelSettings:
-        """How its batches are made."""
-        return self.config.settings
-
-    @property
-    def signature(self) -> Signature:
-        """What callers send and get."""
-        return self.backend.signature
-
-
-def find_models(folders: Sequence[Path]) -> list[ModelConfig]:
+def find_models(folders: Sequence[Path], on_mistake: Callable[[ConfigError], None] | None = None) -> list[ModelConfig]:
     """Reads every model.toml below the model repositories `folders`, sorted by model name.
 
+    Args:
+        on_mistake: is told what is wrong with a model folder, which is left out then; if None that is raised.
+
     Raises:
-        ConfigError: a folder is missing or holds no model, two models have one name, or a model.toml
+        ConfigError: a repository is missing or holds no model, two models have one name, or a model.toml
             is wrong.
     """
     found: dict[str, ModelConfig] = {}
     for repository in folders:
         for folder in _model_folders(repository):
-            config = _read(folder)
+            try:
+                config = _read(folder)
+            except ConfigError as mistake:
+                if on_mistake is None:
+                    raise
+                on_mistake(mistake)
+                continue
             if config.name in found:
                 raise ConfigError(
                     f"model {config.name!r} is in {found[config.name].source} and in {config.source},"
@@ -76,41 +72,119 @@ def find_models(folders: Sequence[Path]) -> list[ModelConfig]:
     return [found[name] for name in sorted(found)]
 
 
-def load_model(config: ModelConfig) -> LoadedModel:
-    """Makes and loads the backend of one model, in a process of its own if it says so. May take long.
+def load_model(config: ModelConfig) -> EngineThread:
+    """Loads one model on a thread of its own, or in a process of its own if it says so. May take long.
 
     Raises:
         ConfigError: the model's files are wrong, or its own code raised.
     """
-    if config.settings.isolation == "thread":
-        return load_here(config)
-    isolated = IsolatedModel(config)
-    isolated.load()
-    return LoadedModel(config, isolated)
+    return EngineThread(lambda: (config, load_engine(config)) if _is_here(config.settings) else _isolated(config))
 
 
-def load_here(config: ModelConfig) -> LoadedModel:
-    """Does the same in this process, whatever the model says."""
-    backend = make_backend(config)
-    backend.load()
-    return LoadedModel(config, backend)
-
-
-def function_model(function: Function, settings: ModelSettings | None = None) -> LoadedModel:
-    """Makes a model, named after it, of a function from one array of n rows to one of n rows.
+def load_here(config: ModelConfig) -> Backend:
+    """Makes and loads the backend of one model on this thread.
 
     Raises:
-        ConfigError: it is no plain callable.
+        ConfigError: the model's files are wrong, or its own code raised.
     """
-    backend = BareFunction(function)
-    config = ModelConfig(
-        backend.name, settings or ModelSettings(), backend.signature, source=f"function {backend.name!r}"
+    backend = make_backend(config)
+    backend.load()
+    return backend
+
+
+def function_model(
+    function: object, settings: ModelSettings | None = None, *, has_tracebacks: bool = False
+) -> EngineThread:
+    """Makes a model, named after it, of a function from one array of n rows to one of n rows, or of such a class.
+
+    Args:
+        has_tracebacks: whether the log has those of its errors in full.
+
+    Raises:
+        ConfigError: it is neither, or its own code raised while it was loaded.
+    """
+    return EngineThread(lambda: _function(function, settings or ModelSettings(), has_tracebacks=has_tracebacks))
+
+
+def load_function(target: str, settings: ModelSettings | None = None) -> EngineThread:
+    """Does the same for what "module:callable" names; its module is imported where the model runs.
+
+    Raises:
+        ConfigError: there is none, or its module raised while it was loaded.
+    """
+    settings = dataclasses.replace(settings or ModelSettings(), target=target)
+    if _is_here(settings):
+        return EngineThread(lambda: _function(load_target(target), settings, target))
+    return EngineThread(lambda: _isolated(ModelConfig("", settings, source=f"target {target!r}")))
+
+
+def load_function_here(target: str, worker: int = 0) -> tuple[ModelConfig, Engine]:
+    """Does so on this thread, as `load_engine` does."""
+    return _function(load_target(target), ModelSettings(), target, worker)
+
+
+def load_engine(config: ModelConfig, worker: int = 0) -> Engine:
+    """Loads one model on this thread, whatever it says of where; this thread is to run and close it as well.
+
+    Args:
+        worker: the process id of its worker, if that is another one.
+
+    Raises:
+        ConfigError: the model's files are wrong, or its own code raised.
+    """
+    with loading(f"{config.source}: backend {config.settings.backend!r}"):
+        return _engine(config, load_here(config), worker)
+
+
+def _is_here(settings: ModelSettings) -> bool:
+    return settings.isolation == "thread"
+
+
+def _isolated(config: ModelConfig) -> tuple[ModelConfig, Runs]:
+    isolated = IsolatedModel(config)
+    isolated.load()
+    return isolated.config, isolated
+
+
+def _function(
+    function: object, settings: ModelSettings, target: str = "", worker: int = 0, *, has_tracebacks: bool = False
+) -> tuple[ModelConfig, Engine]:
+    with loading(f"target {target!r}" if target else "the function or class"):
+        backend = BareFunction(function, target)
+        backend.load()
+    config = ModelConfig(backend.name, settings, backend.signature, source=f"function {backend.name!r}")
+    return config, _engine(config, backend, worker, has_tracebacks=has_tracebacks)
+
+
+def _engine(config: ModelConfig, backend: Backend, worker: int, *, has_tracebacks: bool = False) -> Engine:
+    own = config.settings
+    return Engine(
+        backend,
+        idempotent=own.idempotent,
+        borrows_inputs=own.borrows_inputs,
+        name=f"{config.name}:{config.version}",
+        worker=worker,
+        has_tracebacks=has_tracebacks,
     )
-    return LoadedModel(config, backend)
 
 
-def load_target(target: str) -> Function:
-    """Returns the function that "module:callable" names; the current directory is searched first.
+def check_target(target: str) -> None:
+    """Finds mistakes in "module:callable" without running anything of the user's.
+
+    Raises:
+        ConfigError: it is written wrongly, or there is no such module or package.
+    """
+    top = parts_of(target)[0].partition(".")[0]
+    is_missing = False
+    # Others' finders may raise anything; and of a module that is loaded without a spec the question itself does.
+    with contextlib.suppress(Exception):
+        is_missing = PathFinder.find_spec(top, [str(Path.cwd())]) is None and importlib.util.find_spec(top) is None
+    if is_missing:
+        raise no_module(target)
+
+
+def load_target(target: str) -> object:
+    """Returns what "module:callable" names; the current directory is searched first.
 
     Raises:
         ConfigError: there is none, or its module raised while it was loaded.
@@ -118,7 +192,7 @@ def load_target(target: str) -> Function:
     here = str(Path.cwd())
     if sys.path[:1] not in ([""], [here]):
         sys.path.insert(0, here)
-    return plain_callable(find_target(target), target)
+    return find_target(target)
 
 
 def _model_folders(repository: Path) -> list[Path]:
@@ -129,7 +203,9 @@ def _model_folders(repository: Path) -> list[Path]:
         )
     if (repository / FILE_NAME).is_file():
         return [repository]
-    folders = sorted(folder for folder in _entries(repository) if (folder / FILE_NAME).is_file())
+    folders = sorted(folder for folder in _entries(repository) if (folder / FILE_NAME).is_file() or _misspelt(folder))
+    if not folders and _misspelt(repository):
+        return [repository]
     if not folders:
         raise ConfigError(
             f"model repository {repository} holds no model, expected at least one"
@@ -138,8 +214,27 @@ def _model_folders(repository: Path) -> list[Path]:
     return folders
 
 
+def _misspelt(folder: Path) -> str:
+    """Returns a file of a folder that is perhaps meant to be its model.toml; empty if there is none."""
+    with contextlib.suppress(OSError):
+        names = [
+            path.name
+            for path in folder.iterdir()
+            if len(path.name) < 20 and path.name[0] != "." and path.name[-1] != "~"
+        ]
+        # What was renamed to put it aside, as model.toml.off, is no slip; .txt is one of editors that hide it.
+        close = difflib.get_close_matches(FILE_NAME, {name.lower().removesuffix(".txt") for name in names}, 1, 0.9)
+        return next((name for name in names if name.lower().removesuffix(".txt") in close), "")
+    return ""
+
+
 def _read(folder: Path) -> ModelConfig:
     path = folder / FILE_NAME
+    if not path.is_file():
+        name = _misspelt(folder)
+        raise ConfigError(
+            f"{folder} has {name} and no {FILE_NAME}, expected that; rename the file, or put it elsewhere"
+        )
     try:
         # Some editors begin a file with a mark of its encoding.
         text = path.read_text(encoding="utf-8-sig")

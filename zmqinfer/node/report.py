@@ -1,4 +1,4 @@
-"""The only module that logs: one event, one line; a fixed sentence, then key=value pairs.
+"""The only module that logs: one event, one line; a fixed sentence, then key=value pairs. Tracebacks have more lines.
 
 Values may come from peers, so they are cut and escaped; and peers may cause events, so of each that goes on and on
 there are a few lines a second, and of the others the number. Never bodies, never keys, nor what a model says of them,
@@ -8,15 +8,22 @@ and no line for a request but where its model failed: those are counted.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
+import traceback
 from collections.abc import Callable
+
+from zmqinfer.origin import origin
 
 __all__ = ["Report", "level", "start_logging"]
 
-_MAX_VALUE = 256
+# A path, and what is wrong with what lies there.
+_MAX_VALUE = 512
 # Lines of one event a second in the long run, and at once: as many workers may be lost.
 _LINES_PER_S, _LINES_AT_ONCE = 10.0, 500.0
+# Of a traceback so many frames, the innermost ones, and so many errors that led to one another.
+_MAX_DEPTH, _MAX_CHAIN = 40, 5
 
 
 def start_logging(level: str) -> None:
@@ -34,12 +41,16 @@ class Report:
 
     Args:
         node: its kind.
+        has_tracebacks: whether they are told in full below level DEBUG too.
         about: what is said at the end of each line, as which of several nodes it is.
     """
 
-    def __init__(self, node: str, clock: Callable[[], float] = time.monotonic, **about: object) -> None:
+    def __init__(
+        self, node: str, clock: Callable[[], float] = time.monotonic, *, has_tracebacks: bool = False, **about: object
+    ) -> None:
         self._logger = logging.getLogger(f"zmqinfer.{node}")
         self._clock = clock
+        self._has_tracebacks = has_tracebacks
         self._about = about
         # For each event when it was last, how many lines it may have had then, and how many were left out.
         self._said: dict[str, tuple[float, float, int]] = {}
@@ -56,7 +67,16 @@ class Report:
         """Says that something was wrong and was not coped with."""
         self._say(logging.ERROR, event, values)
 
-    def _say(self, level: int, event: str, values: dict[str, object]) -> None:
+    def raised(self, event: str, error: BaseException, level: int = logging.WARNING) -> None:
+        """Says of what a model's code, or ours, raised the class and where, but never its words: they may hold inputs.
+
+        Where debugging the whole traceback follows.
+        """
+        is_whole = self._has_tracebacks or self._logger.isEnabledFor(logging.DEBUG)
+        values: dict[str, object] = {"error": type(error).__name__, "at": functools.partial(origin, error)}
+        self._say(level, event, values, functools.partial(_traceback, error) if is_whole else None)
+
+    def _say(self, level: int, event: str, values: dict[str, object], more: Callable[[], str] | None = None) -> None:
         if not self._logger.isEnabledFor(level):
             return
         now = self._clock()
@@ -70,10 +90,25 @@ class Report:
             values = {**values, "not_logged_before": left_out}
         if lines < 2:
             values = {**values, "from_here_at_most_per_s": int(_LINES_PER_S)}
-        pairs = " ".join(f"{key}={_shown(value)}" for key, value in (values | self._about).items())
         # A program's own handlers and filters may raise, and who reports goes on.
         with contextlib.suppress(Exception):
-            self._logger.log(level, "%s %s", event, pairs)
+            pairs = " ".join(f"{key}={_shown(value)}" for key, value in (values | self._about).items())
+            self._logger.log(level, "%s %s%s", event, pairs, f"\n{more()}" if more else "")
+
+
+def _traceback(error: BaseException) -> str:
+    """Returns the traceback of an error, and before it those of what it came from, all without their words."""
+    chain = [error]
+    while len(chain) < _MAX_CHAIN:
+        last = chain[-1]
+        cause = last.__context__ if last.__cause__ is None and not last.__suppress_context__ else last.__cause__
+        if cause is None:
+            break
+        chain.append(cause)
+    return "\n".join(
+        "".join(traceback.format_tb(one.__traceback__, limit=-_MAX_DEPTH)) + type(one).__name__
+        for one in reversed(chain)
+    )
 
 
 def _shown(value: object) -> str:

@@ -31,6 +31,7 @@ __all__ = [
     "bind",
     "dealer",
     "drop",
+    "endpoint",
     "far_end",
     "is_readable",
     "monitored",
@@ -122,6 +123,11 @@ def bind(socket: zmq.Socket[bytes], address: str) -> None:
     except ConfigError:
         socket.close(0)
         raise
+
+
+def endpoint(socket: zmq.Socket[bytes]) -> str:
+    """Returns the address that a socket is bound to, with its real port."""
+    return bytes(socket.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
 
 
 def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:

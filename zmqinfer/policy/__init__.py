@@ -8,6 +8,7 @@ fair_queue   how clients share what they wait for
 backlog      how much waits before a request that comes
 drain        how fast a queue empties, and so how long who joins it will wait
 admission    whether a request is let in at all: requests and bytes
+twice        whether a request may run more than once
 quarantine   which inputs are not run again for a while
 wheel        which requests have run out of time
 liveness     which peers have been silent for too long

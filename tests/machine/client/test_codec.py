@@ -186,13 +186,13 @@ def test_a_later_welcome_replaces_all_that_was_known() -> None:
 def test_what_may_not_run_twice_is_remembered() -> None:
     """Until a model of that name and version says otherwise."""
     codec = Codec()
-    assert codec.may_run_twice("one", None)
+    assert codec.is_idempotent("one", None)
     codec.learn([["one", 1, as_lists(ONE.to_wire()), 16, False, False]])
     codec.learn([])
-    assert not codec.may_run_twice("one", None)
-    assert not codec.may_run_twice("one", 1)
+    assert not codec.is_idempotent("one", None)
+    assert not codec.is_idempotent("one", 1)
     codec.learn([["one", 1, as_lists(ONE.to_wire()), 16, True, False]])
-    assert codec.may_run_twice("one", None)
+    assert codec.is_idempotent("one", None)
 
 
 def test_without_a_version_the_latest_counts() -> None:

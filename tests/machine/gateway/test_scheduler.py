@@ -308,7 +308,7 @@ def test_model_without_a_worker_is_waited_for_where_not_found_is_not_certain(pre
 
     assert outcome(answer) == (1, Status.UNAVAILABLE)
     assert answer[RAN] == NO
-    assert "zmqinfer worker --gateway tcp://back:5556" in answer[RESULT]
+    assert "zmqinfer worker --models DIR --gateway tcp://back:5556" in answer[RESULT]
 
 
 def test_worker_of_a_gateway_that_has_just_started_has_time_to_dial_it_again() -> None:

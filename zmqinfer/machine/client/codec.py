@@ -83,8 +83,8 @@ class Codec:
         self._cards = cards
         self._seen = {}
 
-    def may_run_twice(self, model: str, version: int | None) -> bool:
-        """Whether a request for a model may be run again, as the model last said; True if nobody ever did."""
+    def is_idempotent(self, model: str, version: int | None) -> bool:
+        """Whether requests for a model may run twice, as it last said; True if it never did."""
         return (model, version) not in self._once
 
     def card(self, model: str, version: int | None) -> Card | None:

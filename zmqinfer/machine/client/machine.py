@@ -18,6 +18,7 @@ from zmqinfer.machine.client.sessions import PARTING, Sessions
 from zmqinfer.machine.link import Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.replies import failure
+from zmqinfer.policy.twice import may_run_twice
 from zmqinfer.policy.wheel import SLOTS_PER_S, TimingWheel
 from zmqinfer.records import (
     CALLS,
@@ -391,8 +392,8 @@ class ClientMachine:
 
     def may_run_twice(self, block: Block) -> bool:
         """Whether a block's calls may run again, as far as is known here."""
-        declared = block.options.idempotent
-        return self.codec.may_run_twice(block.model, block.options.version) if declared is None else declared
+        options = block.options
+        return may_run_twice(options.idempotent, self.codec.is_idempotent(block.model, options.version))
 
     # Time ----------------------------------------------------------------------------------------
 

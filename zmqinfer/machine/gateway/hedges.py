@@ -11,6 +11,7 @@ import heapq
 from zmqinfer.machine.gateway.dispatches import Dispatches
 from zmqinfer.machine.gateway.members import Replica
 from zmqinfer.machine.gateway.requests import Dispatch, Request
+from zmqinfer.policy.twice import may_run_twice
 from zmqinfer.records import BATCH_ROWS, COMPUTE_US, HEDGE, IDEMPOTENT, Record
 
 __all__ = ["Hedges"]
@@ -40,8 +41,7 @@ class Hedges:
         wish = record[HEDGE] if len(record) > HEDGE else None
         if not (request.route.hedge if wish is None else wish) or request.is_suspect:
             return False
-        declared = record[IDEMPOTENT]
-        return request.route.idempotent if declared is None else bool(declared)
+        return may_run_twice(record[IDEMPOTENT], request.route.idempotent)
 
     def watch(self, dispatch: Dispatch, now: float) -> None:
         """Notes that a request that may be hedged was sent to a worker."""

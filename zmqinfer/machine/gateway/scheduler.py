@@ -19,6 +19,7 @@ from zmqinfer.machine.gateway.members import Replica, Roster, WorkerSession
 from zmqinfer.machine.gateway.requests import ClientSession, Dispatch, Request
 from zmqinfer.machine.gateway.routes import Route, Routes
 from zmqinfer.machine.gateway.suspects import Suspects, oldest
+from zmqinfer.policy.twice import may_run_twice
 from zmqinfer.records import (
     AGAIN,
     HEDGE,
@@ -307,8 +308,7 @@ class Scheduler:
 
     @staticmethod
     def _may_run_twice(request: Request) -> bool:
-        declared = request.record[IDEMPOTENT]
-        return request.route.idempotent if declared is None else bool(declared)
+        return may_run_twice(request.record[IDEMPOTENT], request.route.idempotent)
 
     # Time ----------------------------------------------------------------------------------------
 
@@ -351,7 +351,7 @@ class Scheduler:
         return (
             f"no live worker for {route.words} came within the deadline, or within {self._settings.queue_wait_ms} ms,"
             f" not counting this gateway's first {REJOIN_S:g} s ({len(ready)} workers are ready for other models);"
-            f" start one with: zmqinfer worker --gateway {self._workers_address}"
+            f" start one with: zmqinfer worker --models DIR --gateway {self._workers_address}"
         )
 
     def wake_at(self) -> float | None:

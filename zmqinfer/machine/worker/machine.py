@@ -34,6 +34,7 @@ class WorkerMachine:
             this process. The shell clears it.
         events: rare happenings for the shell to report.
         warnings: those among them about which somebody should do something.
+        drain_by: when a drain's time of grace is over.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class WorkerMachine:
         self.is_draining = self.is_in_danger = False
         self._settings = settings
         self._models = [ServedModel(card) for card in cards]
-        self._drain_by = float("inf")
+        self.drain_by = float("inf")
         self._acknowledged: set[int] = set()
         heartbeat_s = settings.heartbeat_ms / 1000
         ready = [session, name, agent, round(settings.weight * 1000), host, []]
@@ -165,7 +166,7 @@ class WorkerMachine:
                 bound, tasks, rows = taken
                 assert isinstance(bound, Bound), bound
                 self.tasks.on_cut(tasks[-1])
-                batch = Batch(number, bound, tasks, rows, now, model.patience_s(rows))
+                batch = Batch(number, bound, tasks, rows, now, model.patience_s(rows), model.is_short())
                 model.running.append(batch)
                 begun.setdefault(number, []).append(batch)
                 expected_s += batcher.curve.predict(rows) or _HANDOVER_S
@@ -180,10 +181,6 @@ class WorkerMachine:
         record = [batch.engine, self._share(model), model.batcher.rows + batch.rows, 0, list(task.tags)]
         self.links[task.link].outbox.put(Kind.HEARTBEAT, record)
         self.is_in_danger = True
-
-    def is_short(self, number: int) -> bool:
-        """Whether an engine's batches are so short that handing them to a thread costs more than it gains."""
-        return self._models[number].is_short()
 
     def on_batch_done(self, batch: Batch, outcomes: list[Outcome], compute_s: float) -> None:
         """Takes what an engine made of a batch.
@@ -265,7 +262,7 @@ class WorkerMachine:
         if self.is_draining:
             return
         self.is_draining = True
-        self._drain_by = now + self._settings.drain_grace_s
+        self.drain_by = now + self._settings.drain_grace_s
         for link in self.links:
             if link.is_unsaid:
                 # A greeting that left now would draw new work.
@@ -277,7 +274,7 @@ class WorkerMachine:
 
     def _go_on_draining(self, now: float) -> None:
         for number, link in enumerate(self.links):
-            if now >= self._drain_by:
+            if now >= self.drain_by:
                 link.state = LinkState.CLOSED
             elif number in self._acknowledged and not self.tasks.count(number):
                 # Everything is answered and nothing more will come: the echo of this says that all arrived.
@@ -301,7 +298,7 @@ class WorkerMachine:
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` or `take_batches` is worth calling."""
-        earliest = self._drain_by
+        earliest = self.drain_by
         for link in self.links:
             due = link.wake_at()
             if due < earliest:

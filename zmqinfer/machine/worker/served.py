@@ -18,9 +18,9 @@ __all__ = ["ModelCard", "ServedModel"]
 _SHORT_BATCH_S = 0.001
 _AHEAD_S = 0.005
 _MAX_CREDITS = 1_024
-# An engine whose batches were all shorter than this, over so many of them, may run in the worker's loop. The two
-# hand-overs cost 1.6 of a worker's 7 us for a request at 200 in flight, and 0.12 of 0.53 ms at one in flight.
-_IN_LOOP_S = 0.000_5
+# An engine whose batches were all shorter than this, over so many of them, is short. The two hand-overs to a thread and
+# back cost 1.6 of a worker's 7 us for a request at 200 in flight, and 0.12 of 0.53 ms at one in flight.
+_SHORT_S = 0.000_5
 _TRIALS = 50
 _FORGET = 0.9
 # A batch that takes so many times as long as expected, and a second at least, is stuck: this engine gets no more.
@@ -119,8 +119,8 @@ class ServedModel:
         return max(_STUCK_S, _STUCK * max(curve.predict(rows), self._longest_s))
 
     def is_short(self) -> bool:
-        """Whether its batches are so short that handing them to a thread costs more than it gains."""
-        return self.batcher.curve.batches >= _TRIALS and self._longest_s < _IN_LOOP_S
+        """Whether its batches are so short that handing one to another thread costs more than it gains."""
+        return self.batcher.curve.batches >= _TRIALS and self._longest_s < _SHORT_S
 
     def earned_credits(self) -> int:
         """Returns how many rows may be under way to this engine, from what its batches were seen to cost."""

@@ -98,6 +98,7 @@ class Batch:
         engine: the number of the model, as READY lists them.
         bound: what all their inputs look like.
         started_at: when it was handed to the engine.
+        is_short: whether such batches are so short that handing one to another thread costs more than it gains.
         patience_s: so long it may take, and longer is much longer than it should.
         begins_at: when it began, as far as is known: those that were handed over before it run first.
     """
@@ -108,6 +109,7 @@ class Batch:
     rows: int
     started_at: float
     patience_s: float = float("inf")
+    is_short: bool = False
     begins_at: float = field(init=False)
 
     def __post_init__(self) -> None:

@@ -31,8 +31,8 @@ from zmqinfer.tensor import payload_bytes
 
 __all__ = ["Workload"]
 
-# Of a model in a process of its own that was lost.
-_UNSURE = (Status.WORKER_LOST, Status.DEADLINE_EXCEEDED)
+# Of a model in a process of its own that was lost, or of a defect of ours.
+_UNSURE = (Status.WORKER_LOST, Status.DEADLINE_EXCEEDED, Status.INTERNAL)
 
 
 class Workload:
