@@ -28,26 +28,27 @@ FLOORS = {
     **dict.fromkeys(VOCABULARY, 0),
     "policy": 1,
     "machine": 2,
-    **dict.fromkeys(("node", "client", "aio"), 3),
-    **dict.fromkeys(("cli", "load", "launch", "edge", "__main__"), 4),
+    "loop": 3,
+    **dict.fromkeys(("node", "client", "aio"), 4),
+    **dict.fromkeys(("cli", "load", "launch", "edge", "__main__"), 5),
 }
 # Beside the floors: what each may import of the house. The models in zoo/ are loaded by path, as a user's are.
-SIDE_ROOMS = {"sim": {*VOCABULARY, "policy", "machine"}, "backends": {*VOCABULARY}, "zoo": {*VOCABULARY}}
+SIDE_ROOMS = {"sim": {*VOCABULARY, "policy", "machine", "loop"}, "backends": {*VOCABULARY}, "zoo": {*VOCABULARY}}
 # The only imports between two packages of one floor.
 NEIGHBOURS = {("client", "node"), ("aio", "node"), ("__main__", "cli")} | {
     ("cli", room) for room in ("load", "launch", "edge")
 }
 # The floor from which the package itself may be imported, for its `__version__`, and the side rooms may.
-SHELLS = 3
+SHELLS = 4
 
 BASIC = {"msgpack", "numpy"}
 THIRD_PARTY = {
-    **dict.fromkeys((*VOCABULARY, "machine", "zoo"), BASIC),
+    **dict.fromkeys((*VOCABULARY, "machine", "loop", "zoo"), BASIC),
     **dict.fromkeys(("policy", "sim"), BASIC | {"xxhash"}),
     "backends": {"numpy"},
     **dict.fromkeys(("node", "client", "aio"), BASIC | {"zmq"}),
 }
-PURE = {*VOCABULARY, "policy", "machine", "sim", "backends"}
+PURE = {*VOCABULARY, "policy", "machine", "loop", "sim", "backends"}
 # Rooms that draw from sources with a seed.
 SEEDED = {"sim", "scenario"}
 IMPURE = {"asyncio", "datetime", "logging", "random", "secrets", "select", "socket", "threading", "time", "uuid", "zmq"}

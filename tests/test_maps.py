@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = [
-    *(f"zmqinfer/{package}" for package in ("launch", "machine", "node", "policy")),
+    *(f"zmqinfer/{package}" for package in ("launch", "loop", "machine", "node", "policy")),
     *(f"zmqinfer/machine/{package}" for package in ("client", "gateway", "worker")),
     "bench",
     "trials",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PURE = ("*.py", "policy/**/*.py", "machine/**/*.py", "sim/**/*.py", "backends/**/*.py")
+PURE = ("*.py", "policy/**/*.py", "machine/**/*.py", "loop/**/*.py", "sim/**/*.py", "backends/**/*.py")
 # At the top of the package, but shells: tests/node has their real sockets.
 SHELLS = {"client.py", "aio.py"}
 

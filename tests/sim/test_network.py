@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from zmqinfer.loop.ports import GONE, SENT
 from zmqinfer.sim.network import PIPE_MESSAGES, SILENCE_S, Dealer, Network, Router
 from zmqinfer.sim.process import Process
 from zmqinfer.sim.timeline import Timeline
@@ -19,6 +20,9 @@ class Node(Process):
 
     def wake_at(self) -> float | None:
         return None
+
+    def busy_s(self) -> float:
+        return 0.0
 
 
 class Pair:
@@ -38,12 +42,12 @@ class Pair:
             pass
 
     def send(self, *numbers: int) -> list[bool]:
-        return [self.dealer.send([b"%d" % number], self.timeline.now) for number in numbers]
+        return [self.dealer.send([b"%d" % number]) == SENT for number in numbers]
 
     def arrived(self) -> list[int]:
         found = []
         while (message := self.router.receive()) is not None:
-            found.append(int(message[1][0]))
+            found.append(int(message[1]))
         return found
 
 
@@ -54,9 +58,9 @@ def test_messages_arrive_in_order_and_can_be_answered() -> None:
     pair.go(0.1)
     peer, _ = pair.router.inbox[0][0], None
     assert pair.arrived() == list(range(100))
-    assert pair.router.send(peer, [b"back"], pair.timeline.now)
+    assert pair.router.send(peer, [b"back"]) == SENT
     pair.go(0.1)
-    assert pair.dealer.receive() == [b"back"]
+    assert pair.dealer.receive() == (b"back", [])
     assert pair.dealer.receive() is None
 
 
@@ -92,8 +96,8 @@ def test_a_long_block_ends_the_connection_at_both_ends() -> None:
     pair.network.block(pair.client, pair.gateway)
     pair.send(1)
     pair.go(2.2)
-    assert not pair.router.is_reachable(peer)
-    assert pair.router.closed == [peer]
+    assert pair.router.send(peer, [b""]) == GONE
+    assert pair.router.closed() == [peer]
     assert pair.send(2) == [False]
     pair.network.unblock(pair.client, pair.gateway)
     pair.go(1.6)
@@ -109,7 +113,7 @@ def test_a_frozen_process_is_silent() -> None:
     pair.client.freeze()
     pair.network.review(pair.client)
     pair.go(2.2)
-    assert not pair.router.is_reachable(peer)
+    assert pair.router.send(peer, [b""]) == GONE
     pair.client.thaw()
     pair.network.review(pair.client)
     pair.go(1.0)
@@ -126,7 +130,7 @@ def test_what_left_before_a_death_arrives_before_the_close() -> None:
     pair.network.forget(pair.client)
     pair.go(0.1)
     assert pair.arrived() == [1]
-    assert not pair.router.is_reachable(peer)
+    assert pair.router.send(peer, [b""]) == GONE
 
 
 def test_a_cut_loses_what_is_under_way() -> None:

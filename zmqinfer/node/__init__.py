@@ -1,12 +1,13 @@
-"""The shells: sockets, clocks, threads and signals around the machines. No decision is taken here.
+"""The shells: sockets, clocks, threads and signals around loops and machines. No decision is taken here.
 
 addresses    addresses as people write them
 descriptors  file descriptors: how many there may be, and whether enough are free
 sockets      makes ZeroMQ sockets; receive and send, frame by frame
 poller       waits for ZeroMQ sockets and plain descriptors together
 waker        lets one thread interrupt another's poll
-dialler      the sockets of a client or a worker, one for each gateway
-gateway      two ROUTERs around a GatewayMachine
+ports        these sockets as the loops know them
+dialler      a client's or worker's DEALERs, one for each gateway
+gateway      a gateway's process: its sockets, its clock, and the loop around them
 gate         lets connections in while there are descriptors for them
 worker       a DEALER for each gateway around a WorkerMachine
 crew         a worker's threads: each model's own, and one that stands by; which of them turns the loop

@@ -70,7 +70,7 @@ class WorkerNode:
         self._waker = Waker()
         self._is_drain_wanted = self._is_stop_wanted = False
         self._woken = self._waker.fileno()
-        self._poller = Poller(self._dialler.sockets, [self._woken])
+        self._poller = Poller(self._dialler.all_sockets(), [self._woken])
         self._due: float | None = 0.0
         self._ended_at = time.monotonic()
         # How long what the sockets hold may have waited while this node was not looking.
@@ -126,7 +126,8 @@ class WorkerNode:
             self._waker.clear()
             self._answer()
         # A backlog takes several turns: until it is gone everything in it may be as old.
-        if not self._dialler.drain(self._on_message, now, machine.on_broken, ready):
+        self._dialler.signal(ready)
+        if not self._dialler.drain(self._on_message, now, machine.on_broken):
             self._gap = 0.0
         if self._is_drain_wanted:
             machine.drain(now)

@@ -78,18 +78,22 @@ class ClientProcess(Process):
         """Sends what waits to leave, takes what has come, and ends the waits for what completed."""
         machine = self.machine
         machine.seal()
-        is_stuck = self._dialler.flush(machine.dirty, now, now + _TURN_S)
-        taken, _ = self._dialler.drain(machine.on_message, now)
+        is_stuck = self._dialler.flush(machine.dirty, now)
+        if self._dialler.drain(machine.on_message, now):
+            self.rouse()
         due = machine.wake_at()
         if due is not None and due <= now:
             machine.on_timer(now)
         self._give_out(now)
         self._on_turn()
-        took_s = _TURN_S + _RECORD_S * taken
         if machine.dirty:
-            is_stuck = self._dialler.flush(machine.dirty, now, now + took_s)
+            is_stuck = self._dialler.flush(machine.dirty, now)
         self._is_stuck = is_stuck
-        return took_s
+        return self.busy_s()
+
+    def busy_s(self) -> float:
+        """Returns how long the turn has taken so far."""
+        return _TURN_S + _RECORD_S * self._dialler.records
 
     def wake_at(self) -> float | None:
         """Returns when the machine wants to be asked, or a socket that took nothing tried."""

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from random import Random
 
+from zmqinfer.loop.ports import FULL, GONE, SENT
 from zmqinfer.sim.process import Process
 from zmqinfer.sim.timeline import Timeline
 from zmqinfer.tensor import Buffer
@@ -78,21 +79,25 @@ class Dealer:
         self.redial_s = REDIAL_S
         self.inbox: deque[tuple[_Pipe, Frames]] = deque()
 
-    def send(self, frames: Frames, depart: float) -> bool:
-        """Sends a message; False if there is no connection, or it is full."""
+    def send(self, frames: Frames) -> int:
+        """Sends a message, and returns SENT, or FULL, which it also is without a connection."""
         wire = self.wire
         if wire is None or wire.up.is_full():
-            return False
-        self._network.transmit(wire, wire.up, frames, depart)
-        return True
+            return FULL
+        self._network.transmit(wire, wire.up, frames, self.owner.departs_at())
+        return SENT
 
-    def receive(self) -> Frames | None:
-        """Returns the next message that has arrived."""
+    def is_readable(self) -> bool:
+        """Whether a message has arrived."""
+        return bool(self.inbox)
+
+    def receive(self) -> tuple[bytes, Frames] | None:
+        """Returns the head and the parts of the next message that has arrived."""
         if not self.inbox:
             return None
-        pipe, frames = self.inbox.popleft()
+        pipe, (head, *parts) = self.inbox.popleft()
         pipe.unread -= 1
-        return frames
+        return bytes(head), parts
 
 
 class Router:
@@ -105,27 +110,44 @@ class Router:
         self.wires: dict[bytes, _Wire] = {}
         self.inbox: deque[tuple[bytes, _Pipe, Frames]] = deque()
         # Peers whose connections were seen to close, as a socket monitor tells it.
-        self.closed: list[bytes] = []
+        self.gone: list[bytes] = []
 
-    def is_reachable(self, peer: bytes) -> bool:
-        """Whether a send to this peer would not fail with EHOSTUNREACH."""
-        return peer in self.wires
+    @property
+    def is_signalled(self) -> bool:
+        """Whether a message has arrived."""
+        return bool(self.inbox)
 
-    def send(self, peer: bytes, frames: Frames, depart: float) -> bool:
-        """Sends a message to a peer that is reachable; False if its connection is full."""
-        wire = self.wires[peer]
+    def look(self) -> int:
+        """Returns after how many messages all have been seen."""
+        return len(self.inbox)
+
+    def send(self, peer: bytes, frames: Frames) -> int:
+        """Sends a message, and returns SENT, FULL, or GONE, where a ROUTER fails with EHOSTUNREACH."""
+        wire = self.wires.get(peer)
+        if wire is None:
+            return GONE
         if wire.down.is_full():
-            return False
-        self._network.transmit(wire, wire.down, frames, depart)
-        return True
+            return FULL
+        self._network.transmit(wire, wire.down, frames, self.owner.departs_at())
+        return SENT
 
-    def receive(self) -> tuple[bytes, Frames] | None:
-        """Returns the next message that has arrived, and who sent it."""
+    def receive(self) -> tuple[bytes, bytes, Frames] | None:
+        """Returns who sent the next message that has arrived, its head and its parts."""
         if not self.inbox:
             return None
-        peer, pipe, frames = self.inbox.popleft()
+        peer, pipe, (head, *parts) = self.inbox.popleft()
         pipe.unread -= 1
-        return peer, frames
+        return peer, bytes(head), parts
+
+    def closed(self) -> list[bytes]:
+        """Returns the peers whose connections have closed since."""
+        gone, self.gone = self.gone, []
+        return gone
+
+    def cut(self, peer: bytes) -> None:
+        """Ends a connection."""
+        if peer in self.wires:
+            self._network.cut(self.wires[peer])
 
 
 class Network:
@@ -295,7 +317,7 @@ class Network:
             wire.router_has_it = False
             wire.dealer.owner.on_lost()
             wire.router.wires.pop(wire.peer, None)
-            wire.router.closed.append(wire.peer)
+            wire.router.gone.append(wire.peer)
             wire.router.owner.rouse()
         if not (wire.dealer_has_it or wire.router_has_it):
             self._wires.pop(wire, None)

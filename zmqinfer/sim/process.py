@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from zmqinfer.sim.timeline import Timeline
 
-__all__ = ["Process"]
+__all__ = ["SILENT", "Process", "Silent"]
 
 # A loop in production polls no longer than this, so it knows of a pause of its own by then.
 _LONGEST_POLL_S = 1.0
+
+
+class Silent:
+    """Who tells nobody of what happens."""
+
+    def info(self, event: str, **values: object) -> None:
+        """Says nothing."""
+
+    def warning(self, event: str, **values: object) -> None:
+        """Says nothing."""
+
+
+SILENT = Silent()
 
 
 class Process:
@@ -50,6 +63,14 @@ class Process:
     def wake_at(self) -> float | None:
         """Returns when the next turn is due if nothing comes before."""
         raise NotImplementedError
+
+    def busy_s(self) -> float:
+        """Returns how long the present turn has taken the processor so far."""
+        raise NotImplementedError
+
+    def departs_at(self) -> float:
+        """Returns when what is sent now leaves."""
+        return self.timeline.now + self.busy_s()
 
     def on_lost(self) -> None:
         """Notes that a gateway has lost a connection that this process dialled."""

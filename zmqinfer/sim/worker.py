@@ -107,26 +107,31 @@ class WorkerProcess(Process):
             while engine.done:
                 machine.on_batch_done(*engine.done.pop(0))
         self._gap = max(self._gap, gap)
-        taken, is_readable = self._dialler.drain(self._on_message, now)
-        if not is_readable:
+        if self._dialler.drain(self._on_message, now):
+            self.rouse()
+        else:
             self._gap = 0.0
         if self._is_drain_wanted:
             machine.drain(now)
         if machine.is_draining or self.is_due:
             machine.on_timer(now)
-        took_s = _TURN_S + _RECORD_S * taken
+        took_s = self.busy_s()
         for number, batches in machine.take_batches(now).items():
             engine = self._engines[number]
             is_idle = not engine.queue
             engine.queue.extend(batches)
             if is_idle:
                 self._begin(engine, now + took_s)
-        self._is_stuck = self._dialler.flush(machine.dirty, now, now + took_s)
+        self._is_stuck = self._dialler.flush(machine.dirty, now)
         machine.events.clear()
         machine.warnings.clear()
         if machine.is_drained or machine.ended_by:
             self._kill(self)
         return took_s
+
+    def busy_s(self) -> float:
+        """Returns how long the turn has taken so far."""
+        return _TURN_S + _RECORD_S * self._dialler.records
 
     def wake_at(self) -> float | None:
         """Returns when the machine wants to be asked, or a socket that took nothing tried."""

@@ -163,7 +163,7 @@ class Playbook:
         if peer in self._at_the_back:
             self.machine.workers.on_offence(peer.encode(), "broken", self.now)
         else:
-            self.machine.clients.on_offence(peer.encode(), "broken")
+            self.machine.clients.on_offence(peer.encode(), "broken", self.now)
         return self._stepped()
 
     def loses(self, peer: str) -> Playbook:

@@ -101,7 +101,7 @@ class Clients:
                     for answer in self._answers(kind, record, now):
                         client.outbox.put(kind, answer, sum(len(x) for x in answer if isinstance(x, bytes | str)))
             case _:
-                self.on_offence(peer, f"a client may not send {kind.name}")
+                self.on_offence(peer, f"a client may not send {kind.name}", now)
 
     def _on_hello(self, peer: Peer, record: Record) -> None:
         session: bytes = record[0]
@@ -156,7 +156,7 @@ class Clients:
         for client in self._by_peer.values():
             self._welcome(client)
 
-    def on_offence(self, peer: Peer, detail: str) -> None:
+    def on_offence(self, peer: Peer, detail: str, now: float) -> None:  # noqa: ARG002 - as the workers' side has it
         """Notes a broken message; a client that is cut off for it loses its session."""
         if self.door.offend(peer, detail):
             client = self._by_peer.pop(peer, None)

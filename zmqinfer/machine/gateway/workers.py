@@ -59,7 +59,14 @@ class Workers:
         self._by_peer: dict[Peer, WorkerSession] = {}
         self._liveness: Liveness[Peer] = Liveness(self._heartbeat_s)
 
-    def on_message(self, peer: Peer, kind: Kind, records: list[Record], now: float) -> None:
+    def on_message(
+        self,
+        peer: Peer,
+        kind: Kind,
+        records: list[Record],
+        now: float,
+        gap: float = 0.0,  # noqa: ARG002 - as clients
+    ) -> None:
         """Takes one decoded message from a connection."""
         worker = self._by_peer.get(peer)
         if worker is None:

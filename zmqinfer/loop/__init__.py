@@ -1,0 +1,9 @@
+"""What each node does in a turn of its loop, in production and in the simulator: sockets and engines are ports.
+
+A turn takes a bounded number of messages, feeds the machine, and sends what its outboxes hold. A shell waits between
+turns, for the sockets and for the instant that the turn names; the simulator lets virtual time pass.
+
+ports      what a loop needs of a socket
+gateway    two ROUTERs around a GatewayMachine
+dialler    the sockets of a client or a worker, one for each gateway
+"""
