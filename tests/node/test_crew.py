@@ -14,9 +14,10 @@ import pytest
 
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError, Status
+from zmqinfer.loop.worker import Done
 from zmqinfer.machine.worker.task import Batch, Bound, Outcome, Task
 from zmqinfer.model_config import ModelConfig
-from zmqinfer.node.crew import Crew, Done, EngineThread
+from zmqinfer.node.crew import Crew, EngineThread
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import Layout
 

@@ -17,23 +17,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from zmqinfer.errors import Status
+from zmqinfer.loop.worker import Done
 from zmqinfer.machine.worker.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.engine import Runs
 from zmqinfer.node.report import Report
 
-__all__ = ["Crew", "Done", "EngineThread", "Loop"]
+__all__ = ["Crew", "EngineThread", "Loop"]
 
 # How long a batch must last before the thread that runs it loses the duty.
 _AWAY_S = 0.050
 # How long a finished batch may wait for the others that were handed over with it.
 _TELL_S = 0.001
-
-# A batch, what became of it, and how long it ran.
-Done: TypeAlias = tuple[Batch, list[Outcome], float]
 
 
 class EngineThread(threading.Thread):
@@ -103,7 +101,9 @@ class Loop(Protocol):
         done: batches that have run, for the next half of a turn.
     """
 
-    done: deque[Done]
+    @property
+    def done(self) -> deque[Done]:
+        """Batches that have run."""
 
     def take_in(self) -> dict[int, list[Batch]]:
         """Waits for something to do, does it, and returns the batches to begin, by the numbers of their models."""

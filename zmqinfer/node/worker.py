@@ -1,4 +1,4 @@
-"""The worker's loop: a DEALER for each gateway around a WorkerMachine, and a thread for each model.
+"""A worker's process: its sockets, its clock, its models' threads, and the loop between them.
 
 The models run apart from the loop, so a batch of ten seconds does not keep heartbeats from
 being answered. The loop hands batches over and takes what became of them; nothing else is shared.
@@ -14,24 +14,22 @@ from collections.abc import Callable, Sequence
 
 from zmqinfer import __version__
 from zmqinfer.config import WorkerSettings
+from zmqinfer.loop.worker import Done, WorkerLoop
 from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.machine.worker.served import ModelCard
 from zmqinfer.machine.worker.task import Batch
 from zmqinfer.node import sockets
-from zmqinfer.node.crew import Crew, Done, EngineThread
+from zmqinfer.node.crew import Crew, EngineThread
 from zmqinfer.node.dialler import Dialler
 from zmqinfer.node.poller import Poller
 from zmqinfer.node.report import Report
 from zmqinfer.node.shared import SharedReader, host_token
 from zmqinfer.node.waker import Waker, poll_ms
 from zmqinfer.policy.batching import BatchLimits
-from zmqinfer.records import PAYLOAD, Kind, Record
 from zmqinfer.tensor import Buffer, SharedPayload
 
 __all__ = ["WorkerNode"]
 
-# A socket that is not connected yet does not say when it will be: what waits to leave is tried so often.
-_RETRY_S = 0.010
 # So long before a batch begins that may end the process, what is said of it leaves.
 _LAST_WORDS_S = 0.002
 # So long models may take to close when there is no time of grace, and so often it is looked whether they have.
@@ -42,7 +40,6 @@ class WorkerNode:
     """One worker process's or thread's worth of worker.
 
     Attributes:
-        done: batches that have run, and are to be answered.
         on_welcome: called once, when the first gateway has taken this worker in and before it runs anything.
     """
 
@@ -68,14 +65,11 @@ class WorkerNode:
         self.on_welcome: Callable[[], None] | None = None
         self._report = Report("worker", worker=name)
         self._waker = Waker()
-        self._is_drain_wanted = self._is_stop_wanted = False
+        self._is_stop_wanted = False
         self._woken = self._waker.fileno()
         self._poller = Poller(self._dialler.all_sockets(), [self._woken])
         self._due: float | None = 0.0
         self._ended_at = time.monotonic()
-        # How long what the sockets hold may have waited while this node was not looking.
-        self._gap = 0.0
-        self.done: deque[Done] = deque()
         self._engines = list(models)
         self._crew = Crew(self, self._engines, settings.heartbeat_ms / 1000)
         self._shared = SharedReader()
@@ -89,10 +83,11 @@ class WorkerNode:
             now=time.monotonic(),
             host=host_token(),
         )
+        self._loop = WorkerLoop(self.machine, self._dialler, self._report, self._read)
 
     def drain(self) -> None:
         """Begins to leave: finishes what it holds, then `run` returns; from any thread or signal handler."""
-        self._is_drain_wanted = True
+        self._loop.drain()
         self._waker.wake()
 
     def stop(self) -> None:
@@ -111,66 +106,39 @@ class WorkerNode:
         finally:
             self._close()
 
+    @property
+    def done(self) -> deque[Done]:
+        """Batches that have run, for the next half of a turn."""
+        return self._loop.done
+
     def wake(self) -> None:
         """Makes the loop wait no longer, from any thread or signal handler."""
         self._waker.wake()
 
     def take_in(self) -> dict[int, list[Batch]]:
         """Waits for something to do, does it, and returns the batches to begin, by the numbers of their models."""
-        machine = self.machine
         wait_ms = poll_ms(self._due, self._ended_at)
         ready = self._poller.poll(wait_ms)
         now = time.monotonic()
-        self._gap = max(self._gap, now - self._ended_at - wait_ms / 1e3)
         if self._woken in ready:
             self._waker.clear()
-            self._answer()
-        # A backlog takes several turns: until it is gone everything in it may be as old.
         self._dialler.signal(ready)
-        if not self._dialler.drain(self._on_message, now, machine.on_broken):
-            self._gap = 0.0
-        if self._is_drain_wanted:
-            machine.drain(now)
-        if machine.is_draining or (self._due is not None and self._due <= now):
-            machine.on_timer(now)
+        begun = self._loop.take_in(now, now - self._ended_at - wait_ms / 1e3)
+        if self._loop.is_due:
             self._shared.tidy(now)
-        if self.on_welcome is not None and machine.was_welcome:
+        if self.on_welcome is not None and self.machine.was_welcome:
             self.on_welcome()
             self.on_welcome = None
-        begun = machine.take_batches(now)
-        if machine.is_in_danger:
-            machine.is_in_danger = False
-            self._dialler.flush(machine.dirty, time.monotonic())
+        if self._loop.is_in_danger:
             # For the thread that sends: it would end with this process.
             time.sleep(_LAST_WORDS_S)
         return begun
 
     def send_out(self) -> bool:
         """Sends what there is to send; False after the last turn."""
-        machine = self.machine
-        self._answer()
-        is_stuck = self._dialler.flush(machine.dirty, time.monotonic())
-        for news, say in ((machine.events, self._report.info), (machine.warnings, self._report.warning)):
-            for event, values in news:
-                say(event, **values)
-            news.clear()
-        self._due = machine.wake_at()
-        self._ended_at = now = time.monotonic()
-        if is_stuck and (self._due is None or self._due > now + _RETRY_S):
-            self._due = now + _RETRY_S
-        return not (machine.is_drained or machine.ended_by or self._is_stop_wanted)
-
-    def _answer(self) -> None:
-        """Answers the batches that have run."""
-        while self.done:
-            self.machine.on_batch_done(*self.done.popleft())
-
-    def _on_message(self, number: int, kind: Kind, records: list[Record], now: float) -> None:
-        if kind is Kind.REQUEST:
-            for record in records:
-                if type(record[PAYLOAD]) is tuple:
-                    record[PAYLOAD] = self._read(record[PAYLOAD])
-        self.machine.on_message(number, kind, records, now, self._gap)
+        self._due = self._loop.send_out(time.monotonic())
+        self._ended_at = time.monotonic()
+        return not (self._loop.is_over() or self._is_stop_wanted)
 
     def _read(self, payload: SharedPayload) -> list[Buffer] | None:
         """Returns the parts of a payload in shared memory, None if they cannot be had."""

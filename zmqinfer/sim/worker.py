@@ -1,4 +1,4 @@
-"""A worker's process: the loop of `node.worker` around the same machine, and models that take known times."""
+"""A worker's process: production's loop and machine on the virtual network, and models that take known times."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from random import Random
 
 from zmqinfer.config import WorkerSettings
 from zmqinfer.errors import Status
+from zmqinfer.loop.worker import WorkerLoop
 from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.machine.worker.served import ModelCard
 from zmqinfer.machine.worker.task import Batch, Outcome
 from zmqinfer.policy.batching import BatchLimits
-from zmqinfer.records import PAYLOAD, Kind, Record
+from zmqinfer.records import PAYLOAD
 from zmqinfer.scenario import TimedModel
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.sim.dialler import Dialler
 from zmqinfer.sim.history import ANSWER_BYTES, OUTPUT_LAYOUT, ROW_BYTES, History, answer_to, is_poison
 from zmqinfer.sim.network import Network
-from zmqinfer.sim.process import Process
+from zmqinfer.sim.process import SILENT, Process
 from zmqinfer.sim.timeline import Timeline
 
 __all__ = ["WorkerProcess", "card_of"]
 
-_RETRY_S = 0.010
 _TURN_S, _RECORD_S = 50e-6, 8e-6
 # What a batch takes besides its model: it is stacked, checked and split, and who sleeps is woken some 0.1 ms late.
 _BATCH_S = 200e-6
@@ -52,7 +52,6 @@ class _Engine:
 
     model: TimedModel
     queue: deque[Batch]
-    done: list[tuple[Batch, list[Outcome], float]]
     ends_at: float = 0.0
     took_s: float = 0.0
     batches: int = 0
@@ -89,59 +88,37 @@ class WorkerProcess(Process):
         self._dialler = Dialler(network, self, gateways)
         # When batches of a single row began, and which.
         self._alone: deque[tuple[float, bytes]] = deque(maxlen=_ALONE)
-        self._engines = [_Engine(model, deque(), []) for model in models]
-        self._is_stuck = True
-        self._is_drain_wanted = False
-        self._gap = 0.0
+        self._engines = [_Engine(model, deque()) for model in models]
+        self._loop = WorkerLoop(self.machine, self._dialler, SILENT)
         self.rouse()
 
     def drain(self) -> None:
         """Begins to leave, as after SIGTERM."""
-        self._is_drain_wanted = True
+        self._loop.drain()
         self.rouse()
 
     def turn(self, now: float, gap: float) -> float:
-        """Takes what the engines have done, drains the sockets, begins batches and empties the outboxes."""
-        machine = self.machine
-        for engine in self._engines:
-            while engine.done:
-                machine.on_batch_done(*engine.done.pop(0))
-        self._gap = max(self._gap, gap)
-        if self._dialler.drain(self._on_message, now):
-            self.rouse()
-        else:
-            self._gap = 0.0
-        if self._is_drain_wanted:
-            machine.drain(now)
-        if machine.is_draining or self.is_due:
-            machine.on_timer(now)
-        took_s = self.busy_s()
-        for number, batches in machine.take_batches(now).items():
+        """Does a turn of the loop, and lets the engines begin; returns how long it took."""
+        for number, batches in self._loop.take_in(now, gap).items():
             engine = self._engines[number]
             is_idle = not engine.queue
             engine.queue.extend(batches)
             if is_idle:
-                self._begin(engine, now + took_s)
-        self._is_stuck = self._dialler.flush(machine.dirty, now)
-        machine.events.clear()
-        machine.warnings.clear()
-        if machine.is_drained or machine.ended_by:
+                self._begin(engine, self.departs_at())
+        self._due = self._loop.send_out(now)
+        if self._dialler.is_readable():
+            self.rouse()
+        if self._loop.is_over():
             self._kill(self)
-        return took_s
+        return self.busy_s()
 
     def busy_s(self) -> float:
         """Returns how long the turn has taken so far."""
         return _TURN_S + _RECORD_S * self._dialler.records
 
     def wake_at(self) -> float | None:
-        """Returns when the machine wants to be asked, or a socket that took nothing tried."""
-        due = self.machine.wake_at()
-        if self._is_stuck and (due is None or due > self.timeline.now + _RETRY_S):
-            return self.timeline.now + _RETRY_S
-        return due
-
-    def _on_message(self, number: int, kind: Kind, records: list[Record], now: float) -> None:
-        self.machine.on_message(number, kind, records, now, self._gap)
+        """Returns when the loop wants to turn."""
+        return self._due
 
     # Engines --------------------------------------------------------------------------------------
 
@@ -207,7 +184,7 @@ class WorkerProcess(Process):
                 (task.calls, OUTPUT_LAYOUT, b"".join(next(answers) for _ in range(task.rows))) for task in batch.tasks
             ]
             assert all(len(outcome[2]) == outcome[0] * ANSWER_BYTES for outcome in outcomes)
-        engine.done.append((batch, outcomes, engine.took_s))
+        self._loop.done.append((batch, outcomes, engine.took_s))
         self.rouse()
         if engine.queue:
             self._begin(engine, now)
