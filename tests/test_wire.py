@@ -280,7 +280,7 @@ structures = st.recursive(
 
 
 @settings(max_examples=200)
-@given(message=structures | st.tuples(st.just(VERSION), st.integers(0, 11) | scalars, structures))
+@given(message=structures | st.tuples(st.just(VERSION), st.integers(0, 12) | scalars, structures))
 @pytest.mark.slow
 def test_any_structure_gives_records_or_a_protocol_error(message: object) -> None:
     """What is msgpack, but not ours."""
@@ -333,7 +333,7 @@ def test_another_version_is_refused_by_naming_both(version: int) -> None:
         decode(heads(200, "whatever", version), [])
 
 
-@pytest.mark.parametrize("kind", [0, 11, -1, 2**64 - 1, "REQUEST", None, True, 3.0, [3], b"\x03"])
+@pytest.mark.parametrize("kind", [0, 12, -1, 2**64 - 1, "REQUEST", None, True, 3.0, [3], b"\x03"])
 def test_an_unknown_kind_is_refused(kind: Any) -> None:
     """A kind is one of the numbers, and nothing that equals one."""
     with pytest.raises(ProtocolError, match=r"kind .* is not known in version 1"):

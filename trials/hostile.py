@@ -26,7 +26,7 @@ MESSAGES_EACH = 40
 _LINGER_MS = 200
 _SEND_MS = 2_000
 KINDS_TO_CLIENTS = (Kind.HELLO, Kind.REQUEST, Kind.CANCEL, Kind.HEARTBEAT, Kind.DISCONNECT, Kind.STATS, Kind.ADMIN)
-KINDS_TO_WORKERS = (Kind.READY, Kind.REPLY, Kind.HEARTBEAT, Kind.DISCONNECT)
+KINDS_TO_WORKERS = (Kind.READY, Kind.MODELS, Kind.REPLY, Kind.HEARTBEAT, Kind.DISCONNECT)
 _LAYOUT = msgpack.packb([["", "FP32", [2]]])
 _SIGNATURE: Record = [[["", "FP32", [2]]], [["", "FP32", [2]]]]
 # What a field may never be, or only just.
@@ -58,7 +58,8 @@ def _valid(kind: Kind, chance: random.Random) -> Record:
         ],
         Kind.REPLY: [tag, 1, 0, _LAYOUT, payload, mine, 1, 1, 1, None, 1, 10, 20],
         Kind.CANCEL: [tag, 1],
-        Kind.READY: [chance.randbytes(16), mine, "", 1_000, None, [["hostile", 1, _SIGNATURE, 32, 64, True]]],
+        Kind.READY: [chance.randbytes(16), mine, "", 1_000, None],
+        Kind.MODELS: [chance.randrange(3), chance.choice((None, ["hostile", 1, _SIGNATURE, 32, 64, True]))],
         Kind.HEARTBEAT: [0, 64, 0, None, [tag]],
         Kind.DISCONNECT: [chance.choice(("closing", "draining", "no session", "what")), ""],
         Kind.STATS: [tag, chance.choice(("status", "models", "what")), None, 0, 1],

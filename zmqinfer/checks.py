@@ -21,7 +21,7 @@ from zmqinfer.records import (
     MAX_COUNT,
     MAX_ID_BYTES,
     MAX_INLINE_BYTES,
-    MAX_MODELS,
+    MAX_MODEL_NUMBER,
     MAX_NESTING,
     MAX_RECORDS,
     MAX_ROWS,
@@ -252,6 +252,25 @@ def _list_of(high: int, rules: tuple[Rule, ...]) -> Callable[[Any], bool]:
     )
 
 
+def _is_card(value: Any) -> bool:
+    """Whether a list describes a model of a worker."""
+    return (
+        type(value) is list
+        and len(value) >= len(_CARD_RULES)
+        and all(rule(field) for rule, field in zip(_CARD_RULES, value, strict=False))
+    )
+
+
+_CARD_RULES = (
+    _is_name,
+    _integer(1, MAX_COUNT),
+    _is_list,
+    _integer(1, MAX_ROWS),
+    _integer(0, MAX_ROWS * 16),
+    _is_bool,
+)
+
+
 # Used by the two checks above only to say which field is wrong.
 _tag: Rule = (f"tag, expected an integer from 0 to {MAX_TAG}", _integer(0, MAX_TAG))
 _calls: Rule = (f"calls, expected 1 to {MAX_CALLS}", _integer(1, MAX_CALLS))
@@ -327,25 +346,15 @@ _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
         ("agent, expected a text", _text(0, MAX_ID_BYTES)),
         ("weight in thousandths, expected 1 to 1000000", _integer(1, 1_000_000)),
         ("host, expected nil or bytes", _optional(_octets(0, MAX_ID_BYTES))),
-        (
-            f"models, expected at most {MAX_MODELS} of [name, version, signature, max batch, credits, idempotent]",
-            _list_of(
-                MAX_MODELS,
-                (
-                    ("name", _is_name),
-                    ("version", _integer(1, MAX_COUNT)),
-                    ("signature", _is_list),
-                    ("max batch", _integer(1, MAX_ROWS)),
-                    ("credits", _integer(0, MAX_ROWS * 16)),
-                    ("idempotent", _is_bool),
-                ),
-            ),
-        ),
+    ),
+    Kind.MODELS: (
+        ("model, expected a number", _integer(0, MAX_MODEL_NUMBER)),
+        ("card, expected nil or [name, version, signature, max batch, credits, idempotent]", _optional(_is_card)),
     ),
     Kind.CANCEL: (_tag, _calls),
     # Clients and gateways send HEARTBEAT without records, workers one for each of their models.
     Kind.HEARTBEAT: (
-        ("model, expected the index of one of READY's models", _integer(0, MAX_MODELS - 1)),
+        ("model, expected the number of a model", _integer(0, MAX_MODEL_NUMBER)),
         ("credits, expected rows", _integer(0, MAX_ROWS * 16)),
         ("load over all gateways, expected rows", _integer(0, MAX_COUNT)),
         (

@@ -49,6 +49,7 @@ class Kind(enum.IntEnum):
     DISCONNECT = 8
     STATS = 9
     ADMIN = 10
+    MODELS = 11
 
 
 Record: TypeAlias = list[Any]
@@ -94,6 +95,9 @@ BATCH_ROWS = 10
 QUEUE_US = 11  # from the arrival at the worker to the start of its batch
 COMPUTE_US = 12
 REPLY_FIELDS = 13
+
+# Of all numbers of models: none is used twice in a session.
+MAX_MODEL_NUMBER = 2**31 - 1
 
 # Positions in a STATS record behind the tag and the subject.
 ANSWER = 2

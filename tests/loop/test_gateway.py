@@ -78,7 +78,7 @@ class Turns:
         )
         self.clients, self.workers = Port(), Port()
         self.loop = GatewayLoop(self.machine, self.clients, self.workers, Silent())
-        self.workers.comes(b"w1", Kind.READY, [session_of("w1"), "w1", "agent", 1_000, None, [card()]])
+        self.joins("w1")
         self.clients.comes(b"c", Kind.HELLO, [session_of("c"), "agent", None, None])
         self.turn()
         self.clients.sent.clear()
@@ -89,6 +89,10 @@ class Turns:
         due = self.loop.turn(self.now, away_s)
         self.machine.check()
         return due
+
+    def joins(self, name: str) -> None:
+        self.workers.comes(name.encode(), Kind.READY, [session_of(name), name, "agent", 1_000, None])
+        self.workers.comes(name.encode(), Kind.MODELS, [0, card()])
 
     def ask(self, tags: Sequence[int], budget_s: float = 30.0) -> None:
         self.clients.comes(b"c", Kind.REQUEST, *[request(tag, budget_s=budget_s) for tag in tags])
@@ -146,7 +150,7 @@ def test_who_cannot_be_reached_is_lost_in_the_same_turn() -> None:
     assert turns.machine.roster.ready_names() == []
 
     turns.workers.outcome = SENT
-    turns.workers.comes(b"w2", Kind.READY, [session_of("w2"), "w2", "agent", 1_000, None, [card()]])
+    turns.joins("w2")
     turns.turn()
 
     assert len(turns.workers.said(Kind.REQUEST)) == 1
@@ -196,7 +200,7 @@ def test_a_pause_of_its_own_is_charged_to_what_is_found_until_all_is_read() -> N
 def test_nobody_is_given_up_for_a_pause_of_the_gateway() -> None:
     """Everything that has come is read before the silent are judged."""
     turns = Turns()
-    turns.workers.comes(b"w2", Kind.READY, [session_of("w2"), "w2", "agent", 1_000, None, [card()]])
+    turns.joins("w2")
     turns.turn()
     for peer, messages in ((b"w1", 100), (b"w2", 1)):
         for _ in range(messages):

@@ -111,12 +111,11 @@ def test_one_that_is_stuck_greets_without_credits() -> None:
     shift.hears(0, Kind.REQUEST, asks(1))
     shift.begins()
     shift.waits(1.5)
-    shift.said(Kind.READY)
+    shift.said(Kind.MODELS)
 
     shift.hears(0, Kind.DISCONNECT, ["no session", ""])
 
-    (ready,) = shift.said(Kind.READY)
-    assert ready[5][0][4] == 0
+    assert shift.says(Kind.MODELS)[1][4] == 0
 
 
 # The gateway -------------------------------------------------------------------------------------

@@ -246,8 +246,8 @@ def test_body_over_the_limit_is_too_large_and_over_twice_ends_the_connection() -
         assert np.array_equal(client.infer("double", X), X * 2)
 
 
-def ready(name: str, session: bytes, card: Record) -> bytes:
-    return message(Kind.READY, [session, name, "raw", 1_000, None, [card]])
+def ready(name: str, session: bytes) -> bytes:
+    return message(Kind.READY, [session, name, "raw", 1_000, None])
 
 
 @pytest.mark.slow
@@ -261,7 +261,8 @@ def test_reply_after_its_worker_was_given_up_is_late() -> None:
     ):
         (listed,) = client.models()[0]
         card = [listed["name"], 1, listed["signature"], 32, 64, True]
-        slow.send(ready("slow", b"a" * 16, card))
+        slow.send(ready("slow", b"a" * 16))
+        slow.send(message(Kind.MODELS, [0, card]))
         asked: list[Record] = []
         futures = []
         while not asked:
@@ -272,7 +273,8 @@ def test_reply_after_its_worker_was_given_up_is_late() -> None:
         # It says nothing for three heartbeats, and others are asked.
         answers = [future.result(10) for future in futures]
 
-        slow.send(ready("slow", b"a" * 16, card))
+        slow.send(ready("slow", b"a" * 16))
+        slow.send(message(Kind.MODELS, [0, card]))
         wrong: Record = [
             asked[0][0],
             1,

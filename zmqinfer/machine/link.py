@@ -39,10 +39,13 @@ class Link:
         session: the gateway's own session id, empty until its first WELCOME.
         welcomes: how many sessions began; 0 means that this gateway was never reached.
         is_doubtful: whether a call ended while the gateway said nothing in all its time; until it says anything.
+        sought_at: since when it is not there, if it is not.
     """
 
-    __slots__ = ("_greeted_at", "_heard_at", "_heartbeat_s", "_kind", "_patience_s", "_speak_s", "_spoke_at",
-                 "address", "greeting", "is_doubtful", "outbox", "session", "state", "welcomes")  # fmt: skip
+    __slots__ = (
+        "_greeted_at", "_heard_at", "_heartbeat_s", "_kind", "_patience_s", "_speak_s", "_spoke_at", "address",
+        "greeting", "is_doubtful", "outbox", "session", "sought_at", "state", "welcomes",
+    )  # fmt: skip
 
     def __init__(
         self, number: int, address: str, kind: Kind, greeting: Record, heartbeat_s: float, dirty: list[Outbox]
@@ -54,6 +57,7 @@ class Link:
         self.state = LinkState.GREETING
         self.welcomes = 0
         self.is_doubtful = False
+        self.sought_at = 0.0
         self._kind = kind
         # Both ends may have been given different heartbeats: speak at the shorter, judge by the longer.
         self._heartbeat_s = self._speak_s = self._patience_s = heartbeat_s
@@ -67,6 +71,8 @@ class Link:
         Unless it has said goodbye: it may still be the gateway that drains whom this reaches, and nobody can tell what
         became of requests there. It stays LEFT until there is a WELCOME.
         """
+        if self.state in _HEARD or not self._greeted_at:
+            self.sought_at = now
         if self.state is not LinkState.LEFT:
             self.state = LinkState.GREETING
         self._greeted_at = self._spoke_at = self._heard_at = now

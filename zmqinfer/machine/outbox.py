@@ -19,6 +19,7 @@ __all__ = ["Outbox"]
 _ORDER = (
     Kind.HELLO,
     Kind.READY,
+    Kind.MODELS,
     Kind.WELCOME,
     Kind.REPLY,
     Kind.REQUEST,

@@ -99,7 +99,7 @@ class WorkerNode:
         """Serves until drained, stopped, or told by a gateway to go (`machine.ended_by`)."""
         models = ",".join(engine.config.name for engine in self._engines)
         self._report.info(
-            "worker serves", models=models, gateways=",".join(link.address for link in self.machine.links)
+            "worker serves", models=models, gateways=",".join(link.address for link in self.machine.links.values())
         )
         try:
             self._crew.run()

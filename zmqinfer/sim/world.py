@@ -270,7 +270,7 @@ class World:
             if gateway.machine.ledger.pending or awaited or held:
                 raise Violation(f"{gateway.name} is not at rest: {gateway.machine.ledger.pending} pending, {held}")
             for session in gateway.machine.roster.everyone():
-                if not all(replica.granted for replica in session.replicas):
+                if not all(replica.granted for replica in session.replicas.values()):
                     raise Violation(f"{session.name} still has no credits at {gateway.name}")
         for worker in self.workers.values():
             if worker.machine.held:

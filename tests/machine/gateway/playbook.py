@@ -33,7 +33,7 @@ def session_of(word: str) -> bytes:
 def card(
     model: str = "m", version: int = 1, *, max_rows: int = 32, credits_rows: int = 64, idempotent: bool = True
 ) -> Record:
-    """One model as READY lists it."""
+    """One model as MODELS describes it."""
     return [model, version, SIGNATURE, max_rows, credits_rows, idempotent]
 
 
@@ -117,9 +117,9 @@ class Playbook:
         """Says READY for a worker, by default with the model "m", on the connection `peer`."""
         peer = peer or name
         self._at_the_back.add(peer)
-        models = list(cards) or [card()]
-        ready = [session or session_of(name), name, "agent", weight, host, models]
-        return self.hears(peer, Kind.READY, ready)
+        models = [[number, one] for number, one in enumerate(cards or [card()])]
+        ready = [session or session_of(name), name, "agent", weight, host]
+        return self.hears_at_once(peer, (Kind.READY, [ready]), (Kind.MODELS, models))
 
     def with_clients(self, *names: str) -> Playbook:
         """Lets clients say HELLO, each on a connection of its own name."""
@@ -269,7 +269,7 @@ class Playbook:
 
     def held(self, name: str) -> int:
         """How many rows a connected worker holds."""
-        return sum(replica.held for replica in self._worker(name).replicas)
+        return sum(replica.held for replica in self._worker(name).replicas.values())
 
     def _worker(self, name: str) -> Any:
         return next(worker for worker in self.machine.roster.everyone() if worker.name == name)

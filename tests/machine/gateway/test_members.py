@@ -19,7 +19,8 @@ def test_roster_tells_those_who_take_requests_from_those_who_are_leaving() -> No
     assert not roster.has_ready()
     empty = roster.ring_version()
     for name in ("w2", "w1"):
-        roster.by_name[name] = worker(name)
+        one = roster.by_name[name] = worker(name)
+        one.replicas[0] = Replica(one, "m", 1, 32, 64)
 
     both = roster.ring_version()
     roster.by_name["w2"].state = WorkerState.DRAINING

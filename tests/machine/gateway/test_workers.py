@@ -30,7 +30,10 @@ def test_ready_is_welcomed_and_reported() -> None:
     play = Playbook().joins("w1", card("m"), card("n"))
 
     assert play.says("w1", Kind.WELCOME)[:3] == [session_of("gateway"), "zmqinfer/1.2.3 pid 4711", 500]
-    assert play.machine.workers.events == [("worker joined", {"worker": "w1", "models": "m,n"})]
+    assert play.machine.workers.events == [
+        ("worker joined", {"worker": "w1"}),
+        ("worker serves", {"worker": "w1", "models": "m,n"}),
+    ]
     assert play.machine.roster.ready_names() == ["w1"]
     assert play.machine.roster.has_ready()
 
@@ -260,12 +263,12 @@ def test_kind_that_only_clients_send_is_an_offence() -> None:
     assert play.says("w1", Kind.DISCONNECT) == ["protocol", "a worker may not send REQUEST"]
 
 
-def test_ready_with_a_signature_that_is_none_is_an_offence() -> None:
-    """Clients would have to believe it."""
-    play = Playbook().joins("w1", ["m", 1, [[], [1]], 32, 64, True])
+def test_signature_that_is_none_is_an_offence() -> None:
+    """Clients would have to believe it; of the models that came with it none is served."""
+    play = Playbook().joins("w1", card("n"), ["m", 1, [[], [1]], 32, 64, True])
 
     assert play.says("w1", Kind.DISCONNECT)[0] == "protocol"
-    assert play.status()["workers"] == []
+    assert [worker["models"] for worker in play.status()["workers"]] == [[]]
 
 
 def test_workers_are_limited() -> None:
@@ -330,7 +333,7 @@ def test_worker_of_several_models_is_lost_in_all() -> None:
     play.loses(first)
 
     assert len(play.said(second, Kind.REQUEST)) == 2
-    assert [replica.held for replica in play._worker(second).replicas] == [1, 1]
+    assert [replica.held for replica in play._worker(second).replicas.values()] == [1, 1]
 
 
 def test_worker_may_announce_another_list_at_any_time() -> None:
@@ -355,7 +358,7 @@ def test_ring_version_depends_on_names_and_weights_alone() -> None:
 def test_join_and_leave_are_told_once_each() -> None:
     """One event, one line."""
     play = Playbook().with_workers("w1")
-    assert events(play) == ["worker joined"]
+    assert events(play) == ["worker joined", "worker serves"]
 
     play.hears("w1", Kind.DISCONNECT, ["draining", ""]).hears("w1", Kind.DISCONNECT, ["closing", ""])
     assert events(play) == ["worker draining", "worker gone"]
@@ -376,9 +379,9 @@ def test_worker_that_repeats_its_greeting_before_it_could_be_answered_has_one_li
     """The gateway was away for some heartbeats, and finds several READYs at once: nothing has moved or is lost."""
     play = Playbook().with_clients("alice").at_the_back("w1")
     play.hears("alice", Kind.REQUEST, request(1, idempotent=False))
-    ready = [session_of("w1"), "w1", "agent", 1_000, None, [card()]]
+    greeting = [(Kind.READY, [[session_of("w1"), "w1", "agent", 1_000, None]]), (Kind.MODELS, [[0, card()]])]
 
-    play.hears_at_once("w1", (Kind.READY, [ready]), (Kind.READY, [ready]), (Kind.READY, [ready]))
+    play.hears_at_once("w1", *greeting * 3)
 
     play.says("w1", Kind.WELCOME)
     play.answers("w1")

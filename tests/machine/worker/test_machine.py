@@ -25,12 +25,10 @@ def test_worker_says_ready_with_its_models() -> None:
     ]
     shift = Shift(*cards, settings=WorkerSettings(weight=2.5))
 
-    session, name, agent, weight, host, models = shift.says(Kind.READY)
-
-    assert (session, name, agent, weight, host) == (b"0123456789abcdef", "w1", "test", 2_500, None)
-    assert models == [
-        ["m", 1, [[["x", "FP32", [-1]]], [["y", "FP32", [-1]]]], 16, 32, True, False],
-        ["n", 3, [[["x", "FP32", [-1]]], [["y", "FP32", [-1]]]], 4, 8, False, False],
+    assert shift.says(Kind.READY) == [b"0123456789abcdef", "w1", "test", 2_500, None]
+    assert shift.said(Kind.MODELS) == [
+        [0, ["m", 1, [[["x", "FP32", [-1]]], [["y", "FP32", [-1]]]], 16, 32, True, False]],
+        [1, ["n", 3, [[["x", "FP32", [-1]]], [["y", "FP32", [-1]]]], 4, 8, False, False]],
     ]
 
 
@@ -190,7 +188,7 @@ def test_credits_are_split_over_the_gateways() -> None:
     """At least one batch each."""
     for gateways, credits_rows in ((1, 64), (2, 32), (3, 32)):
         shift = Shift(gateways=gateways)
-        assert [shift.says(Kind.READY, number)[5][0][4] for number in range(gateways)] == [credits_rows] * gateways
+        assert [shift.says(Kind.MODELS, number)[1][4] for number in range(gateways)] == [credits_rows] * gateways
 
 
 def test_credits_grow_with_the_measured_speed_and_are_told_at_once() -> None:

@@ -18,7 +18,7 @@ TWO = Signature((TensorSpec("a", "FP32", (-1,)), TensorSpec("b", "INT64", ())), 
 
 
 def model(max_rows: int = 32) -> ServedModel:
-    return ServedModel(ModelCard("m", 1, TWO, BatchLimits(max_rows=max_rows)))
+    return ServedModel(0, ModelCard("m", 1, TWO, BatchLimits(max_rows=max_rows)))
 
 
 def request(arrays: dict[str, Any], *, rows: int = 1, calls: int = 1, payload: Any = None) -> Record:

@@ -78,7 +78,7 @@ class Clients:
                 if not self.is_draining or records[0][0] in self._by_session:
                     # Else it is not answered: it says this again until there is another gateway here.
                     self._on_hello(peer, records[0])
-            elif kind in {Kind.READY, Kind.REPLY}:
+            elif kind in {Kind.READY, Kind.MODELS, Kind.REPLY}:
                 self.door.say(peer, "wrong door", f"workers dial {self._workers_address}, this is for clients")
             elif kind is not Kind.DISCONNECT:
                 self.door.no_session(peer)

@@ -39,7 +39,7 @@ class WorkerSession:
         name: what the ring knows it by.
         agent: program, version and process, in its own words.
         host: what it shares memory with; None: nobody.
-        replicas: its models, in the order of its READY, which HEARTBEAT's records refer to.
+        replicas: its models, by their numbers.
         strays: replies it sent to requests that it was not given.
     """
 
@@ -55,7 +55,7 @@ class WorkerSession:
         self.weight = weight
         self.outbox = outbox
         self.state = WorkerState.READY
-        self.replicas: list[Replica] = []
+        self.replicas: dict[int, Replica] = {}
         self.strays = 0
 
     @property
@@ -102,6 +102,11 @@ class Replica(Holder):
         self.failed = 0
         self.running: list[int] = []
 
+    def describe(self, max_rows: int) -> None:
+        """Takes the size of its largest batch."""
+        self._max_rows = max_rows
+        self.allow()
+
     def allow(self) -> None:
         """Reckons anew how many rows may be under way; a replica of short batches grants more than two of them."""
         rows = self.credits = self.granted if self.limit is None else min(self.granted, self.limit)
@@ -125,8 +130,8 @@ class Roster:
         return self.by_name.values()
 
     def has_ready(self) -> bool:
-        """Whether any worker takes requests."""
-        return any(worker.state is WorkerState.READY for worker in self.by_name.values())
+        """Whether any worker takes requests for any model."""
+        return any(worker.state is WorkerState.READY and worker.replicas for worker in self.by_name.values())
 
     def ready_names(self) -> list[str]:
         """Returns the names of those who take requests, sorted."""

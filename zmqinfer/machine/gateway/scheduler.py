@@ -274,7 +274,7 @@ class Scheduler:
         """
         held = self.dispatches.withdraw(worker)
         suspects = oldest(held) if is_abrupt else set()
-        running = {tag for replica in worker.replicas for tag in replica.running} if is_abrupt else set()
+        running = {tag for replica in worker.replicas.values() for tag in replica.running} if is_abrupt else set()
         for dispatch in held:
             request = dispatch.request
             if not request.is_open:
@@ -383,5 +383,5 @@ class Scheduler:
         pending = self._ledger.pending
         assert queued + awaited + accused == pending, (queued, awaited, accused, pending)
         for worker in self._roster.everyone():
-            for replica in worker.replicas:
+            for replica in worker.replicas.values():
                 assert replica.held == held.get(replica, 0), (replica.name, replica.held, held.get(replica, 0))

@@ -103,7 +103,7 @@ class Snapshot:
         }
 
     def _worker(self, worker: WorkerSession) -> dict[str, Any]:
-        replicas = worker.replicas
+        replicas = list(worker.replicas.values())
         answered = sum(replica.answered for replica in replicas)
         rows = sum(replica.answered_rows for replica in replicas)
         batches = sum(replica.batches for replica in replicas)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import ProtocolError
@@ -14,7 +14,7 @@ from zmqinfer.machine.gateway.scheduler import Scheduler
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.liveness import Liveness
 from zmqinfer.policy.rotation import Standing
-from zmqinfer.records import CALLS, DRAIN, DRAINING, REPLACED, Kind, Record
+from zmqinfer.records import CALLS, DRAIN, DRAINING, MAX_MODELS, REPLACED, Kind, Record
 from zmqinfer.signature import Signature
 
 __all__ = ["Workers"]
@@ -80,6 +80,8 @@ class Workers:
                     self._lose(worker, now, "it answered requests that it was not given")
             case Kind.HEARTBEAT:
                 self._on_heartbeat(worker, records, now)
+            case Kind.MODELS:
+                self._on_models(worker, peer, records, now)
             case Kind.READY:
                 for record in records:
                     self._on_ready(peer, record, now)
@@ -98,20 +100,14 @@ class Workers:
             # One that leaves without a session, as after our restart: tell it that it may go.
             for record in records:
                 self.door.say(peer, record[0], "")
-        else:
+        elif kind is not Kind.MODELS:  # it follows a READY that was turned down, or a HEARTBEAT follows it
             if kind is Kind.REPLY:
                 # Of a life that was given up, in all likelihood: what it held has moved.
                 self._scheduler.dispatches.late_replies += sum(record[CALLS] for record in records)
             self.door.no_session(peer)
 
     def _on_ready(self, peer: Peer, record: Record, now: float) -> None:
-        session, name, agent, weight, host, models = record[:6]
-        try:
-            for card in models:
-                Signature.from_wire(card[2])
-        except ProtocolError as error:
-            self.on_offence(peer, str(error), now)
-            return
+        session, name, agent, weight, host = record[:5]
         known = self._roster.by_name.get(name)
         if known is not None and known.session == session and known.outbox.address == peer and known.is_fresh:
             # It repeats itself until it hears WELCOME, and that has not left yet, for we were not there to send it.
@@ -139,26 +135,70 @@ class Workers:
                 [],
             ],
         )
-        self._join(worker, models, now)
-        self._report("worker joined", worker=name, models=",".join(card[0] for card in models))
+        self._report("worker joined", worker=name)
 
-    def _join(self, worker: WorkerSession, models: list[Record], now: float) -> None:
+    def _on_models(self, worker: WorkerSession, peer: Peer, records: list[Record], now: float) -> None:
+        """Takes word of models that a worker serves from now on, serves otherwise, or serves no more."""
+        try:
+            for _, card, *_ in records:
+                if card is not None:
+                    Signature.from_wire(card[2])
+        except ProtocolError as error:
+            self.on_offence(peer, str(error), now)
+            return
         is_news = False
-        joined: list[Route[Request]] = []
-        for model, version, signature, max_rows, credits_rows, idempotent, *more in models:
-            route = self._routes.announce(model, version)
-            route.hedge = more[:1] == [True]
-            # A worker of another host is news too: memory cannot be shared with all of them any more.
-            is_news |= route.describe(signature, max_rows, idempotent) or not route.is_on(worker.host)
-            replica = Replica(worker, model, version, max_rows, credits_rows)
-            worker.replicas.append(replica)
-            route.add(replica)
-            joined.append(route)
-        for route in joined:
-            self._scheduler.replace(self._routes.settle(route.model), now)
-            self._scheduler.serve(route, now)
+        changed: dict[Route[Request], None] = {}
+        for number, card, *_ in records:
+            replica = worker.replicas.get(number)
+            if replica is not None and (card is None or card[:2] != [replica.model, replica.version]):
+                del worker.replicas[number]
+                is_news |= self._drop(replica, changed)
+            if card is not None:
+                is_news |= self._serve(worker, number, card, changed, now)
+        self._settle(changed, now)
         if is_news:
             self._announce()
+        models = ",".join(replica.model for replica in worker.replicas.values())
+        self._report("worker serves", worker=worker.name, models=models)
+
+    def _serve(
+        self, worker: WorkerSession, number: int, card: Record, changed: dict[Route[Request], None], now: float
+    ) -> bool:
+        """Takes a model's card; True if clients are to hear of it."""
+        model, version, signature, max_rows, credits_rows, idempotent, *more = card
+        replica = worker.replicas.get(number)
+        if replica is None and len(worker.replicas) >= MAX_MODELS:
+            self._report("worker has too many models", worker=worker.name, model=model, limit=MAX_MODELS)
+            return False
+        route = self._routes.announce(model, version)
+        route.hedge = more[:1] == [True]
+        # A worker of another host is news too: memory cannot be shared with all of them any more.
+        is_news = route.describe(signature, max_rows, idempotent) or not route.is_on(worker.host)
+        if replica is not None:
+            replica.describe(max_rows)
+            self._allow(replica, now, credits_rows)
+            return is_news
+        replica = worker.replicas[number] = Replica(worker, model, version, max_rows, credits_rows)
+        if worker.state is WorkerState.READY:
+            route.add(replica)
+            changed[route] = None
+        return is_news
+
+    def _drop(self, replica: Replica, changed: dict[Route[Request], None]) -> bool:
+        """Takes a replica off the ring; what it holds stays with it. True if clients are to hear of it."""
+        route = self._route_of(replica)
+        route.drop(replica)
+        changed[route] = None
+        return not route.replicas or not route.is_on(replica.worker.host)
+
+    def _settle(self, changed: Iterable[Route[Request]], now: float) -> None:
+        """Serves those who wait in routes whose replicas have changed, or places them again."""
+        for route in changed:
+            self._scheduler.replace(self._routes.settle(route.model), now)
+            if route.replicas:
+                self._scheduler.serve(route, now)
+            else:
+                self._scheduler.replace(route.waiting.clear(), now)
 
     def _supersede(self, known: WorkerSession, session: bytes, now: float) -> None:
         """Ends the earlier life of a name. Its own process is told only if another one takes the name over."""
@@ -175,8 +215,8 @@ class Workers:
 
     def _on_heartbeat(self, worker: WorkerSession, records: list[Record], now: float) -> None:
         for model, credits_rows, _, running_us, tags, *_ in records:
-            if model < len(worker.replicas):
-                replica = worker.replicas[model]
+            replica = worker.replicas.get(model)
+            if replica is not None:
                 if running_us is not None:
                     replica.running = tags
                 if bool(replica.granted) != bool(credits_rows):
@@ -212,7 +252,9 @@ class Workers:
             self._retire(worker, now)
             worker.state = WorkerState.DRAINING
             self._say(worker, DRAINING, "no more requests will come")
-            self._report("worker draining", worker=worker.name, held=sum(replica.held for replica in worker.replicas))
+            self._report(
+                "worker draining", worker=worker.name, held=sum(replica.held for replica in worker.replicas.values())
+            )
             return
         address = worker.outbox.address
         assert isinstance(address, bytes)
@@ -234,19 +276,10 @@ class Workers:
 
     def _retire(self, worker: WorkerSession, now: float) -> None:
         """Takes a worker off the ring; what it holds stays with it."""
-        left = [self._route_of(replica) for replica in worker.replicas]
-        gone = False
-        for route, replica in zip(left, worker.replicas, strict=True):
-            route.drop(replica)
-            gone |= not route.replicas or not route.is_on(worker.host)
-        for route in left:
-            self._scheduler.replace(self._routes.settle(route.model), now)
-            if route.replicas:
-                self._scheduler.serve(route, now)
-            else:
-                self._scheduler.replace(route.waiting.clear(), now)
-        if gone:
+        changed: dict[Route[Request], None] = {}
+        if [replica for replica in worker.replicas.values() if self._drop(replica, changed)]:
             self._announce()
+        self._settle(changed, now)
 
     def _lose(self, worker: WorkerSession, now: float, cause: str, *, is_closed: bool = False) -> None:
         """Ends a worker's session and moves all that it held to others."""

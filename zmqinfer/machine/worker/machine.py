@@ -6,6 +6,8 @@ gives the gateway its credit back; only the end of the session ends that duty.
 
 from __future__ import annotations
 
+import enum
+
 from zmqinfer.config import WorkerSettings
 from zmqinfer.machine.link import Link, LinkState
 from zmqinfer.machine.outbox import Outbox
@@ -23,6 +25,14 @@ _HANDOVER_S = 0.001
 _UNREACHED_S, _STILL_UNREACHED_S = 5.0, 60.0
 
 
+class _Leave(enum.Enum):
+    """How far a worker has come in leaving a gateway: it said so, the gateway knows it, it has answered everything."""
+
+    SAID = "said"
+    HEARD = "heard"
+    ANSWERED = "answered"
+
+
 class WorkerMachine:
     """All that a worker decides. Its shell owns one DEALER for each gateway, a clock and the engines' threads.
 
@@ -34,6 +44,7 @@ class WorkerMachine:
             this process. The shell clears it.
         events: rare happenings for the shell to report.
         warnings: those among them about which somebody should do something.
+        left: numbers of gateways that were left for good; the shell closes their sockets, and clears it.
         drain_by: when a drain's time of grace is over.
     """
 
@@ -53,59 +64,112 @@ class WorkerMachine:
         self.dirty: list[Outbox] = []
         self.events: list[tuple[str, dict[str, object]]] = []
         self.warnings: list[tuple[str, dict[str, object]]] = []
+        self.left: list[int] = []
         self.ended_by = ""
         self.is_draining = self.is_in_danger = False
         self._settings = settings
-        self._models = [ServedModel(card) for card in cards]
+        self._number = self._dialled = -1
+        self._models: dict[int, ServedModel] = {}
+        # Those that were taken away in the middle of a batch.
+        self._outgoing: dict[int, ServedModel] = {}
         self.drain_by = float("inf")
-        self._acknowledged: set[int] = set()
-        heartbeat_s = settings.heartbeat_ms / 1000
-        ready = [session, name, agent, round(settings.weight * 1000), host, []]
-        self.links = [
-            Link(number, address, Kind.READY, ready, heartbeat_s, self.dirty) for number, address in enumerate(gateways)
-        ]
-        self.tasks = Workload(name, self.links, self._models)
-        # Of each gateway since when it is not there, and when that is to be said.
-        self._sought_at = [now] * len(gateways)
-        self._warn_at = [now + _UNREACHED_S] * len(gateways)
-        for link in self.links:
-            self._greet(link, now)
+        self._greeting = [session, name, agent, round(settings.weight * 1000), host]
+        self.links: dict[int, Link] = {}
+        self._leaving: dict[int, _Leave] = {}
+        self._warn_at: dict[int, float] = {}
+        self.tasks = Workload(name, self.links)
+        for card in cards:
+            self.add_model(card)
+        for number in [self._dial(address) for address in gateways]:
+            self._greet(number, now)
+
+    # Models --------------------------------------------------------------------------------------
+
+    def add_model(self, card: ModelCard) -> int:
+        """Serves one more model, loaded and warm; returns its number, which no other one gets.
+
+        In the place of another one of its name and version, which is taken away afterwards.
+        """
+        self._number += 1
+        model = self._models[self._number] = ServedModel(self._number, card)
+        self.tasks.serve(model)
+        self._announce(self._number)
+        return self._number
+
+    def remove_model(self, number: int) -> None:
+        """Serves a model no longer: what waits for it goes back to the gateways, what runs is answered."""
+        model = self._models.pop(number)
+        self.tasks.give_back(model)
+        if model.running:
+            self._outgoing[number] = model
+        else:
+            self.tasks.forget(model)
+        self._announce(number)
+
+    def _announce(self, number: int) -> None:
+        for link in self.links.values():
+            if link.state is LinkState.UP or link.state is LinkState.GREETING:
+                link.outbox.put(Kind.MODELS, [number, self._card(number)])
+
+    def _card(self, number: int) -> Record | None:
+        """What is told of a model; None: it is not served."""
+        model = self._models.get(number)
+        if model is None:
+            return None
+        card = model.card
+        signature = card.signature.to_wire()
+        told = [card.name, card.version, signature, card.limits.max_rows, self._share(model), card.idempotent]
+        return [*told, card.hedge]
 
     # Sessions ------------------------------------------------------------------------------------
 
-    def _greet(self, link: Link, now: float) -> None:
+    def add_link(self, address: str, now: float) -> int:
+        """Dials one more gateway; returns its number, which no other one gets."""
+        number = self._dial(address)
+        self._greet(number, now)
+        self._share_anew()
+        return number
+
+    def _dial(self, address: str) -> int:
+        self._dialled += 1
+        number, heartbeat_s = self._dialled, self._settings.heartbeat_ms / 1000
+        self.links[number] = Link(number, address, Kind.READY, self._greeting, heartbeat_s, self.dirty)
+        self.tasks.open(number)
+        return number
+
+    def _share_anew(self) -> None:
+        """Tells all gateways their parts of the credits, after there are more or fewer of them."""
+        for number in self._models:
+            self._tell(number, None)
+
+    def remove_link(self, number: int) -> None:
+        """Leaves a gateway: it gives this worker nothing more, and what it gave is answered; then the link is gone."""
+        self._leave(number)
+
+    def _greet(self, number: int, now: float) -> None:
         """Begins a new life at one gateway: whatever it gave us before is for others now."""
-        number = self.links.index(link)
+        link = self.links[number]
         self.tasks.drop(number)
-        if link.state is LinkState.UP:
-            self._sought_at[number] = now
-            self._warn_at[number] = now + _UNREACHED_S
-        if self.is_draining:
-            # To join again would draw new work to a worker that is about to exit.
+        if self.is_draining or number in self._leaving:
+            # To join again would draw new work to a worker that is about to leave.
             link.state = LinkState.CLOSED
             return
-        link.greeting[5] = [
-            [
-                card.name,
-                card.version,
-                card.signature.to_wire(),
-                card.limits.max_rows,
-                self._share(model),
-                card.idempotent,
-                card.hedge,
-            ]
-            for model in self._models
-            for card in (model.card,)
-        ]
         link.greet(now)
+        self._warn_at.setdefault(number, now + _UNREACHED_S)
+        if link.sought_at == now:
+            self._warn_at[number] = now + _UNREACHED_S
+        for model in self._models:
+            link.outbox.put(Kind.MODELS, [model, self._card(model)])
 
     def _share(self, model: ServedModel) -> int:
         """Returns one gateway's part of an engine's credits: at least one batch, or nothing if it is stuck in one."""
-        return 0 if model.is_stuck else max(model.card.limits.max_rows, model.credits // len(self.links))
+        return 0 if model.is_stuck else max(model.card.limits.max_rows, model.credits // max(1, len(self.links)))
 
     def on_message(self, number: int, kind: Kind, records: list[Record], now: float, gap: float = 0.0) -> None:
         """Takes one decoded message from the gateway with this number."""
-        link = self.links[number]
+        link = self.links.get(number)
+        if link is None:
+            return
         link.heard(now)
         match kind:
             case Kind.REQUEST:
@@ -129,21 +193,23 @@ class WorkerMachine:
 
     def on_broken(self, number: int, detail: str, now: float) -> None:
         """Begins a new life at a gateway whose message cannot be read: nobody else would ever answer what is in it."""
-        link = self.links[number]
+        link = self.links.get(number)
+        if link is None:
+            return
         self.events.append(("cannot read a message", {"gateway": link.address, "detail": detail}))
         if link.state is LinkState.UP:
-            self._greet(link, now)
+            self._greet(number, now)
 
     def _on_disconnect(self, number: int, reason: str, detail: str, now: float) -> None:
         link = self.links[number]
         if reason == NO_SESSION:
             if link.is_unwelcome(reason):
                 self.events.append(("gateway forgot us", {"gateway": link.address}))
-                self._greet(link, now)
+                self._greet(number, now)
         elif reason == DRAIN:
             self.drain(now)
         elif reason == DRAINING:
-            self._acknowledged.add(number)
+            self._leaving[number] = _Leave.HEARD
         elif reason == CLOSING:
             link.state = LinkState.CLOSED
         elif reason == REPLACED or link.welcomes == 0:
@@ -156,7 +222,7 @@ class WorkerMachine:
     def take_batches(self, now: float) -> dict[int, list[Batch]]:
         """Returns the batches that idle engines should begin now, by the engine's number."""
         begun: dict[int, list[Batch]] = {}
-        for number, model in enumerate(self._models):
+        for number, model in self._models.items():
             batcher = model.batcher
             if model.running or not batcher.rows:
                 continue
@@ -189,14 +255,18 @@ class WorkerMachine:
             outcomes: in the order of the calls, each for one or more calls of one task.
             compute_s: how long the model ran, without the time that the batch waited for its model.
         """
-        model = self._models[batch.engine]
+        number = batch.engine
+        model = self._models.get(number) or self._outgoing[number]
         model.running.remove(batch)
         model.learn(batch.rows, compute_s)
         if model.running:
             # It begins only now.
             model.running[0].begins_at = batch.begins_at + compute_s
         self.tasks.answer(batch, outcomes, compute_s)
-        self._review_credits(batch.engine)
+        if number in self._models:
+            self._review_credits(number)
+        elif not model.running:
+            self.tasks.forget(self._outgoing.pop(number))
 
     def _review_credits(self, number: int) -> None:
         """Tells the gateways when an engine has earned markedly more or fewer credits, or is stuck no longer."""
@@ -208,7 +278,7 @@ class WorkerMachine:
             self._tell(number, None)
 
     def _tell(self, number: int, now: float | None) -> None:
-        for link in self.links:
+        for link in self.links.values():
             if link.state is LinkState.UP:
                 link.outbox.put(Kind.HEARTBEAT, self._beat(number, link, now))
 
@@ -219,42 +289,49 @@ class WorkerMachine:
         if now is None or not model.running:
             return [number, self._share(model), load, None, []]
         batch = model.running[0]
-        tags = [tag for task in batch.tasks if self.links[task.link] is link for tag in task.tags]
+        tags = [tag for task in batch.tasks if self.links.get(task.link) is link for tag in task.tags]
         return [number, self._share(model), load, max(0, int((now - batch.begins_at) * 1e6)), tags[:MAX_TAGS]]
 
     # Time ----------------------------------------------------------------------------------------
 
     def on_timer(self, now: float) -> None:
         """Keeps the sessions alive and the draining going."""
-        for number, link in enumerate(self.links):
+        for number, link in list(self.links.items()):
             if link.is_overdue(now):
                 if link.state is LinkState.UP:
                     self.events.append(("gateway silent", {"gateway": link.address}))
                 elif now >= self._warn_at[number]:
                     self._warn_at[number] = now + _STILL_UNREACHED_S
-                    for_s = round(now - self._sought_at[number])
+                    for_s = round(now - link.sought_at)
                     self.warnings.append(("cannot reach gateway", {"gateway": link.address, "for_s": for_s}))
-                self._greet(link, now)
+                self._greet(number, now)
             else:
                 self._beat_if_due(link, now)
-        for number, model in enumerate(self._models):
-            if model.running and not model.is_stuck and model.running[0].stuck_at <= now:
-                # What waits behind it shall not: without credits here the gateways take it back.
-                model.is_stuck = True
-                self._tell(number, now)
-                took_s = round(now - model.running[0].begins_at, 3)
-                self.events.append(("stuck in a batch", {"model": model.card.name, "for_s": took_s}))
-            if model.is_stuck and model.running and self._ends_at(model) <= now:
-                ran_s = now - model.running[0].begins_at
-                limit = f"max_batch_s is {self._settings.max_batch_s:g}"
-                self.ended_by = f"a batch of model {model.card.name!r} has run for {ran_s:.0f} s, {limit}"
-        if self.is_draining:
-            self._go_on_draining(now)
+        for number, model in [*self._models.items(), *self._outgoing.items()]:
+            self._look_if_stuck(number, model, now)
+        if self._leaving:
+            self._go_on_leaving(now)
         self.tasks.trim(now)
+
+    def _look_if_stuck(self, number: int, model: ServedModel, now: float) -> None:
+        if not model.running:
+            return
+        batch = model.running[0]
+        if not model.is_stuck and batch.stuck_at <= now:
+            # What waits behind it shall not: without credits here the gateways take it back.
+            model.is_stuck = True
+            if number in self._models:
+                self._tell(number, now)
+            took_s = round(now - batch.begins_at, 3)
+            self.events.append(("stuck in a batch", {"model": model.card.name, "for_s": took_s}))
+        if model.is_stuck and self._ends_at(model) <= now:
+            ran_s = now - batch.begins_at
+            limit = f"max_batch_s is {self._settings.max_batch_s:g}"
+            self.ended_by = f"a batch of model {model.card.name!r} has run for {ran_s:.0f} s, {limit}"
 
     def _beat_if_due(self, link: Link, now: float, *, ahead: float = 0.0) -> None:
         if link.is_beat_due(now, ahead=ahead):
-            for number in range(len(self._models)):
+            for number in self._models:
                 link.outbox.put(Kind.HEARTBEAT, self._beat(number, link, now))
 
     def drain(self, now: float) -> None:
@@ -263,33 +340,44 @@ class WorkerMachine:
             return
         self.is_draining = True
         self.drain_by = now + self._settings.drain_grace_s
-        for link in self.links:
-            if link.is_unsaid:
-                # A greeting that left now would draw new work.
-                link.outbox.clear()
-                link.state = LinkState.CLOSED
-            elif link.state is not LinkState.CLOSED:
-                # Even if there was no WELCOME yet: the greeting may have been read.
-                link.outbox.put(Kind.DISCONNECT, [DRAINING, "finishing what it holds"])
+        for number in self.links:
+            self._leave(number)
 
-    def _go_on_draining(self, now: float) -> None:
-        for number, link in enumerate(self.links):
+    def _leave(self, number: int) -> None:
+        link = self.links[number]
+        self._leaving.setdefault(number, _Leave.SAID)
+        if link.is_unsaid:
+            # A greeting that left now would draw new work.
+            link.outbox.clear()
+            link.state = LinkState.CLOSED
+        elif link.state is not LinkState.CLOSED:
+            # Even if there was no WELCOME yet: the greeting may have been read.
+            link.outbox.put(Kind.DISCONNECT, [DRAINING, "finishing what it holds"])
+
+    def _go_on_leaving(self, now: float) -> None:
+        for number, how_far in list(self._leaving.items()):
+            link = self.links[number]
             if now >= self.drain_by:
                 link.state = LinkState.CLOSED
-            elif number in self._acknowledged and not self.tasks.count(number):
+            elif how_far is _Leave.HEARD and not self.tasks.count(number):
                 # Everything is answered and nothing more will come: the echo of this says that all arrived.
-                self._acknowledged.discard(number)
+                self._leaving[number] = _Leave.ANSWERED
                 link.outbox.put(Kind.DISCONNECT, [CLOSING, ""])
+            if link.state is LinkState.CLOSED and not self.is_draining:
+                del self.links[number], self._leaving[number], self._warn_at[number]
+                self.tasks.close(number)
+                self.left.append(number)
+                self._share_anew()
 
     @property
     def is_drained(self) -> bool:
         """Whether every gateway has let this worker go, or the time of grace is over."""
-        return self.is_draining and all(link.state is LinkState.CLOSED for link in self.links)
+        return self.is_draining and all(link.state is LinkState.CLOSED for link in self.links.values())
 
     @property
     def was_welcome(self) -> bool:
         """Whether any gateway ever took this worker in."""
-        return any(link.welcomes for link in self.links)
+        return any(link.welcomes for link in self.links.values())
 
     @property
     def held(self) -> int:
@@ -299,11 +387,11 @@ class WorkerMachine:
     def wake_at(self) -> float | None:
         """Returns when `on_timer` or `take_batches` is worth calling."""
         earliest = self.drain_by
-        for link in self.links:
+        for link in self.links.values():
             due = link.wake_at()
             if due < earliest:
                 earliest = due
-        for model in self._models:
+        for model in [*self._models.values(), *self._outgoing.values()]:
             if model.running:
                 due = self._ends_at(model) if model.is_stuck else model.running[0].stuck_at
                 if due < earliest:
@@ -321,6 +409,7 @@ class WorkerMachine:
 
     def check(self) -> None:
         """Asserts what must hold between any two calls."""
-        for model in self._models:
+        for model in self._models.values():
             model.batcher.check()
-        self.tasks.check({id(task) for model in self._models for batch in model.running for task in batch.tasks})
+        running = [batch for model in [*self._models.values(), *self._outgoing.values()] for batch in model.running]
+        self.tasks.check({id(task) for batch in running for task in batch.tasks})

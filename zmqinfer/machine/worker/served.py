@@ -48,14 +48,16 @@ class ServedModel:
     """A model's waiting requests, and the batches that its engine has.
 
     Attributes:
+        number: what the gateways know it by.
         running: batches that were handed to the engine, the one that runs first.
         credits: rows that the gateways may have under way here.
         is_stuck: whether the first of `running` takes much longer than it should.
     """
 
-    __slots__ = ("_bound", "_longest_s", "_shapes", "batcher", "card", "credits", "is_stuck", "running")
+    __slots__ = ("_bound", "_longest_s", "_shapes", "batcher", "card", "credits", "is_stuck", "number", "running")
 
-    def __init__(self, card: ModelCard) -> None:
+    def __init__(self, number: int, card: ModelCard) -> None:
+        self.number = number
         self.card = card
         self.batcher: Batcher[Task] = Batcher(card.limits)
         self.running: list[Batch] = []
@@ -100,9 +102,9 @@ class ServedModel:
             self._bound.clear()
             self._shapes.clear()
         if order == tuple(range(len(order))):
-            bound = self._shapes.setdefault(shape, Bound(layout, order))
+            bound = self._shapes.setdefault(shape, Bound(layout, order, self.number))
         else:
-            bound = Bound(layout, order)
+            bound = Bound(layout, order, self.number)
         self._bound[raw] = bound
         return bound
 

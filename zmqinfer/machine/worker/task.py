@@ -23,16 +23,18 @@ class Bound:
     Requests batch together when they share one of these, so equal shapes must share one object.
 
     Attributes:
+        model: its number.
         is_alone: whether it is for one request only, of which the gateway is told before it runs.
     """
 
     layout: Layout
     order: tuple[int, ...]
+    model: int = 0
     is_alone: bool = False
 
     def alone(self) -> Bound:
         """Returns one like this for a single request."""
-        return Bound(self.layout, self.order, is_alone=True)
+        return Bound(self.layout, self.order, self.model, is_alone=True)
 
 
 class Task:
@@ -95,7 +97,7 @@ class Batch:
     """Tasks that run together.
 
     Attributes:
-        engine: the number of the model, as READY lists them.
+        engine: the number of the model.
         bound: what all their inputs look like.
         started_at: when it was handed to the engine.
         is_short: whether such batches are so short that handing one to another thread costs more than it gains.

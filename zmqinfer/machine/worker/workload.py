@@ -5,6 +5,8 @@ Only the end of its gateway's session ends a request without a reply.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from zmqinfer.errors import InvalidArgument, ProtocolError, Status, TooLarge
 from zmqinfer.machine.block import covering
 from zmqinfer.machine.link import Link
@@ -33,6 +35,7 @@ __all__ = ["Workload"]
 
 # Of a model in a process of its own that was lost, or of a defect of ours.
 _UNSURE = (Status.WORKER_LOST, Status.DEADLINE_EXCEEDED, Status.INTERNAL)
+_TAKEN_AWAY = "its model was taken away before it ran"
 
 
 class Workload:
@@ -44,19 +47,57 @@ class Workload:
         dropped: calls that got no reply, for their gateway gave them to others, or used their tag twice.
     """
 
-    def __init__(self, name: str, links: list[Link], models: list[ServedModel]) -> None:
+    def __init__(self, name: str, links: Mapping[int, Link]) -> None:
         self.dropped = self.joined = self.replayed = 0
         self._name = name
         self._links = links
-        self._models = {(model.card.name, model.card.version): model for model in models}
+        # By number, as long as anything of theirs is here.
+        self._models: dict[int, ServedModel] = {}
+        # By name and version; None: it was served until it was taken away.
+        self._served: dict[tuple[str, int], ServedModel | None] = {}
         # By the number of the gateway and by tag.
-        self._held: list[dict[int, Task]] = [{} for _ in links]
+        self._held: dict[int, dict[int, Task]] = {}
         self._twins = Twins()
 
     def count(self, number: int | None = None) -> int:
         """Returns how many calls are here unanswered, from all gateways or from one."""
-        held = self._held if number is None else [self._held[number]]
+        held = self._held.values() if number is None else [self._held[number]]
         return sum(task.calls for tasks in held for task in tasks.values())
+
+    # Gateways and models --------------------------------------------------------------------------
+
+    def open(self, number: int) -> None:
+        """Begins to take requests of a gateway."""
+        self._held[number] = {}
+
+    def close(self, number: int) -> None:
+        """Forgets a gateway that was left."""
+        self.drop(number)
+        del self._held[number]
+
+    def serve(self, model: ServedModel) -> None:
+        """Takes requests for a model from now on."""
+        self._models[model.number] = model
+        self._served[model.card.name, model.card.version] = model
+
+    def forget(self, model: ServedModel) -> None:
+        """Drops a model that was given back and runs nothing any more."""
+        del self._models[model.number]
+
+    def give_back(self, model: ServedModel) -> None:
+        """Takes no more requests for a model, and gives back those that wait for it."""
+        key = model.card.name, model.card.version
+        if self._served[key] is model:
+            self._served[key] = None
+        # Who followed one of them waits then, and is next.
+        while waiting := [task for task in self._everyone() if task.is_waiting and self._model_of(task) is model]:
+            for task in waiting:
+                model.batcher.remove(task, task.bound)
+                self._end(task, Status.CANCELLED, _TAKEN_AWAY, None)
+
+    def _everyone(self) -> Iterator[Task]:
+        for held in self._held.values():
+            yield from held.values()
 
     # In ------------------------------------------------------------------------------------------
 
@@ -74,8 +115,13 @@ class Workload:
                 # A gateway that uses a tag twice is out of its mind; the first request keeps it.
                 self.dropped += record[CALLS]
                 continue
-            model = self._models.get((record[MODEL], record[MODEL_VERSION]))
+            key = record[MODEL], record[MODEL_VERSION]
+            model = self._served.get(key)
             if model is None:
+                if key in self._served:
+                    # It was under way when the model went.
+                    self._say(number, record, Status.CANCELLED, _TAKEN_AWAY, None)
+                    continue
                 wanted = f"{record[MODEL]!r} version {record[MODEL_VERSION]}"
                 self._say(number, record, Status.NOT_FOUND, f"worker {self._name!r} has no model {wanted}", None)
                 continue
@@ -127,7 +173,7 @@ class Workload:
             self._answer(task, task.tag, outcome_of(twin, task), twin[TIMES])
 
     def _model_of(self, task: Task) -> ServedModel:
-        return self._models[task.record[MODEL], task.record[MODEL_VERSION]]
+        return self._models[task.bound.model]
 
     def _enter(self, task: Task) -> None:
         self._held[task.link][task.tag] = task
@@ -250,8 +296,8 @@ class Workload:
 
     def check(self, running: set[int]) -> None:
         """Asserts what must hold between any two calls; `running` are the identities of those that run."""
-        held = [task for tasks in self._held for task in tasks.values()]
-        assert all(tag == task.tag == task.record[TAG] for tasks in self._held for tag, task in tasks.items())
+        held = list(self._everyone())
+        assert all(tag == task.tag == task.record[TAG] for tasks in self._held.values() for tag, task in tasks.items())
         waiting = [task for task in held if task.is_waiting]
         assert sum(model.batcher.rows for model in self._models.values()) == sum(task.rows for task in waiting)
         leading = running | {id(task) for task in waiting}
