@@ -31,6 +31,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 WORKERS = 2
 WARM_UP_S = 0.2
+KINDS = ("async", "many", "single")
 FIGURES = {"async": "async/s", "many": "many/s", "single": "p50 us", "tail": "p99 us"}
 
 
@@ -150,18 +151,20 @@ def _git(*words: str) -> None:
     subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True)
 
 
-def compare(names: list[str], model: str, repeats: int, seconds: float) -> list[str]:
+def compare(names: list[str], model: str, kinds: list[str], repeats: int, seconds: float) -> list[str]:
     """Returns the lines of a table."""
     with ExitStack() as stack:
         trees = [Tree(stack, name, model) for name in names]
         for turn in range(repeats):
-            for kind in ("async", "many", "single"):
+            for kind in kinds:
                 # Whoever is first in one turn is last in the next: machines warm up and tire.
                 for tree in trees if turn % 2 == 0 else reversed(trees):
                     tree.measure(kind, seconds)
     first, *others = trees
     lines = [f"{'figure':<10} {first.name[-20:]:>20} {'':>20} {'median':>10} {'ratio':>6}  pairs"]
     for figure, words in FIGURES.items():
+        if figure not in first.figures:
+            continue
         for tree in others:
             pairs = [mine / base for mine, base in zip(tree.figures[figure], first.figures[figure], strict=True)]
             lines.append(
@@ -182,10 +185,11 @@ def main() -> None:
     options = Command("python -m bench.commits", __doc__)
     options.add_argument("names", nargs="+", metavar="COMMIT")
     options.add_argument("--model", default="echo", choices=("echo", "digits"))
+    options.add_argument("--only", nargs="+", choices=KINDS, help="of the kinds of load (all)")
     options.add_argument("--repeats", type=whole, default=15, help="pairs (%(default)s)")
     options.add_argument("--seconds", type=within, default=0.5, help="of each window (%(default)s)")
     asked = options.parse_args()
-    print("\n".join(compare(asked.names, asked.model, asked.repeats, asked.seconds)))
+    print("\n".join(compare(asked.names, asked.model, asked.only or list(KINDS), asked.repeats, asked.seconds)))
 
 
 if __name__ == "__main__":

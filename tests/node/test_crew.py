@@ -216,16 +216,25 @@ def test_long_batches_leave_the_loop_to_who_stands_by(start: Start) -> None:
 
 
 def test_a_model_that_is_short_no_more_gives_the_duty_back(start: Start) -> None:
-    """And gets it again."""
-    thread = start(Model())
-    loop = Loop(*(batch(0, is_short=is_short) for is_short in (True, False, False, True)))
+    """Before it runs the long batch: who stands by goes on at once, and does not look first whether it lasts."""
+    main = threading.get_ident()
+    goes_on = threading.Event()
+    thread = start(Model(lambda one: None if one.is_short else goes_on.wait(PATIENCE_S)))
+    loop = Loop(*(batch(0, is_short=is_short) for is_short in (True, False, True)))
+    take_in = loop.take_in
+
+    def note() -> dict[int, list[Batch]]:
+        if threading.get_ident() == main and loop.answered:
+            goes_on.set()
+        return take_in()
+
+    loop.take_in = note  # type: ignore[method-assign]
 
     Crew(loop, [thread], SELDOM_S).run()
 
-    assert len(loop.answered) == 4
-    assert loop.turns[1] == thread.ident
-    assert loop.turns[-1] == thread.ident
-    assert set(loop.turns) == {threading.get_ident(), thread.ident}
+    assert goes_on.is_set()
+    assert len(loop.answered) == 3
+    assert (loop.turns[1], loop.turns[-1]) == (thread.ident, thread.ident)
 
 
 def test_the_duty_goes_with_the_batch_of_another_model(start: Start) -> None:
@@ -249,6 +258,20 @@ def test_who_stays_away_is_relieved_and_the_loop_goes_on(start: Start) -> None:
     Crew(loop, [*slow, quick], OFTEN_S).run()
 
     assert len(loop.answered) == 3
+
+
+def test_a_models_thread_relieves_who_stays_away_as_well(start: Start) -> None:
+    """When it comes back from a batch of its own, sooner than the one that stands by looks."""
+    goes_on = threading.Event()
+    away = start(Model(lambda _: goes_on.wait(PATIENCE_S)))
+    back = start(Model(lambda _: time.sleep(0.06)))
+    last = start(Model(lambda _: goes_on.set()))
+    loop = Loop(*(batch(number, is_short=True) for number in (0, 1, 2)), most=2, at_once=2)
+
+    Crew(loop, [away, back, last], SELDOM_S).run()
+
+    assert len(loop.answered) == 3
+    assert back.ident in loop.turns
 
 
 @pytest.mark.slow

@@ -148,13 +148,13 @@ class Crew:
             raise self._error
 
     def _takes_duty(self, me: EngineThread | None) -> bool:
-        """Whether a thread that was in a batch, or stood by, has the duty now."""
+        """Whether a thread that was in a batch, or stood by, has the duty now: its own, or that of who stays away."""
         with self._change:
             if self._on_duty is not me:
                 since = self._away_since
-                if me is not None or since is None or time.monotonic() - since < _AWAY_S:
+                if since is None or time.monotonic() - since < _AWAY_S:
                     return False
-                self._on_duty = None
+                self._on_duty = me
             self._away_since = None
         return True
 
