@@ -60,6 +60,7 @@ def setting_options(settings: type[Settings], *names: str) -> Callable[[Command]
         for one in reversed(list(settings.describe())):
             if names and one.name not in names:
                 continue
+            meaning = one.meaning[0].upper() + one.meaning[1:]
             unit = f" [{one.unit}]" if one.unit else ""
             command = click.option(
                 f"--{one.name.replace('_', '-')}",
@@ -68,7 +69,7 @@ def setting_options(settings: type[Settings], *names: str) -> Callable[[Command]
                 default=one.default,
                 show_default=True,
                 show_envvar=False,
-                help=f"{one.meaning}{unit}",
+                help=f"{meaning}{unit}.",
             )(command)
         return command
 
