@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -264,14 +262,3 @@ def test_staircase_keeps_labels_off_each_other(places: list[float], widths: list
     for (i, left), (j, right) in combinations(enumerate(places), 2):
         if right < left + widths[i]:
             assert levels[i] > levels[j]
-
-
-@pytest.mark.slow
-def test_matplotlib_is_loaded_only_to_draw() -> None:
-    """`zmqinfer bench` must not pay for it before the load has run, and pyplot never."""
-    script = (
-        "import sys, zmqinfer.load.plots; from zmqinfer.load import canvas; assert 'matplotlib' not in sys.modules\n"
-        "canvas.figure_of(700); assert 'matplotlib.pyplot' not in sys.modules"
-    )
-
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
