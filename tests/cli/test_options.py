@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 
 import click
 import pytest
@@ -84,3 +85,28 @@ def test_help_has_a_section_for_each_group_of_settings(command: str) -> None:
     assert text.index("\nOptions:") < text.index("\nSettings of ")
     for option in [param for param in found.params if isinstance(param, click.Option) and not param.hidden]:
         assert len(re.findall(rf"^  (?:-\w, )?{option.opts[-1]}\b(?!-)", text, re.MULTILINE)) == 1, option.opts
+
+
+@pytest.mark.parametrize("name", cli.list_commands(click.Context(cli)))
+def test_help_has_the_same_parts_in_the_same_order(name: str) -> None:
+    """Usage, a sentence, what else there is to know, options, each with a sentence, and examples that are right."""
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    text = command.get_help(click.Context(command, info_name=name))
+
+    lines = text.splitlines()
+    assert lines[0].startswith(f"Usage: {name}")
+    assert [line for line in lines if line.endswith(":") and line.strip() in {"Options:", "Examples:"}] == [
+        "Options:",
+        "  Examples:",
+    ]
+    assert lines[-1].startswith("    ")
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.hidden:
+            sentence = (option.help or "").partition("  [")[0]
+            assert sentence[:1].isupper(), option
+            assert sentence.endswith("."), option
+    for example in lines[lines.index("  Examples:") + 1 :]:
+        words = shlex.split(example.rpartition("|")[2])
+        assert words[:2] == ["zmqinfer", name]
+        command.make_context(name, words[2:])

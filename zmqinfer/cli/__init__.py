@@ -37,18 +37,51 @@ EXIT_NOBODY = 3
 # Of the process, and of the system: no descriptors.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE}
 
+# Where each is, what it does in a few words, and how it is called.
 _COMMANDS = {
-    "up": ("up", "Serve models or a function on this machine."),
-    "gateway": ("nodes", "Run one gateway in the foreground."),
-    "worker": ("nodes", "Run one worker in the foreground."),
-    "infer": ("infer", "Send one request."),
-    "status": ("ask", "Show gateways, workers and counters."),
-    "models": ("ask", "List the models that can be called."),
-    "ring": ("ask", "Show who owns which share of the keys."),
-    "drain": ("ask", "Let a worker finish what it holds and leave."),
-    "bench": ("bench", "Make load, check every answer, and report."),
-    "report": ("bench", "Draw the pictures and the report again."),
-    "simulate": ("simulate", "Run a cluster with faults in virtual time."),
+    "up": (
+        "up",
+        "Serve models or a function on this machine.",
+        ["zmqinfer up", "zmqinfer up scorer:predict --workers 4", "zmqinfer up --models models/"],
+    ),
+    "gateway": (
+        "nodes",
+        "Run one gateway in the foreground.",
+        ["zmqinfer gateway --clients tcp://127.0.0.1:5555 --workers tcp://127.0.0.1:5556"],
+    ),
+    "worker": (
+        "nodes",
+        "Run one worker in the foreground.",
+        ["zmqinfer worker --gateway tcp://127.0.0.1:5556 --models models/"],
+    ),
+    "infer": (
+        "infer",
+        "Send one request.",
+        ["echo '[1, 2, 3]' | zmqinfer infer echo -", "zmqinfer infer digits images.npy --batch"],
+    ),
+    "status": (
+        "ask",
+        "Show gateways, workers and counters.",
+        ["zmqinfer status", "zmqinfer status --wait-workers 3 --timeout-s 30"],
+    ),
+    "models": ("ask", "List the models that can be called.", ["zmqinfer models"]),
+    "ring": (
+        "ask",
+        "Show who owns which share of the keys.",
+        ["zmqinfer ring --explain user-42", "zmqinfer ring --without worker_2"],
+    ),
+    "drain": ("ask", "Let a worker finish what it holds and leave.", ["zmqinfer drain worker_2"]),
+    "bench": (
+        "bench",
+        "Make load, check every answer, and report.",
+        ["zmqinfer bench --preset medium", "zmqinfer bench --model scorer --input rows.npy --rate 500"],
+    ),
+    "report": ("bench", "Draw the pictures and the report again.", ["zmqinfer report results"]),
+    "simulate": (
+        "simulate",
+        "Run a cluster with faults in virtual time.",
+        ["zmqinfer simulate mixed --schedules 200", "zmqinfer simulate scenario.toml --out results"],
+    ),
 }
 
 
@@ -64,6 +97,8 @@ class _Lazy(click.Group):
         module = importlib.import_module(f"zmqinfer.cli.{_COMMANDS[cmd_name][0]}")
         command = getattr(module, cmd_name)
         assert isinstance(command, click.Command)
+        # As all that is written is folded, but what begins so.
+        command.epilog = "\n".join(["\b", "Examples:", *(f"  {example}" for example in _COMMANDS[cmd_name][2])])
         for option in command.params:
             if isinstance(option, click.Option) and option.envvar is None:
                 # Named for what the user writes, not for the parameter behind it.
@@ -74,7 +109,7 @@ class _Lazy(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """Lists the commands without importing any of them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text, _) in _COMMANDS.items()])
 
 
 @click.group(

@@ -41,7 +41,7 @@ _BESIDE_A_SCENARIO = ("scenario", "seed", "out", "help")
 @click.command()
 @click.argument("scenario", required=False)
 @clients_option
-@click.option("--model", help="Which model to load.  [default: the only one that is served, or digits]")
+@click.option("--model", help="The model to load.  [default: the only one that is served, or digits]")
 @click.option(
     "--input",
     "file",
@@ -52,14 +52,20 @@ _BESIDE_A_SCENARIO = ("scenario", "seed", "out", "help")
 @click.option("--requests", type=click.IntRange(1, 10_000_000), help="Closed loop: requests a round.  [default: 5000]")
 @click.option("--concurrency", type=click.IntRange(1, 10_000), help="Closed loop: requests in flight.  [default: 50]")
 @click.option("--rate", type=Within(0.1, 1_000_000), help="Open loop: requests a second.")
-@click.option("--duration-s", type=Within(0.1, 3_600), default=10.0, show_default=True, help="Open loop.")
+@click.option("--duration-s", type=Within(0.1, 3_600), default=10.0, show_default=True, help="Open loop: how long.")
 @click.option(
     "--compare/--no-compare",
     default=True,
     show_default=True,
     help="Also run the presets side by side, and batching on against off.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**53), default=1, show_default=True, help="Of a SCENARIO.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**53),
+    default=1,
+    show_default=True,
+    help="What the load of a SCENARIO is drawn from.",
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Where to write."
 )

@@ -25,7 +25,9 @@ __all__ = ["infer"]
 @click.option("--batch", is_flag=True, help="The leading axis of FILE is the row: send all rows as one call.")
 @click.option("--key", help="The routing key.")
 @click.option("--model-version", type=click.IntRange(1), help="The model's version.  [default: the latest]")
-@click.option("--deadline-s", type=Within(0.001, 300), default=30.0, show_default=True)
+@click.option(
+    "--deadline-s", type=Within(0.001, 300), default=30.0, show_default=True, help="How long the call may take."
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the result to this .npy file, not as JSON.")
 def infer(
     model: str,

@@ -92,6 +92,7 @@ def setting_options(settings: type[Settings], *names: str, section: str = "Optio
         for one in reversed(list(settings.describe())):
             if names and one.name not in names:
                 continue
+            meaning = one.meaning[0].upper() + one.meaning[1:]
             unit = f" [{one.unit}]" if one.unit else ""
             command = click.option(
                 _spelled(one.name),
@@ -102,7 +103,7 @@ def setting_options(settings: type[Settings], *names: str, section: str = "Optio
                 default=one.default,
                 show_default=True,
                 show_envvar=False,
-                help=f"{one.meaning}{unit}",
+                help=f"{meaning}{unit}.",
             )(command)
         return command
 

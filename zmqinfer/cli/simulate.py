@@ -35,11 +35,16 @@ _NUMBERS = re.compile(r"[0-9][0-9.]*")
 
 @click.command()
 @click.argument("scenario")
-@click.option("--seed", type=click.IntRange(0, 2**53), default=1, show_default=True, help="The first one.")
+@click.option("--seed", type=click.IntRange(0, 2**53), default=1, show_default=True, help="The first seed.")
 @click.option(
     "--schedules", type=click.IntRange(1, 10_000_000), default=1, show_default=True, help="How many seeds, from there."
 )
-@click.option("--jobs", type=click.IntRange(1, 256), default=lambda: os.cpu_count() or 1, help="Processes.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    default=lambda: os.cpu_count() or 1,
+    help="How many processes.  [default: a core each]",
+)
 @click.option("--faults", help="Of a seed's faults only these, as a failing run names them: 0,3,4. - for none.")
 @click.option("--shrink/--no-shrink", default=True, show_default=True, help="Look for the fewest faults that fail.")
 @click.option("--out", type=click.Path(path_type=Path), help="Of a single seed: where to write figures and pictures.")
