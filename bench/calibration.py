@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.command import Command
-from zmqinfer.load.results import read_results
-from zmqinfer.load.statistics import median_latencies, summarize
+from zmqinfer.load.stored import read_results
+from zmqinfer.load.summary import median_latencies, summarize
 from zmqinfer.scenario import Scenario
 
 WITHIN = 0.15

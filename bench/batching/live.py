@@ -16,7 +16,7 @@ from bench.batching.virtual import WINDOW_S
 from zmqinfer import AsyncClient, Client
 from zmqinfer.launch.processes import ProcessCluster
 from zmqinfer.load.generator import run_scenario
-from zmqinfer.load.results import OpenLoop, Scenario
+from zmqinfer.load.results import LoadResult, OpenLoop
 from zmqinfer.load.workload import prepare
 
 __all__ = ["POLICIES", "capacity", "cluster", "scenario"]
@@ -78,10 +78,10 @@ def capacity(address: str, model: str) -> float:
         return answered / (time.perf_counter() - began_at)
 
 
-def scenario(address: str, model: str, policy: str, rate_per_s: float, seconds: float) -> Scenario:
+def scenario(address: str, model: str, policy: str, rate_per_s: float, seconds: float) -> LoadResult:
     """Runs one load."""
 
-    async def run() -> Scenario:
+    async def run() -> LoadResult:
         async with AsyncClient(address, deadline_s=120) as client:
             name = f"{model}-{policy}"
             workload = await prepare(client, name, (await client.models())[0])

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from zmqinfer.load.measured import Ended, measured, worked
-from zmqinfer.load.results import Scenario as Found
+from zmqinfer.load.results import LoadResult
 from zmqinfer.scenario import Load, Scenario, TimedModel
 
 SCENARIO = Scenario(duration_s=4.0, warm_up_s=1.0, models=(TimedModel("m"),))
 
 
-def found(*calls: Ended) -> Found:
+def found(*calls: Ended) -> LoadResult:
     (only,) = measured(SCENARIO, Load(SCENARIO, 1), calls, [], [])
     return only
 

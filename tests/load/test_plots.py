@@ -23,10 +23,10 @@ from zmqinfer.load.results import (
     BenchResult,
     ClosedLoop,
     Configuration,
+    LoadResult,
     Machine,
     OpenLoop,
     Round,
-    Scenario,
     Versions,
 )
 from zmqinfer.load.statistics import Latencies
@@ -45,17 +45,17 @@ def scenario(
     workers: Mapping[str, int] | None = None,
     failures: Mapping[str, int] | None = None,
     batching: Batching | None = None,
-) -> Scenario:
+) -> LoadResult:
     samples = np.geomspace(0.3, 6.0, 1000) if latencies_ms is None else latencies_ms
     latencies = Latencies.of(samples)
     sent = len(samples) + sum((failures or {}).values())
     wall_s = max(len(samples), 1) / rate
     timed = tuple(Round(sent, wall_s * (1 + 0.02 * i), latencies, failures or {}) for i in range(rounds))
     counts = {"worker_1": 900, "worker_2": 1000, "worker_3": 1100} if workers is None else workers
-    return Scenario(name, model, load or ClosedLoop(50, sent), timed, counts, 14.25, 0.75, batching)
+    return LoadResult(name, model, load or ClosedLoop(50, sent), timed, counts, 14.25, 0.75, batching)
 
 
-def result(*scenarios: Scenario, comparison: tuple[Scenario, ...] = ()) -> BenchResult:
+def result(*scenarios: LoadResult, comparison: tuple[LoadResult, ...] = ()) -> BenchResult:
     return BenchResult(
         scenarios,
         comparison,
@@ -67,7 +67,7 @@ def result(*scenarios: Scenario, comparison: tuple[Scenario, ...] = ()) -> Bench
     )
 
 
-def pair(model: str, on_per_s: float, off_per_s: float) -> tuple[Scenario, ...]:
+def pair(model: str, on_per_s: float, off_per_s: float) -> tuple[LoadResult, ...]:
     rates = {Batching.ON: on_per_s, Batching.OFF: off_per_s}
     return tuple(scenario("batching", model=model, rate=r, batching=b) for b, r in rates.items())
 

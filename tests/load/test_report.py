@@ -17,10 +17,10 @@ from zmqinfer.load.results import (
     BenchResult,
     ClosedLoop,
     Configuration,
+    LoadResult,
     Machine,
     OpenLoop,
     Round,
-    Scenario,
     Versions,
 )
 from zmqinfer.load.statistics import Latencies
@@ -35,12 +35,12 @@ def scenario(
     failures: Mapping[str, int] | None = None,
     walls_s: tuple[float, ...] = (0.5, 0.4, 0.6),
     batching: Batching | None = None,
-) -> Scenario:
+) -> LoadResult:
     latencies = Latencies.of(np.linspace(1.0, 2.0, successes))
     sent = successes + sum((failures or {}).values())
     rounds = tuple(Round(sent, wall_s, latencies, failures or {}) for wall_s in walls_s)
     workers = {"worker_10": 900, "worker_2": 1000, "worker_1": 1100}
-    return Scenario(name, model, ClosedLoop(in_flight, sent), rounds, workers, 14.25, 0.75, batching)
+    return LoadResult(name, model, ClosedLoop(in_flight, sent), rounds, workers, 14.25, 0.75, batching)
 
 
 MEDIUM = scenario("medium")

@@ -15,23 +15,21 @@ from hypothesis import strategies as st
 
 from zmqinfer.errors import ConfigError
 from zmqinfer.load.results import (
-    RESULTS_FILE,
     Batching,
     BenchResult,
     ClosedLoop,
     Configuration,
+    LoadResult,
     Machine,
     OpenLoop,
     Round,
-    Scenario,
     Versions,
-    read_results,
-    write_atomically,
-    write_results,
 )
-from zmqinfer.load.statistics import Latencies, summarize
+from zmqinfer.load.statistics import Latencies
+from zmqinfer.load.stored import RESULTS_FILE, read_results, write_atomically, write_results
+from zmqinfer.load.summary import summarize
 
-MEDIUM = Scenario(
+MEDIUM = LoadResult(
     name="medium",
     model="digits",
     load=ClosedLoop(50, 1003),
@@ -43,8 +41,8 @@ MEDIUM = Scenario(
     mean_batch_size=14.25,
     client_cpu_s=1.5,
 )
-OPEN = Scenario("sleep", "sleep", OpenLoop(20.0, 2.0), (Round(1, 2.0, Latencies.of([3.5])),), batching=Batching.OFF)
-DEAD = Scenario("dead", "echo", ClosedLoop(1, 1), (Round(1, 0.1, Latencies.of([]), {"UNAVAILABLE": 1}),))
+OPEN = LoadResult("sleep", "sleep", OpenLoop(20.0, 2.0), (Round(1, 2.0, Latencies.of([3.5])),), batching=Batching.OFF)
+DEAD = LoadResult("dead", "echo", ClosedLoop(1, 1), (Round(1, 0.1, Latencies.of([]), {"UNAVAILABLE": 1}),))
 RESULT = BenchResult(
     scenarios=(MEDIUM,),
     comparison=(OPEN, DEAD),

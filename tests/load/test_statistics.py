@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqinfer.load import statistics
-from zmqinfer.load.results import ClosedLoop, Round, Scenario
-from zmqinfer.load.statistics import Histogram, Latencies, summarize
+from zmqinfer.load.results import ClosedLoop, LoadResult, Round
+from zmqinfer.load.statistics import Histogram, Latencies
+from zmqinfer.load.summary import median_latencies, summarize
 
 SAMPLES = st.lists(st.floats(0, 1e6, allow_subnormal=False), max_size=60)
 
@@ -158,7 +159,7 @@ def test_scenario_takes_the_figures_of_its_median_round() -> None:
         return Round(101 + sum(failures.values()), wall_s, latencies, failures, wrong_answers=1)
 
     rounds = (timed(1.0, 5.0, OVERLOADED=2), timed(2.0, 7.0), timed(1.25, 6.0, OVERLOADED=1, UNAVAILABLE=9))
-    scenario = Scenario("medium", "digits", ClosedLoop(50, 101), rounds, {"a": 200, "b": 100})
+    scenario = LoadResult("medium", "digits", ClosedLoop(50, 101), rounds, {"a": 200, "b": 100})
 
     summary = summarize(scenario)
 
@@ -169,13 +170,13 @@ def test_scenario_takes_the_figures_of_its_median_round() -> None:
     assert summary.p50_spread == pytest.approx(2 / 6)
     assert summary.is_steady is False
     assert summary.load_imbalance == pytest.approx(1 / 3)
-    assert statistics.median_latencies(scenario).p50_ms == 6.0
+    assert median_latencies(scenario).p50_ms == 6.0
 
 
 def test_scenario_without_a_success_has_a_summary() -> None:
     lost = Round(7, 1.0, Latencies.of([]), {"UNAVAILABLE": 7})
 
-    summary = summarize(Scenario("light", "digits", ClosedLoop(1, 7), (lost,) * 3))
+    summary = summarize(LoadResult("light", "digits", ClosedLoop(1, 7), (lost,) * 3))
 
     assert (summary.successes, summary.throughput_per_s, summary.failed) == (0, 0.0, 21)
     assert (summary.throughput_spread, summary.p50_spread, summary.load_imbalance) == (None, None, None)

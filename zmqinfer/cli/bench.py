@@ -24,7 +24,7 @@ from zmqinfer.errors import ConfigError
 if TYPE_CHECKING:
     from zmqinfer.aio import AsyncClient
     from zmqinfer.load.generator import Progress
-    from zmqinfer.load.results import Batching, BenchResult, ClosedLoop, OpenLoop, Scenario
+    from zmqinfer.load.results import Batching, BenchResult, ClosedLoop, LoadResult, OpenLoop
     from zmqinfer.load.workload import Workload
     from zmqinfer.machine.client.codec import Input
 
@@ -110,7 +110,7 @@ def report(directory: Path) -> None:
     """Draw the pictures and write the report of DIRECTORY again from its benchmark_results.json."""
     from zmqinfer.load import plots
     from zmqinfer.load import report as text
-    from zmqinfer.load.results import read_results
+    from zmqinfer.load.stored import read_results
 
     result = read_results(directory)
     text.write_report(result, directory)
@@ -189,7 +189,7 @@ async def _run(
     from zmqinfer.load.workload import prepare
 
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    comparison: list[Scenario] = []
+    comparison: list[LoadResult] = []
     async with AsyncClient(gateway) as client:
         status = await client.status()
         cards = (await client.models())[0]
@@ -232,14 +232,14 @@ def _rows(file: str | None, raw: bytes, model: str, cards: list[dict[str, object
 
 async def _measure(
     client: AsyncClient, name: str, workload: Workload, load: ClosedLoop | OpenLoop, batching: Batching | None = None
-) -> Scenario:
+) -> LoadResult:
     from zmqinfer.load.generator import run_scenario
 
     with _progress(f"{workload.model} {f'batching {batching}' if batching else name}", load) as progress:
         return await run_scenario(client, name, workload, load, batching=batching, progress=progress)
 
 
-async def _on_and_off(client: AsyncClient, cards: list[dict[str, object]], workers: int) -> list[Scenario]:
+async def _on_and_off(client: AsyncClient, cards: list[dict[str, object]], workers: int) -> list[LoadResult]:
     """Loads shipped models here, and on a cluster of its own, on free ports, whose batches hold one row."""
     from zmqinfer.aio import AsyncClient
     from zmqinfer.launch.processes import ProcessCluster
@@ -247,7 +247,7 @@ async def _on_and_off(client: AsyncClient, cards: list[dict[str, object]], worke
     from zmqinfer.load.results import Batching
     from zmqinfer.load.workload import prepare
 
-    async def side(client: AsyncClient, batching: Batching) -> list[Scenario]:
+    async def side(client: AsyncClient, batching: Batching) -> list[LoadResult]:
         pairs = [(model, preset) for model, preset in _PAIRS.items() if any(card["name"] == model for card in cards)]
         works = [(await prepare(client, model, cards), preset) for model, preset in pairs]
         return [await _measure(client, preset, work, PRESETS[preset], batching) for work, preset in works]

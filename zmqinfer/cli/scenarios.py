@@ -15,8 +15,7 @@ import click
 from zmqinfer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from zmqinfer.load.results import BenchResult, Configuration
-    from zmqinfer.load.results import Scenario as Found
+    from zmqinfer.load.results import BenchResult, Configuration, LoadResult
     from zmqinfer.scenario import Load, Scenario
 
 __all__ = ["check_out", "read_scenario", "result_of", "say_taken_back", "write"]
@@ -51,7 +50,7 @@ def check_out(out: Path) -> None:
         raise ConfigError(f"--out {out} cannot be made: {present} is no folder that can be written to; choose another")
 
 
-def result_of(found: tuple[Found, ...], configuration: Configuration, started_at: datetime) -> BenchResult:
+def result_of(found: tuple[LoadResult, ...], configuration: Configuration, started_at: datetime) -> BenchResult:
     """Returns the results of a scenario with what they were made by."""
     from zmqinfer.load.results import BenchResult, Machine, Versions
 
@@ -70,7 +69,7 @@ def write(result: BenchResult, out: Path) -> None:
     """Writes results, report and pictures, and says the headline."""
     from zmqinfer.load import plots
     from zmqinfer.load import report as text
-    from zmqinfer.load.results import write_results
+    from zmqinfer.load.stored import write_results
 
     write_results(result, out)
     text.write_report(result, out)

@@ -22,7 +22,8 @@ from zmqinfer.errors import ConfigError, Status
 
 if TYPE_CHECKING:
     from zmqinfer.scenario import Scenario
-    from zmqinfer.sim.world import Result, World
+    from zmqinfer.sim.run import Result
+    from zmqinfer.sim.world import World
 
 __all__ = ["simulate"]
 
@@ -138,7 +139,7 @@ def _runs(scenario: Scenario, seeds: range, jobs: int, chosen: Sequence[int] | N
 def _run(
     scenario: Scenario, seed: int, chosen: Sequence[int] | None, watch: Callable[[World], None] | None = None
 ) -> Result:
-    from zmqinfer.sim.world import faults_of, run
+    from zmqinfer.sim.run import faults_of, run
 
     drawn = faults_of(scenario, seed)
     if chosen is not None and not all(0 <= place < len(drawn) for place in chosen):
@@ -192,8 +193,8 @@ def _digest(results: Sequence[Result]) -> str:
 
 def _replay(name: str, scenario: Scenario, seed: int, violation: str) -> str:
     """Returns the command that replays a failing run with as few faults as will do, for the same violation."""
+    from zmqinfer.sim.run import faults_of
     from zmqinfer.sim.shrink import shrink
-    from zmqinfer.sim.world import faults_of
 
     drawn = faults_of(scenario, seed)
 

@@ -6,7 +6,9 @@
     live.py         a scenario on real processes
     measured.py     what came of a scenario, live or simulated
     statistics.py   exact figures of one round's latencies; spread, imbalance, stability
-    results.py      what a benchmark found, and benchmark_results.json
+    summary.py      the figures of one load over its rounds
+    results.py      what a benchmark found
+    stored.py       its file, benchmark_results.json
     report.py       performance_report.txt, readable in a terminal
     plots.py        the three pictures, each drawn by a file of its own: latency_picture.py, node_picture.py and
                     comparison_picture.py, with what all of them have from canvas.py

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from zmqinfer.load.report import fitted, load_of
-from zmqinfer.load.results import BenchResult, Scenario
+from zmqinfer.load.results import BenchResult, LoadResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +84,7 @@ def figure_of(height_px: int) -> Figure:
     return figure
 
 
-def title(part: Figure | SubFigure, text: str, scenarios: Sequence[Scenario]) -> None:
+def title(part: Figure | SubFigure, text: str, scenarios: Sequence[LoadResult]) -> None:
     """Heads a picture, or a part of one, with the models that it is of."""
     models = ", ".join(dict.fromkeys(drawable(fitted(s.model, 30)) for s in scenarios))
     part.suptitle(f"{fitted(models, 60)}: {text}", x=0.01, ha="left")
@@ -126,7 +126,7 @@ def label(axes: Axes, text: str, x: float, y: float, away: float) -> Annotation:
     return axes.annotate(text, (x, y), (0, away), textcoords="offset points", ha="center", va=side, fontsize=9)
 
 
-def name_of(scenario: Scenario, scenarios: Sequence[Scenario], width: int = 40) -> str:
+def name_of(scenario: LoadResult, scenarios: Sequence[LoadResult], width: int = 40) -> str:
     """Names one of several scenarios, with its model if they are of several."""
     model = f"{drawable(fitted(scenario.model, width))}, " if len({s.model for s in scenarios}) > 1 else ""
     return f"{model}{drawable(fitted(scenario.name, width))}, {load_of(scenario.load)}"

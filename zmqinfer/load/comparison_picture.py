@@ -20,8 +20,8 @@ from zmqinfer.load.canvas import (
     title,
 )
 from zmqinfer.load.report import fitted, load_of, short_time
-from zmqinfer.load.results import BenchResult, Scenario
-from zmqinfer.load.statistics import median_latencies, summarize
+from zmqinfer.load.results import BenchResult, LoadResult
+from zmqinfer.load.summary import median_latencies, summarize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ def comparison_figure(result: BenchResult) -> Figure:
     return figure
 
 
-def _loads_part(part: Figure | SubFigure, scenarios: Sequence[Scenario]) -> None:
+def _loads_part(part: Figure | SubFigure, scenarios: Sequence[LoadResult]) -> None:
     title(part, "loads side by side", scenarios)
     rates, times = part.subplots(1, 2)
     _rate_bars(rates, scenarios, [BLUE] * len(scenarios))
@@ -71,7 +71,7 @@ def _loads_part(part: Figure | SubFigure, scenarios: Sequence[Scenario]) -> None
         axes.set_xticks(range(len(scenarios)), texts, fontsize=size)
 
 
-def _batching_part(part: Figure | SubFigure, pairs: Sequence[tuple[Scenario, Scenario]]) -> None:
+def _batching_part(part: Figure | SubFigure, pairs: Sequence[tuple[LoadResult, LoadResult]]) -> None:
     title(part, "batching on against off", [on for on, _ in pairs])
     for axes, (on, off) in zip(part.subplots(1, len(pairs), squeeze=False)[0], pairs, strict=True):
         bars = _rate_bars(axes, (on, off), (BLUE, ORANGE))
@@ -83,7 +83,7 @@ def _batching_part(part: Figure | SubFigure, pairs: Sequence[tuple[Scenario, Sce
         axes.set_xticks((0, 1), [f"batching on\n{times[0]}{_lost(on)}", f"batching off\n{times[1]}{_lost(off)}"])
 
 
-def _rate_bars(axes: Axes, scenarios: Sequence[Scenario], colours: Sequence[str]) -> BarContainer:
+def _rate_bars(axes: Axes, scenarios: Sequence[LoadResult], colours: Sequence[str]) -> BarContainer:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     medians = [summarize(s).throughput_per_s for s in scenarios]
@@ -106,7 +106,7 @@ def _rate_bars(axes: Axes, scenarios: Sequence[Scenario], colours: Sequence[str]
     return bars
 
 
-def _time_dots(axes: Axes, scenarios: Sequence[Scenario]) -> None:
+def _time_dots(axes: Axes, scenarios: Sequence[LoadResult]) -> None:
     """p50 as a dot labelled below, p99 as a diamond labelled above, so that the two never meet."""
     axes.set_yscale("log")
     shown = [_time_dot(axes, i, median_latencies(s).percentiles) for i, s in enumerate(scenarios)]
@@ -135,12 +135,12 @@ def _time_dot(axes: Axes, x: float, percentiles: Mapping[str, float | None]) -> 
     return heights
 
 
-def _lost(scenario: Scenario) -> str:
+def _lost(scenario: LoadResult) -> str:
     """A line for the requests that failed, if any did."""
     lost = summarize(scenario).failed + summarize(scenario).wrong_answers
     return f"\n{lost:,} failed" if lost else ""
 
 
-def _broken(words: str, scenarios: Sequence[Scenario]) -> str:
+def _broken(words: str, scenarios: Sequence[LoadResult]) -> str:
     """The words in two lines where many scenarios stand side by side."""
     return words if len(scenarios) <= _ROOMY else words.replace(" ", "\n", 1)

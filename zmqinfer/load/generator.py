@@ -21,7 +21,7 @@ import numpy as np
 from zmqinfer.aio import AsyncClient
 from zmqinfer.errors import ZmqInferError
 from zmqinfer.load.measured import worked
-from zmqinfer.load.results import Batching, ClosedLoop, OpenLoop, Round, Scenario
+from zmqinfer.load.results import Batching, ClosedLoop, LoadResult, OpenLoop, Round
 from zmqinfer.load.statistics import Latencies
 from zmqinfer.load.workload import Workload
 from zmqinfer.machine.client.codec import Output
@@ -100,7 +100,7 @@ async def run_scenario(
     *,
     batching: Batching | None = None,
     progress: Progress | None = None,
-) -> Scenario:
+) -> LoadResult:
     """Warms up, runs rounds until there are at least 3 of them and 3 s have passed, and returns all."""
     warm_up = _Collector(workload, None)
     await _closed(client, warm_up, ClosedLoop(min(20, WARM_UP_REQUESTS), WARM_UP_REQUESTS))
@@ -124,7 +124,7 @@ async def run_scenario(
             break
     after = await client.status()
     requests, mean_batch_size = worked(before, after)
-    return Scenario(
+    return LoadResult(
         name,
         workload.model,
         load,

@@ -21,8 +21,9 @@ from zmqinfer.load.canvas import (
     title,
 )
 from zmqinfer.load.report import short_time
-from zmqinfer.load.results import Scenario
-from zmqinfer.load.statistics import BUCKETS_PER_DECADE, Latencies, median_latencies, summarize
+from zmqinfer.load.results import LoadResult
+from zmqinfer.load.statistics import BUCKETS_PER_DECADE, Latencies
+from zmqinfer.load.summary import median_latencies, summarize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ __all__ = ["latency_figure"]
 _BARS = 90
 
 
-def latency_figure(scenarios: Sequence[Scenario]) -> Figure:
+def latency_figure(scenarios: Sequence[LoadResult]) -> Figure:
     """One panel a scenario, all on one axis of time."""
     height_px = max(HEIGHT_PX, 120 + 200 * len(scenarios))
     figure = figure_of(height_px)
@@ -104,7 +105,7 @@ def _staircase(places: Sequence[float], widths: Sequence[float]) -> list[int]:
     return levels
 
 
-def _outcome(scenario: Scenario) -> str:
+def _outcome(scenario: LoadResult) -> str:
     summary = summarize(scenario)
     said = f"{scenario.rounds[summary.median_round].successes:,} right answers"
     lost = summary.failed + summary.wrong_answers

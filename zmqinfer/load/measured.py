@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from zmqinfer.load.results import ClosedLoop, OpenLoop, Round
-from zmqinfer.load.results import Scenario as Found
+from zmqinfer.load.results import ClosedLoop, LoadResult, OpenLoop, Round
 from zmqinfer.load.statistics import Latencies
 from zmqinfer.scenario import Load, Scenario
 
@@ -34,7 +33,7 @@ class Ended(NamedTuple):
 
 def measured(
     scenario: Scenario, load: Load, calls: Iterable[Ended], before: Status, after: Status
-) -> tuple[Found, ...]:
+) -> tuple[LoadResult, ...]:
     """Returns one set of figures for each model, of the calls made after the warm-up.
 
     What each worker did is known of all models together, so it is told only if there is one.
@@ -49,7 +48,7 @@ def measured(
         if scenario.warm_up_s <= call.sent_at < scenario.duration_s:
             by_model[call.model].append(call)
     return tuple(
-        Found(
+        LoadResult(
             scenario.name,
             model,
             ClosedLoop(scenario.in_flight, len(ended))

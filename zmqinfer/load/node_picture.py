@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from zmqinfer.load.canvas import BLUE, LABEL_PX, VERMILLION, WIDTH_PX, drawable, figure_of, name_of, plain, say, title
 from zmqinfer.load.report import fitted, natural
-from zmqinfer.load.results import Scenario
-from zmqinfer.load.statistics import summarize
+from zmqinfer.load.results import LoadResult
+from zmqinfer.load.summary import summarize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ _PITCH_PX, _NARROW_PITCH_PX, _ROOMY = 44, 26, 8
 _NAME = 22
 
 
-def node_figure(scenarios: Sequence[Scenario]) -> Figure:
+def node_figure(scenarios: Sequence[LoadResult]) -> Figure:
     """One panel a scenario, three in a row; the workers from top to bottom."""
     workers = sorted({name for s in scenarios for name in s.worker_requests}, key=natural)
     columns = min(3, len(scenarios))
@@ -40,7 +40,7 @@ def node_figure(scenarios: Sequence[Scenario]) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, scenario: Scenario, workers: Sequence[str], panel_px: float) -> None:
+def _panel(axes: Axes, scenario: LoadResult, workers: Sequence[str], panel_px: float) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     summary = summarize(scenario)

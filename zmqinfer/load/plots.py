@@ -10,7 +10,8 @@ from zmqinfer.load.canvas import DPI, sign, style
 from zmqinfer.load.comparison_picture import comparison_figure
 from zmqinfer.load.latency_picture import latency_figure
 from zmqinfer.load.node_picture import node_figure
-from zmqinfer.load.results import BenchResult, write_atomically
+from zmqinfer.load.results import BenchResult
+from zmqinfer.load.stored import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

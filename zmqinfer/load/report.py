@@ -13,15 +13,10 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from zmqinfer.load.results import Batching, BenchResult, ClosedLoop, OpenLoop, Scenario, write_atomically
-from zmqinfer.load.statistics import (
-    BACKING_SAMPLES,
-    Latencies,
-    Summary,
-    median_latencies,
-    samples_needed,
-    summarize,
-)
+from zmqinfer.load.results import Batching, BenchResult, ClosedLoop, LoadResult, OpenLoop
+from zmqinfer.load.statistics import BACKING_SAMPLES, Latencies, samples_needed
+from zmqinfer.load.stored import write_atomically
+from zmqinfer.load.summary import Summary, median_latencies, summarize
 
 __all__ = [
     "REPORT_FILE",
@@ -80,16 +75,16 @@ def headline(result: BenchResult) -> str:
     )
 
 
-def side_by_side(result: BenchResult) -> tuple[Scenario, ...]:
+def side_by_side(result: BenchResult) -> tuple[LoadResult, ...]:
     """The scenarios to compare by load, lightest first: of two with one name, the one asked for."""
-    named: dict[tuple[str, str], Scenario] = {}
+    named: dict[tuple[str, str], LoadResult] = {}
     for scenario in _all_scenarios(result):
         if scenario.batching is None:
             named.setdefault((scenario.name, scenario.model), scenario)
     return tuple(sorted(named.values(), key=_heaviness))
 
 
-def batching_pairs(result: BenchResult) -> tuple[tuple[Scenario, Scenario], ...]:
+def batching_pairs(result: BenchResult) -> tuple[tuple[LoadResult, LoadResult], ...]:
     """(batching on, batching off) for each model that has both, in order of appearance."""
     sides = {(s.model, s.batching): s for s in _all_scenarios(result) if s.batching is not None}
     models = dict.fromkeys(model for model, _ in sides)
@@ -97,7 +92,7 @@ def batching_pairs(result: BenchResult) -> tuple[tuple[Scenario, Scenario], ...]
     return tuple((on, off) for on, off in pairs if on is not None and off is not None)
 
 
-def batching_ratio(on: Scenario, off: Scenario) -> str:
+def batching_ratio(on: LoadResult, off: LoadResult) -> str:
     """What batching does to the throughput, in a few words."""
     on_per_s, off_per_s = summarize(on).throughput_per_s, summarize(off).throughput_per_s
     if not (on_per_s and off_per_s):
@@ -139,17 +134,17 @@ def short_time(latency_ms: float | None) -> str:
     return f"{value:#.3g}".rstrip(".") + f" {unit}"
 
 
-def _all_scenarios(result: BenchResult) -> tuple[Scenario, ...]:
+def _all_scenarios(result: BenchResult) -> tuple[LoadResult, ...]:
     """Each scenario once, also one that was both asked for and compared."""
     return (*result.scenarios, *(s for s in result.comparison if s not in result.scenarios))
 
 
-def _heaviness(scenario: Scenario) -> tuple[bool, float]:
+def _heaviness(scenario: LoadResult) -> tuple[bool, float]:
     load = scenario.load
     return isinstance(load, OpenLoop), load.concurrency if isinstance(load, ClosedLoop) else load.rate_per_s
 
 
-def _scenario(scenario: Scenario) -> Iterator[str]:
+def _scenario(scenario: LoadResult) -> Iterator[str]:
     summary = summarize(scenario)
     yield _heading(f"{scenario.name}: model {scenario.model}, {_described(scenario.load)}")
     yield (
@@ -174,7 +169,7 @@ def _described(load: ClosedLoop | OpenLoop) -> str:
     return f"closed loop, {load_of(load)}, {load.requests:,} requests a round"
 
 
-def _rounds(scenario: Scenario, summary: Summary) -> str:
+def _rounds(scenario: LoadResult, summary: Summary) -> str:
     if len(scenario.rounds) == 1:
         return f"1 round of {summary.wall_s:.3g} s"
     said = f"{len(scenario.rounds):,} rounds, {summary.wall_s:.3g} s; the figures are the median round's"
@@ -183,7 +178,7 @@ def _rounds(scenario: Scenario, summary: Summary) -> str:
     return said
 
 
-def _figures(scenario: Scenario, summary: Summary) -> Iterator[str]:
+def _figures(scenario: LoadResult, summary: Summary) -> Iterator[str]:
     latencies = median_latencies(scenario)
     yield _row("throughput", _rate(summary.throughput_per_s), "requests/s", _spread(summary.throughput_spread))
     for label, figure in _latency_figures(latencies):
@@ -205,7 +200,7 @@ def _latency_figures(latencies: Latencies) -> tuple[tuple[str, float | None], ..
     )
 
 
-def _note(scenarios: Iterable[Scenario], *printed: str) -> Iterator[str]:
+def _note(scenarios: Iterable[LoadResult], *printed: str) -> Iterator[str]:
     """A line that explains the dashes among the percentiles that were printed, if there are any."""
     given = [median_latencies(scenario).percentiles for scenario in scenarios]
     needed = [
@@ -221,7 +216,7 @@ def _note(scenarios: Iterable[Scenario], *printed: str) -> Iterator[str]:
         )
 
 
-def _workers(scenario: Scenario) -> Iterator[str]:
+def _workers(scenario: LoadResult) -> Iterator[str]:
     total = sum(scenario.worker_requests.values())
     yield f"  {'requests per worker':<{_NAME_WIDTH}}{'requests':>14}{'share':>10}"
     for name in sorted(scenario.worker_requests, key=natural):
@@ -261,7 +256,7 @@ def _table_head(first: str) -> str:
     return f"  {first:<20}{'offered':>17}{numbers}"
 
 
-def _table_row(name: str, scenario: Scenario) -> str:
+def _table_row(name: str, scenario: LoadResult) -> str:
     summary = summarize(scenario)
     latencies = median_latencies(scenario)
     return (

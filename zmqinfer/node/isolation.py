@@ -8,40 +8,32 @@ what was in the batch runs again, each call alone: the one with which the proces
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
-import logging
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import msgpack
+from typing import Any
 
 from zmqinfer.errors import ConfigError, Status
 from zmqinfer.machine.worker.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
 from zmqinfer.node.engine import Part, bodies, parts_of
-from zmqinfer.node.report import Report, level, start_logging
+from zmqinfer.node.pipe import receive, send
+from zmqinfer.node.report import Report, level
 from zmqinfer.node.spawn import spawn
 from zmqinfer.signature import Signature
-from zmqinfer.tensor import parse_layout
 
-__all__ = ["IsolatedModel", "main", "serve"]
+__all__ = ["IsolatedModel"]
 
-Look: TypeAlias = Callable[[], None]
-
-_LENGTH = struct.Struct("<Q")
+# What runs there; by name, for it loads models of any kind, and this one is among those that models.py makes.
+_PROCESS = "zmqinfer.node.model_process"
 _LOOK_S = 0.1
 # Beyond the last deadline of a batch: by then nobody waits for it.
 _GRACE_S = 0.25
-_PR_SET_PDEATHSIG = 1
 
 
 class _Ended(Exception):
@@ -118,7 +110,7 @@ class IsolatedModel:
         with theirs:
             self._process = spawn(
                 f"zmqinfer model {self.config.name or target}",
-                __name__,
+                _PROCESS,
                 arguments,
                 pass_fds=[theirs.fileno()],
                 stdout=subprocess.DEVNULL if sys.stderr is None else 2,
@@ -208,7 +200,7 @@ class IsolatedModel:
     def _send(self, message: Any, until: float) -> None:
         assert self._socket is not None
         try:
-            _send(self._socket, message, lambda: self._look(until))
+            send(self._socket, message, lambda: self._look(until))
         except TimeoutError:
             raise
         except OSError:
@@ -217,7 +209,7 @@ class IsolatedModel:
     def _receive(self, until: float) -> Any:
         """Returns what the process says."""
         assert self._socket is not None
-        message = _receive(self._socket, lambda: self._look(until))
+        message = receive(self._socket, lambda: self._look(until))
         if message is None:
             raise self._ended()
         return message
@@ -247,89 +239,3 @@ class IsolatedModel:
         named = {int(one): one.name for one in signal.Signals}
         how = f"with exit code {code}" if code >= 0 else f"by signal {named.get(-code, -code)}"
         return _Ended(f"the model's process ended {how}")
-
-
-def _send(connection: socket.socket, message: Any, look: Look | None = None) -> None:
-    """Sends one message; calls `look` each time that the socket's timeout, if it has one, is over."""
-    packed = msgpack.packb(message)
-    for part in (_LENGTH.pack(len(packed)), packed):
-        view = memoryview(part)
-        while view:
-            try:
-                view = view[connection.send(view) :]
-            except TimeoutError:
-                assert look is not None
-                look()
-
-
-def _receive(connection: socket.socket, look: Look | None = None) -> Any | None:
-    """Returns one message, None at the other side's end; calls `look` as `_send` does."""
-    try:
-        length = _exactly(connection, _LENGTH.size, look)
-        packed = None if length is None else _exactly(connection, _LENGTH.unpack(length)[0], look)
-    except TimeoutError:
-        raise
-    except OSError:
-        return None
-    return None if packed is None else msgpack.unpackb(packed)
-
-
-def _exactly(connection: socket.socket, size: int, look: Look | None) -> bytearray | None:
-    buffer = bytearray(size)
-    view = memoryview(buffer)
-    while view:
-        try:
-            got = connection.recv_into(view)
-        except TimeoutError:
-            assert look is not None
-            look()
-            continue
-        if not got:
-            return None
-        view = view[got:]
-    return buffer
-
-
-def serve(connection: socket.socket, kind: str, what: str, worker: int) -> None:
-    """Is the model's process: loads a model, and runs what it is sent until the other side is gone.
-
-    Args:
-        kind: whether the model is a "folder", or a "function" that has none.
-        what: the folder, or "module:callable".
-    """
-    from zmqinfer.node.models import find_models, load_engine, load_function_here
-
-    try:
-        if kind == "function":
-            config, engine = load_function_here(what, worker)
-        else:
-            (config,) = find_models([Path(what)])
-            engine = load_engine(config, worker)
-    except ConfigError as error:
-        Report("model", worker_pid=worker).raised("cannot be loaded", error, logging.DEBUG)
-        _send(connection, [str(error), "", None])
-        return
-    _send(connection, ["", config.name, engine.signature.to_wire()])
-    while (message := _receive(connection)) is not None:
-        rows, layout, order, parts = message
-        outcomes = engine.run_parts([tuple(part) for part in parts], rows, parse_layout(layout), tuple(order))
-        _send(connection, outcomes)
-    engine.close()
-
-
-def main() -> None:
-    """Begins the model's process, as `IsolatedModel.load` starts it."""
-    descriptor, (kind, what), parent = int(sys.argv[1]), sys.argv[2:4], int(sys.argv[4])
-    # These may be sent to all processes, or come with the end of a terminal, but are for the worker, which lets this
-    # one finish. What the model starts shall not ignore them, as it would if they were ignored only here.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)
-    start_logging(sys.argv[5])
-    if sys.platform == "linux":
-        # A model that hangs would never find out that the worker is gone.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            return
-    with socket.socket(fileno=descriptor) as connection:
-        serve(connection, kind, what, parent)

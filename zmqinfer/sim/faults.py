@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from zmqinfer.sim.process import Process
-
-if TYPE_CHECKING:
-    from zmqinfer.sim.world import World
+from zmqinfer.sim.world import World
 
 __all__ = ["BLOCKING", "KINDS", "LASTS_S", "Fault", "draw"]
 

@@ -1,0 +1,64 @@
+"""What runs in the process of an isolated model; isolation.py is the worker's side of it."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from zmqinfer.errors import ConfigError
+from zmqinfer.node.models import find_models, load_engine, load_function_here
+from zmqinfer.node.pipe import receive, send
+from zmqinfer.node.report import Report, start_logging
+from zmqinfer.tensor import parse_layout
+
+__all__ = ["main", "serve"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(connection: socket.socket, kind: str, what: str, worker: int) -> None:
+    """Is the model's process: loads a model, and runs what it is sent until the other side is gone.
+
+    Args:
+        kind: whether the model is a "folder", or a "function" that has none.
+        what: the folder, or "module:callable".
+    """
+    try:
+        if kind == "function":
+            config, engine = load_function_here(what, worker)
+        else:
+            (config,) = find_models([Path(what)])
+            engine = load_engine(config, worker)
+    except ConfigError as error:
+        Report("model", worker_pid=worker).raised("cannot be loaded", error, logging.DEBUG)
+        send(connection, [str(error), "", None])
+        return
+    send(connection, ["", config.name, engine.signature.to_wire()])
+    while (message := receive(connection)) is not None:
+        rows, layout, order, parts = message
+        outcomes = engine.run_parts([tuple(part) for part in parts], rows, parse_layout(layout), tuple(order))
+        send(connection, outcomes)
+    engine.close()
+
+
+def main() -> None:
+    """Begins the model's process, as `IsolatedModel.load` starts it."""
+    descriptor, (kind, what), parent = int(sys.argv[1]), sys.argv[2:4], int(sys.argv[4])
+    # These may be sent to all processes, or come with the end of a terminal, but are for the worker, which lets this
+    # one finish. What the model starts shall not ignore them, as it would if they were ignored only here.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    start_logging(sys.argv[5])
+    if sys.platform == "linux":
+        # A model that hangs would never find out that the worker is gone.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            return
+    with socket.socket(fileno=descriptor) as connection:
+        serve(connection, kind, what, parent)
