@@ -2,6 +2,7 @@
 
 machine    calls in, outcomes out
 call       what it waits for: blocks of calls, and questions
+pending    all of it, until it has ended
 codec      arrays to a request's body, and a reply's body to arrays
 sessions   its gateways: greeting, choosing, leaving
 repeats    calls that were refused and are asked again after a pause

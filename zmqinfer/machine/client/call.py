@@ -71,11 +71,14 @@ class Block:
         attempts: how often calls were asked for, by place, where that was more than once.
         resting: the places of calls that were refused and wait to be asked for again.
         sends: how often it may have left, to one gateway or another.
+        is_held: whether it waits for a WELCOME.
         closes_at: it takes calls whose deadlines are before that.
     """
 
-    __slots__ = ("alike", "attempts", "bodies", "closes_at", "deadline", "layout", "left", "link", "model", "most",
-                 "options", "owners", "resting", "rows", "sends", "slot", "tag")  # fmt: skip
+    __slots__ = (
+        "alike", "attempts", "bodies", "closes_at", "deadline", "is_held", "layout", "left", "link", "model", "most",
+        "options", "owners", "resting", "rows", "sends", "slot", "tag",
+    )  # fmt: skip
 
     def __init__(
         self, tag: int, link: int, alike: tuple[str, bytes, CallOptions, int], rows: int | None, deadline: float
@@ -92,10 +95,15 @@ class Block:
         self.left = 0
         self.most = 1
         self.sends = 0
+        self.is_held = False
         self.attempts: dict[int, int] | None = None
         self.resting: frozenset[int] = _NOBODY
 
     slot: int
+
+    def close(self) -> None:
+        """Takes no more calls."""
+        self.closes_at = float("-inf")
 
     def request(self, first: int, calls: int, request_id: bytes) -> tuple[Record, int]:
         """Returns the REQUEST record of some of its calls, without its budget, and the bytes of its payload."""

@@ -7,24 +7,22 @@ with a REPLY record, the gateway's or one made here, that comes out of `complete
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Mapping
 
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import Status, TooLarge
 from zmqinfer.machine.client.call import Block, Body, CallOptions, Question, SharedBody, body_bytes
 from zmqinfer.machine.client.codec import Codec
+from zmqinfer.machine.client.pending import Pending
 from zmqinfer.machine.client.repeats import Repeats
 from zmqinfer.machine.client.sessions import PARTING, Sessions
 from zmqinfer.machine.link import Link, LinkState
 from zmqinfer.machine.outbox import Outbox
-from zmqinfer.machine.replies import failure
-from zmqinfer.policy.twice import may_run_twice
-from zmqinfer.policy.wheel import SLOTS_PER_S, TimingWheel
+from zmqinfer.policy.wheel import SLOTS_PER_S
 from zmqinfer.records import (
     CALLS,
     INLINE,
     MAX_CALLS,
-    MAX_COUNT,
     OUTPUT,
     RAN,
     RAN_MAYBE,
@@ -47,13 +45,8 @@ class ClientMachine:
 
     Attributes:
         dirty: outboxes with something to send; the shell calls `seal` and empties them once a turn.
-        completed: calls that ended, and questions that failed: their owners, None where one had lost
-            interest; the REPLY that is for so many; the rows of the call, None for one without a batch
-            axis. The shell clears it.
         answered: owners of questions and the records that answer them. The shell clears it.
-        pending: how many calls and questions have not ended.
         unmatched: replies to calls that had ended already.
-        released: where payloads lay in shared memory whose calls have ended. The shell gives it back, and clears it.
         full_blocks: blocks that wait to leave and take no more calls.
     """
 
@@ -69,32 +62,66 @@ class ClientMachine:
         host: bytes | None = None,
     ) -> None:
         self.dirty: list[Outbox] = []
-        self.completed: list[tuple[list[object], Record, int | None]] = []
         self.answered: list[tuple[object, Record]] = []
         self.codec = Codec()
-        self.pending = 0
         self.unmatched = 0
         self.full_blocks = 0
-        self.released: list[SharedPayload] = []
         self._settings = settings
-        self._id_prefix = id_prefix
         self._tag = 0
-        # By the number of their tags' block, which is what a tag is without its last five bits.
-        self._blocks: dict[int, Block] = {}
         self._filling: dict[tuple[str, bytes, CallOptions, int], Block] = {}
         # Of those the one that took the last call, if it takes more.
         self._last: Block | None = None
         self._unsent: list[Block] = []
         self._repeats = Repeats(now)
-        self._questions: dict[int, Question] = {}
-        self._wheel: TimingWheel[Block | Question] = TimingWheel()
+        self._pending = Pending(id_prefix)
+        greeting = [session, agent, None, host]
         heartbeat_s = settings.heartbeat_ms / 1000
-        self.links = [
-            Link(number, address, Kind.HELLO, [session, agent, None, host], heartbeat_s, self.dirty)
-            for number, address in enumerate(gateways)
-        ]
-        self._max_body_bytes = MAX_COUNT
-        self._sessions = Sessions(self, self.links, now)
+        self._sessions = Sessions(self._pending, self.codec, greeting, heartbeat_s, self.dirty, self.seal)
+        for address in gateways:
+            self._sessions.add_link(address, now)
+
+    @property
+    def pending(self) -> int:
+        """How many calls and questions have not ended."""
+        return self._pending.count
+
+    @property
+    def links(self) -> Mapping[int, Link]:
+        """One for each gateway, by numbers that are not used again."""
+        return self._sessions.links
+
+    @property
+    def released(self) -> list[SharedPayload]:
+        """Where payloads lay in shared memory whose calls have ended. The shell gives it back, and clears it."""
+        return self._pending.released
+
+    @property
+    def completed(self) -> list[tuple[list[object], Record, int | None]]:
+        """Calls that ended, and questions that failed. The shell takes it, and puts an empty one in its place.
+
+        Of each the owners, None where one had lost interest; the REPLY that is for so many; and the rows of the
+        call, None for one without a batch axis.
+        """
+        return self._pending.completed
+
+    @completed.setter
+    def completed(self, completed: list[tuple[list[object], Record, int | None]]) -> None:
+        self._pending.completed = completed
+
+    # Gateways ------------------------------------------------------------------------------------
+
+    def add_link(self, address: str, now: float) -> int:
+        """Dials one more gateway; returns its number, which no other one gets."""
+        return self._sessions.add_link(address, now)
+
+    def remove_link(self, number: int, now: float) -> None:
+        """Leaves a gateway, but the last: it gets nothing new, and what it has it answers; then the link is gone."""
+        self._sessions.remove_link(number, now)
+
+    def take_left(self) -> list[int]:
+        """Returns the numbers of gateways that were left for good; the shell closes their sockets."""
+        left, self._sessions.left = self._sessions.left, []
+        return left
 
     # Calls ---------------------------------------------------------------------------------------
 
@@ -135,7 +162,7 @@ class ClientMachine:
         block.bodies.append(payload)
         block.deadline = deadline
         block.left += 1
-        self.pending += 1
+        self._pending.count += 1
         if place and place + 1 == block.most:
             del self._filling[block.alike]
             self._last = None
@@ -155,7 +182,7 @@ class ClientMachine:
         # Deadlines are kept in slots of 10 ms, and those of a block are in one of them.
         alike = (model, layout, options, int(deadline * SLOTS_PER_S))
         block = self._filling.get(alike)
-        if block is None or rows is not None or type(payload) is not bytes:
+        if block is None or deadline >= block.closes_at or rows is not None or type(payload) is not bytes:
             block = self._begin(alike, payload, rows, deadline, now)
         self._last = block if block.most > 1 else None
         return block
@@ -170,12 +197,11 @@ class ClientMachine:
     ) -> Block:
         model, _, options, _ = alike
         size = body_bytes(payload)
-        if detail := self.excess(size, rows):
+        if detail := self._sessions.excess(size, rows):
             if isinstance(payload, SharedBody):
                 self.released.append(payload.place)
             raise TooLarge(detail)
         self._tag += MAX_CALLS
-        number = self._tag // MAX_CALLS
         block = Block(self._tag, 0, alike, rows, deadline)
         block.link = self._sessions.choose(block)
         card = self.codec.card(model, options.version)
@@ -184,11 +210,16 @@ class ClientMachine:
             if block.most > 1:
                 self._filling[alike] = block
         self._unsent.append(block)
-        if not self.pending:
-            self._sessions.rouse(now)
-        self._blocks[number] = block
-        self._watch(block, now)
+        self._add(block, now)
         return block
+
+    def _add(self, entry: Block | Question, now: float) -> None:
+        if not self._pending.count:
+            self._sessions.rouse(now)
+        limit = entry.deadline + GRACE_S
+        if not self._sessions.was_welcome:
+            limit = min(limit, now + self._settings.connect_timeout_s)
+        self._pending.add(entry, limit)
 
     def seal(self) -> None:
         """Puts the calls of this turn into the outboxes; later ones begin new blocks."""
@@ -196,119 +227,53 @@ class ClientMachine:
             return
         for block in self._unsent:
             if block.left:
-                self.send(block)
+                self._sessions.send(block)
                 self._repeats.earn(block.left)
         self._unsent.clear()
         self._filling.clear()
         self._last = None
         self.full_blocks = 0
 
-    def send(self, block: Block) -> None:
-        """Sends what has not ended of a block, unless that has to wait for a WELCOME."""
-        if not self._sessions.place(block):
-            return
-        block.sends += 1
-        is_whole = block.left == len(block.owners) and not block.resting
-        for first, calls in ((0, block.left),) if is_whole else block.runs():
-            self._send_calls(block, first, calls)
-
-    def excess(self, size: int, rows: int | None) -> str:
-        """Returns what is wrong with a body of so many bytes, or nothing."""
-        if size <= self._max_body_bytes:
-            return ""
-        fewer = "send fewer rows, or " if rows is not None and rows > 1 else ""
-        return (
-            f"the request's body has {size:,} bytes, the gateway takes {self._max_body_bytes:,};"
-            f" {fewer}raise --max-body-bytes of the gateway"
-        )
-
-    def _send_calls(self, block: Block, first: int, calls: int) -> None:
-        record, size = block.request(first, calls, self.request_id(block.tag + first))
-        self.links[block.link].outbox.put_request(record, block.deadline, size)
-
-    def request_id(self, tag: int) -> bytes:
-        """Returns the id of the call with this tag."""
-        return self._id_prefix + tag.to_bytes(8, "big")
-
     def ask(self, owner: object, kind: Kind, words: Record, number: int, deadline: float, now: float) -> None:
         """Sends a STATS or ADMIN question to the gateway with this number with the next turn."""
         assert deadline < float("inf"), deadline
         self._tag += MAX_CALLS
         question = Question(owner, kind, [self._tag, *words], number, deadline)
-        if not self.pending:
-            self._sessions.rouse(now)
-        self._questions[self._tag] = question
-        self.pending += 1
-        self._watch(question, now)
+        self._add(question, now)
         self.links[number].outbox.put(kind, question.record)
-
-    def _watch(self, entry: Block | Question, now: float) -> None:
-        limit = entry.deadline + GRACE_S
-        if not self._sessions.was_welcome:
-            limit = min(limit, now + self._settings.connect_timeout_s)
-        entry.slot = self._wheel.add(entry, limit)
 
     def cancel(self, tag: int) -> bool:
         """Takes a call back; False if it had ended already. Its owner hears nothing of it."""
-        block = self._blocks.get(tag // MAX_CALLS)
+        block = self._pending.block_of(tag)
         if block is None or block.owners[tag % MAX_CALLS] is None:
             return False
-        self._take(block, tag % MAX_CALLS, 1)
+        self._pending.take(block, tag % MAX_CALLS, 1)
         if block.sends:
             self.links[block.link].outbox.put(Kind.CANCEL, [tag, 1])
         return True
 
-    def _take(self, block: Block, place: int, calls: int) -> list[object]:
-        """Ends calls of a block and returns their owners, None where one had ended before."""
-        owners = block.owners[place : place + calls]
-        ended = len(owners) - owners.count(None)
-        self.pending -= ended
-        block.left -= ended
-        block.owners[place : place + calls] = [None] * len(owners)
-        if not block.left:
-            body = block.bodies[0]
-            if isinstance(body, SharedBody):
-                self.released.append(body.place)
-            del self._blocks[block.tag // MAX_CALLS]
-            self._wheel.remove(block, block.slot)
-            if self._filling.get(block.alike) is block:
-                del self._filling[block.alike]
-            if self._last is block:
-                self._last = None
-            if self._sessions.held:
-                self._sessions.held.pop(block.tag, None)
-        return owners
-
     def fail_all(self, detail: str) -> None:
         """Ends every call as CANCELLED, as when the client is closed, and says goodbye."""
-        for entry in self._everything():
-            self.fail(entry, Status.CANCELLED, detail, None, RAN_MAYBE)
+        for entry in self._pending.everything():
+            self._pending.fail(entry, Status.CANCELLED, detail, None, RAN_MAYBE)
         self._sessions.close()
 
-    def fail(self, entry: Block | Question, status: Status, detail: str, where: str | None, ran: int) -> None:
-        """Ends all that is left of a block, or a question, with an outcome that this client decides."""
-        if isinstance(entry, Question):
-            self._forget(entry)
-            tag, owners, rows = entry.record[TAG], [entry.owner], None
-        else:
-            tag, owners, rows = entry.tag, self._take(entry, 0, len(entry.owners)), entry.rows
-        self.completed.append((owners, failure(tag, len(owners), status, detail, where, ran=ran), rows))
-
-    def _forget(self, question: Question) -> None:
-        del self._questions[question.record[TAG]]
-        self._wheel.remove(question, question.slot)
-        self.pending -= 1
+    def request_id(self, tag: int) -> bytes:
+        """Returns the id of the call with this tag."""
+        return self._pending.request_id(tag)
 
     # Messages ------------------------------------------------------------------------------------
 
     def on_message(self, number: int, kind: Kind, records: list[Record], now: float) -> None:
         """Takes one decoded message from the gateway with this number."""
-        link = self.links[number]
+        link = self.links.get(number)
+        if link is None:
+            return
         self._sessions.heard(link, now)
         if kind is Kind.REPLY:
             for record in records:
                 tag, calls = record[TAG], record[CALLS]
-                block = self._blocks.get(tag // MAX_CALLS)
+                block = self._pending.block_of(tag)
                 place = tag % MAX_CALLS
                 if block is None or place + calls > len(block.owners):
                     self.unmatched += calls
@@ -320,24 +285,22 @@ class ClientMachine:
                 if block.sends > 1 and record[RAN] == RAN_NO:
                     # Who says so speaks of one of the times it was sent.
                     record[RAN] = RAN_MAYBE
-                owners = self._take(block, place, calls)
+                owners = self._pending.take(block, place, calls)
                 self.unmatched += owners.count(None)
-                self.completed.append((owners, record, block.rows))
+                self._pending.completed.append((owners, record, block.rows))
         elif kind is Kind.WELCOME:
-            self.codec.learn(records[-1][4])
-            self._max_body_bytes = records[-1][3]
             self._sessions.on_welcome(link, records[-1], now)
         elif kind in {Kind.STATS, Kind.ADMIN}:
             for record in records:
-                question = self._questions.get(record[TAG])
+                question = self._pending.question(record[TAG])
                 if question is not None and question.takes(record):
-                    self._forget(question)
+                    self._pending.forget(question)
                     self.answered.append((question.owner, question.answer))
         elif kind is Kind.DISCONNECT:
             for record in records:
                 self._sessions.on_disconnect(number, record[0], record[1], now)
         if link.state is LinkState.LEAVING and not self.pending:
-            link.part(now)
+            self._sessions.on_timer(now)
 
     def _goes_inline(self, block: Block) -> bool:
         """Sends a payload again, as frames, that its worker could not read; False if it came as frames.
@@ -351,15 +314,15 @@ class ClientMachine:
             body.goes_inline = True
             if block.sends == 1:
                 block.sends = 0  # the only time that it was sent it did not run
-            self.send(block)
+            self._sessions.send(block)
         return True
 
     def _is_repeated(self, block: Block, record: Record, now: float) -> bool:
         """Whether calls that were refused are asked for again, rather than ended."""
         has_others = bool(self._sessions.others(block))
-        request_id = self.request_id(record[TAG])
+        request_id = self._pending.request_id(record[TAG])
         # One of the times that it was sent says nothing of the others.
-        if record[RAN] != RAN_NO or (block.sends > 1 and not self.may_run_twice(block)):
+        if record[RAN] != RAN_NO or (block.sends > 1 and not self._sessions.may_run_twice(block)):
             return False
         if not self._repeats.takes(block, record, request_id, now, has_others=has_others):
             return False
@@ -370,7 +333,7 @@ class ClientMachine:
     def _repeat(self, now: float) -> None:
         """Asks again for what has rested long enough: another gateway, if nothing of the block is at this one."""
         for block, first, calls in self._repeats.due(now):
-            if self._blocks.get(block.tag // MAX_CALLS) is not block:
+            if self._pending.block_of(block.tag) is not block:
                 continue  # all of its calls have ended
             others = self._sessions.others(block)
             has_nothing = block.is_at_rest()
@@ -378,29 +341,17 @@ class ClientMachine:
                 block.link = others[block.tag // MAX_CALLS % len(others)]
             block.asks_again(first, calls)
             if has_nothing and self.links[block.link].state in PARTING:
-                self._sessions.held[block.tag] = block
+                block.is_held = True
                 continue
             for place, run in block.runs(first, first + calls):
-                self._send_calls(block, place, run)
-
-    def _everything(self) -> list[Block | Question]:
-        return list(itertools.chain(self._blocks.values(), self._questions.values()))
-
-    def pending_at(self, number: int) -> list[Block | Question]:
-        """Returns what the gateway with this number has, or should have."""
-        return [entry for entry in self._everything() if entry.link == number]
-
-    def may_run_twice(self, block: Block) -> bool:
-        """Whether a block's calls may run again, as far as is known here."""
-        options = block.options
-        return may_run_twice(options.idempotent, self.codec.is_idempotent(block.model, options.version))
+                self._sessions.send_calls(block, place, run)
 
     # Time ----------------------------------------------------------------------------------------
 
     def on_timer(self, now: float) -> None:
         """Ends calls whose time is up, and keeps the sessions alive while calls are pending."""
         self._repeat(now)
-        expired = self._wheel.expire(now)
+        expired = self._pending.expire(now)
         for entry in expired:
             self._expire(entry, now)
         for number in dict.fromkeys(entry.link for entry in expired):
@@ -410,7 +361,7 @@ class ClientMachine:
         self._sessions.on_timer(now)
 
     def _expire(self, entry: Block | Question, now: float) -> None:
-        entry.slot = self._wheel.add(entry, entry.deadline + GRACE_S)
+        self._pending.put_off(entry, entry.deadline + GRACE_S)
         link = self.links[entry.link]
         if now < entry.deadline and self._sessions.was_welcome:
             return
@@ -422,16 +373,16 @@ class ClientMachine:
             has_gone = self._sessions.times_gone(entry, is_unsaid=link.is_unsaid) > 0
         ran = RAN_MAYBE if has_gone else RAN_NO
         if not self._sessions.was_welcome:
-            looked = ", ".join(link.address for link in self.links)
+            looked = ", ".join(link.address for link in self.links.values())
             limit = "its deadline" if now >= entry.deadline else "connect_timeout_s"
             detail = f"no gateway answered at {looked} in time, which is {limit}; start one with: zmqinfer up"
-            self.fail(entry, Status.UNAVAILABLE, detail, None, ran)
+            self._pending.fail(entry, Status.UNAVAILABLE, detail, None, ran)
         elif link.state is LinkState.UP:
             detail = f"the time was up before gateway {link.address} answered"
-            self.fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", RAN_MAYBE)
+            self._pending.fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", RAN_MAYBE)
         else:
             detail = f"the time was up while the connection to gateway {link.address} was lost"
-            self.fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", ran)
+            self._pending.fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", ran)
 
     def is_greeting(self) -> bool:
         """Whether a gateway has still to welcome this client, or to let it go."""
@@ -443,7 +394,7 @@ class ClientMachine:
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, None for a client at rest."""
-        earliest = self._wheel.wake_at()
+        earliest = self._pending.wake_at()
         for due in (self._repeats.wake_at(), self._sessions.wake_at()):
             if due is not None and (earliest is None or due < earliest):
                 earliest = due
@@ -451,11 +402,4 @@ class ClientMachine:
 
     def check(self) -> None:
         """Asserts what must hold between any two calls."""
-        assert len(self._wheel) == len(self._blocks) + len(self._questions)
-        assert self.pending == sum(block.left for block in self._blocks.values()) + len(self._questions)
-        self._wheel.check()
-        assert all(block.left for block in self._sessions.held.values())
-        for number, block in self._blocks.items():
-            assert block.tag == number * MAX_CALLS
-            assert 0 < block.left == len(block.owners) - block.owners.count(None)
-            assert len(block.owners) == len(block.bodies) <= block.most <= MAX_CALLS
+        self._pending.check()

@@ -6,17 +6,18 @@ ends, when a session does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 from zmqinfer.errors import Status
 from zmqinfer.machine.client.call import Block, Question, body_bytes
+from zmqinfer.machine.client.codec import Codec
+from zmqinfer.machine.client.pending import Pending
 from zmqinfer.machine.link import Link, LinkState
-from zmqinfer.records import CLOSING, DRAINING, MAX_CALLS, NO_SESSION, RAN_MAYBE, RAN_NO, Kind, Record
+from zmqinfer.machine.outbox import Outbox
+from zmqinfer.policy.twice import may_run_twice
+from zmqinfer.records import CLOSING, DRAINING, MAX_CALLS, MAX_COUNT, NO_SESSION, RAN_MAYBE, RAN_NO, Kind, Record
 from zmqinfer.tensor import payload_bytes
 from zmqinfer.wire import MAX_BUNDLE_BYTES
-
-if TYPE_CHECKING:
-    from zmqinfer.machine.client.machine import ClientMachine
 
 __all__ = ["PARTING", "Sessions"]
 
@@ -24,25 +25,81 @@ PARTING = (LinkState.LEAVING, LinkState.LEFT)
 
 
 class Sessions:
-    """What a client knows of its gateways.
+    """What a client knows of its gateways, and what it sends to them.
 
     Attributes:
-        links: one for each gateway.
+        links: one for each gateway, by numbers that are not used again.
         was_welcome: whether any gateway ever took this client in.
-        held: blocks that wait for a WELCOME, by tag: large ones, and those for which there is only a gateway that
-            drains.
+        left: numbers of gateways that were left for good; the shell closes their sockets, and clears it.
     """
 
-    def __init__(self, machine: ClientMachine, links: list[Link], now: float) -> None:
-        self.links = links
+    def __init__(
+        self,
+        pending: Pending,
+        codec: Codec,
+        greeting: Record,
+        heartbeat_s: float,
+        dirty: list[Outbox],
+        seal: Callable[[], None],
+    ) -> None:
+        """Makes what is known of no gateway; `seal` puts into outboxes what waits to leave."""
+        self.links: dict[int, Link] = {}
         self.was_welcome = False
-        self.held: dict[int, Block] = {}
-        self._machine = machine
+        self.left: list[int] = []
+        self._pending = pending
+        self._codec = codec
+        self._greeting = greeting
+        self._heartbeat_s = heartbeat_s
+        self._dirty = dirty
+        self._seal = seal
+        self._dialled = -1
+        self._max_body_bytes = MAX_COUNT
         # The gateways to choose from: those that are up and answer, else those that are up, else all of them.
         # Blocks take turns.
-        self._choice: list[int] = list(range(len(links)))
-        for link in links:
-            link.greet(now)
+        self._choice: list[int] = []
+        self._leaving: dict[int, None] = {}
+
+    # Gateways ------------------------------------------------------------------------------------
+
+    def add_link(self, address: str, now: float) -> int:
+        """Dials one more gateway; returns its number."""
+        self._dialled += 1
+        number = self._dialled
+        link = self.links[number] = Link(number, address, Kind.HELLO, self._greeting, self._heartbeat_s, self._dirty)
+        link.greet(now)
+        self._review()
+        return number
+
+    def remove_link(self, number: int, now: float) -> None:
+        """Sends nothing new to a gateway; it is left when it has answered what it has. One has to remain."""
+        assert len(self.links) > len(self._leaving) + 1, "the last gateway"
+        self._seal()
+        link = self.links[number]
+        self._leaving[number] = None
+        if link.state is LinkState.UP:
+            link.state = LinkState.LEAVING
+        self._review()
+        if link.state is not LinkState.LEAVING:
+            # It is not there: what waits for it is for others.
+            self._move(number, is_unsaid=link.is_unsaid, is_silent=True)
+        if self._may_part(number, link):
+            self._part(number, link, now)
+
+    def _may_part(self, number: int, link: Link) -> bool:
+        """Whether a gateway that leaves, or is to be left, has nothing of ours any more."""
+        return (link.state is LinkState.LEAVING or number in self._leaving) and not self._owes_us(number)
+
+    def _part(self, number: int, link: Link, now: float) -> None:
+        """Says goodbye to a gateway; to one that only drains until it is there again."""
+        if number not in self._leaving:
+            link.part(now)
+            return
+        link.outbox.put(Kind.DISCONNECT, [CLOSING, ""])
+        del self.links[number], self._leaving[number]
+        self.left.append(number)
+        self._review()
+        for entry in self._pending.at(number):  # at rest, or it would be owed
+            entry.link = self._choice[0]
 
     # Choosing ------------------------------------------------------------------------------------
 
@@ -53,19 +110,6 @@ class Sessions:
     def others(self, block: Block) -> list[int]:
         """Returns the gateways to choose from that are up, without the one that a block is at."""
         return [number for number in self._choice if number != block.link and self.links[number].state is LinkState.UP]
-
-    def place(self, block: Block) -> bool:
-        """Says whether a block may leave for its gateway now, or for another one if that leaves; else it is held."""
-        state = self.links[block.link].state
-        if state in PARTING:
-            block.link = self.choose(block)
-            state = self.links[block.link].state
-        if state in PARTING or (state is LinkState.GREETING and _is_too_large_unasked(block)):
-            self.held[block.tag] = block
-            return False
-        if self.held:
-            self.held.pop(block.tag, None)
-        return True
 
     def doubt(self, link: Link) -> None:
         """Notes that a gateway did not speak in all the time that a call had."""
@@ -80,38 +124,78 @@ class Sessions:
             self._review()
 
     def _review(self) -> None:
-        up = [number for number, link in enumerate(self.links) if link.state is LinkState.UP]
-        self._choice = (
-            [number for number in up if not self.links[number].is_doubtful] or up or [*range(len(self.links))]
-        )
+        there = [number for number in self.links if number not in self._leaving]
+        up = [number for number in there if self.links[number].state is LinkState.UP]
+        self._choice = [number for number in up if not self.links[number].is_doubtful] or up or there
 
     def rouse(self, now: float) -> None:
         """Begins to listen again for those that nothing was asked of."""
-        for link in self.links:
+        for link in self.links.values():
             if link.state is LinkState.UP:
                 link.rouse(now)
+
+    # Sending -------------------------------------------------------------------------------------
+
+    def send(self, block: Block) -> None:
+        """Sends what has not ended of a block, unless that has to wait for a WELCOME."""
+        if not self._may_leave(block):
+            return
+        block.sends += 1
+        is_whole = block.left == len(block.owners) and not block.resting
+        for first, calls in ((0, block.left),) if is_whole else block.runs():
+            self.send_calls(block, first, calls)
+
+    def send_calls(self, block: Block, first: int, calls: int) -> None:
+        """Sends some calls of a block to its gateway."""
+        record, size = block.request(first, calls, self._pending.request_id(block.tag + first))
+        self.links[block.link].outbox.put_request(record, block.deadline, size)
+
+    def _may_leave(self, block: Block) -> bool:
+        """Whether a block may leave for its gateway now, or for another one if that leaves; else it is held."""
+        link = self.links[block.link]
+        if link.state in PARTING:
+            block.link = self.choose(block)
+            link = self.links[block.link]
+        block.is_held = link.state in PARTING or (link.state is LinkState.GREETING and _is_too_large_unasked(block))
+        return not block.is_held
+
+    def excess(self, size: int, rows: int | None) -> str:
+        """Returns what is wrong with a body of so many bytes, or nothing."""
+        if size <= self._max_body_bytes:
+            return ""
+        fewer = "send fewer rows, or " if rows is not None and rows > 1 else ""
+        return (
+            f"the request's body has {size:,} bytes, the gateway takes {self._max_body_bytes:,};"
+            f" {fewer}raise --max-body-bytes of the gateway"
+        )
+
+    def may_run_twice(self, block: Block) -> bool:
+        """Whether a block's calls may run again, as far as is known here."""
+        options = block.options
+        return may_run_twice(options.idempotent, self._codec.is_idempotent(block.model, options.version))
 
     # Greeting ------------------------------------------------------------------------------------
 
     def on_welcome(self, link: Link, record: Record, now: float) -> None:
         """Begins to send what waited for it."""
+        self._codec.learn(record[4])
+        self._max_body_bytes = record[3]
         # One that drains may still have news; a new life of it has another session.
         if link.state not in PARTING or record[0] != link.session:
             link.welcome(record, now)
             self.was_welcome = True
             self._review()
-            self._send_held()
+            self._send_held(self._pending.held())
 
-    def _send_held(self) -> None:
+    def _send_held(self, held: Iterable[Block]) -> None:
         """Sends what waited for a WELCOME, unless it waits for another one, or is more than the gateway takes."""
-        held, self.held = self.held, {}
-        for block in held.values():
+        for block in held:
             if self.links[block.link].state is not LinkState.UP:
                 block.link = self.choose(block)
-            if detail := self._machine.excess(body_bytes(block.bodies[0]), block.rows):
-                self._machine.fail(block, Status.TOO_LARGE, detail, None, RAN_NO)
+            if detail := self.excess(body_bytes(block.bodies[0]), block.rows):
+                self._pending.fail(block, Status.TOO_LARGE, detail, None, RAN_NO)
             else:
-                self._machine.send(block)
+                self.send(block)
 
     def greet(self, number: int, now: float, *, is_silent: bool = False) -> None:
         """Greets a gateway anew, with everything that is pending there behind the greeting.
@@ -119,34 +203,40 @@ class Sessions:
         What a silent one has goes to those that are up. One that asks for a greeting gets all of it again: it
         may have kept answers for us.
         """
-        machine = self._machine
-        machine.seal()
+        # What waits to leave belongs behind the greeting.
+        self._seal()
         link = self.links[number]
         is_unsaid = link.is_unsaid
         link.greet(now)
         self._review()
-        for entry in machine.pending_at(number):
+        self._move(number, is_unsaid=is_unsaid, is_silent=is_silent)
+
+    def _move(self, number: int, *, is_unsaid: bool, is_silent: bool) -> None:
+        """Sends again what a gateway has, or ends what may not run twice."""
+        link = self.links[number]
+        for entry in self._pending.at(number):
             if isinstance(entry, Question):
                 link.outbox.put(entry.kind, entry.record)
                 continue
             if entry.is_at_rest():
                 continue  # nobody has it, and its pause goes on
             entry.sends = self.times_gone(entry, is_unsaid=is_unsaid)
-            if entry.sends and not machine.may_run_twice(entry):
+            if entry.sends and not self.may_run_twice(entry):
                 if link.welcomes:
                     detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
-                    machine.fail(entry, Status.WORKER_LOST, detail, None, RAN_MAYBE)
+                    self._pending.fail(entry, Status.WORKER_LOST, detail, None, RAN_MAYBE)
                     continue
             elif is_silent or not link.welcomes:
                 entry.link = self.choose(entry)
-            machine.send(entry)
+            self.send(entry)
 
-    def times_gone(self, block: Block, *, is_unsaid: bool) -> int:
+    @staticmethod
+    def times_gone(block: Block, *, is_unsaid: bool) -> int:
         """Returns how often a block may have left: its last time waits behind its gateway's greeting if that is unsaid.
 
         What is held waits behind none: all its times were at other gateways, or with an earlier greeting.
         """
-        return max(0, block.sends - (is_unsaid and block.tag not in self.held))
+        return max(0, block.sends - (is_unsaid and not block.is_held))
 
     # Parting -------------------------------------------------------------------------------------
 
@@ -163,8 +253,8 @@ class Sessions:
         # A wrong door, too many clients, a broken protocol: repeating it would be answered the same.
         status = Status.OVERLOADED if reason == "too many clients" else Status.PROTOCOL
         ran = RAN_MAYBE if link.welcomes else RAN_NO
-        for entry in self._machine.pending_at(number):
-            self._machine.fail(entry, status, f"gateway {link.address} refused this client: {detail}", None, ran)
+        for entry in self._pending.at(number):
+            self._pending.fail(entry, status, f"gateway {link.address} refused this client: {detail}", None, ran)
 
     def _on_draining(self, number: int, now: float) -> None:
         """Sends nothing new to a gateway that is about to end; what it has it will answer."""
@@ -180,13 +270,13 @@ class Sessions:
     def _owes_us(self, number: int) -> bool:
         """Whether a gateway has anything of ours."""
         return any(
-            isinstance(entry, Question) or (entry.sends and entry.tag not in self.held and not entry.is_at_rest())
-            for entry in self._machine.pending_at(number)
+            isinstance(entry, Question) or (entry.sends and not entry.is_held and not entry.is_at_rest())
+            for entry in self._pending.at(number)
         )
 
     def close(self) -> None:
         """Says goodbye to all."""
-        for link in self.links:
+        for link in self.links.values():
             if link.state in (LinkState.UP, LinkState.LEAVING):
                 link.outbox.put(Kind.DISCONNECT, [CLOSING, ""])
             link.state = LinkState.CLOSED
@@ -195,20 +285,20 @@ class Sessions:
 
     def on_timer(self, now: float) -> None:
         """Keeps the sessions alive while calls are pending."""
-        for number, link in enumerate(self.links):
-            if not self._machine.pending and link.state is LinkState.UP:
+        for number, link in list(self.links.items()):
+            if not self._pending.count and link.state is LinkState.UP:
                 continue
             if link.is_overdue(now):
                 self.greet(number, now, is_silent=True)
-            elif link.state is LinkState.LEAVING and not self._owes_us(number):
-                link.part(now)
+            elif self._may_part(number, link):
+                self._part(number, link, now)
             elif link.is_beat_due(now):
                 link.outbox.beat()
 
     def is_greeting(self) -> bool:
         """Whether a gateway has still to welcome this client, or to let it go."""
         # Without a generator: this is asked at the end of each call.
-        for link in self.links:  # noqa: SIM110
+        for link in self.links.values():
             if link.state is not LinkState.UP and link.state is not LinkState.CLOSED:
                 return True
         return False
@@ -216,8 +306,8 @@ class Sessions:
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling."""
         earliest: float | None = None
-        for link in self.links:
-            if self._machine.pending or link.state is not LinkState.UP:
+        for link in self.links.values():
+            if self._pending.count or link.state is not LinkState.UP:
                 due = link.wake_at()
                 if due != float("inf") and (earliest is None or due < earliest):
                     earliest = due

@@ -1,0 +1,129 @@
+"""What a client waits for, until it has ended: blocks of calls, and questions to gateways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zmqinfer.errors import Status
+from zmqinfer.machine.client.call import Block, Question, SharedBody
+from zmqinfer.machine.replies import failure
+from zmqinfer.policy.wheel import TimingWheel
+from zmqinfer.records import MAX_CALLS, TAG, Record
+from zmqinfer.tensor import SharedPayload
+
+__all__ = ["Pending"]
+
+
+class Pending:
+    """All calls and questions that have not ended.
+
+    Attributes:
+        completed: those that have: their owners, None where one had lost interest; the REPLY that is for so many;
+            the rows of the call, None for one without a batch axis.
+        released: where payloads lay in shared memory whose calls have ended.
+        count: how many have not ended.
+    """
+
+    __slots__ = ("_blocks", "_id_prefix", "_questions", "_wheel", "completed", "count", "released")
+
+    def __init__(self, id_prefix: bytes) -> None:
+        self.completed: list[tuple[list[object], Record, int | None]] = []
+        self.released: list[SharedPayload] = []
+        self.count = 0
+        self._id_prefix = id_prefix
+        # By the number of their tags' block, which is what a tag is without its last five bits.
+        self._blocks: dict[int, Block] = {}
+        self._questions: dict[int, Question] = {}
+        self._wheel: TimingWheel[Block | Question] = TimingWheel()
+
+    def request_id(self, tag: int) -> bytes:
+        """Returns the id of the call with this tag."""
+        return self._id_prefix + tag.to_bytes(8, "big")
+
+    # In ------------------------------------------------------------------------------------------
+
+    def add(self, entry: Block | Question, until: float) -> None:
+        """Begins to wait for a block without calls yet, or for a question; `expire` tells when it is looked at."""
+        if isinstance(entry, Question):
+            self._questions[entry.record[TAG]] = entry
+            self.count += 1
+        else:
+            self._blocks[entry.tag // MAX_CALLS] = entry
+        entry.slot = self._wheel.add(entry, until)
+
+    def block_of(self, tag: int) -> Block | None:
+        """Returns the block that a call's tag belongs to, unless all of it has ended."""
+        return self._blocks.get(tag // MAX_CALLS)
+
+    def question(self, tag: int) -> Question | None:
+        """Returns the question with this tag, unless it has ended."""
+        return self._questions.get(tag)
+
+    def everything(self) -> list[Block | Question]:
+        """Returns all blocks and questions."""
+        return [*self._blocks.values(), *self._questions.values()]
+
+    def at(self, number: int) -> list[Block | Question]:
+        """Returns what the gateway with this number has, or should have."""
+        return [entry for entry in self.everything() if entry.link == number]
+
+    def held(self) -> Iterator[Block]:
+        """Yields the blocks that wait for a WELCOME."""
+        yield from [block for block in self._blocks.values() if block.is_held]
+
+    # Out -----------------------------------------------------------------------------------------
+
+    def take(self, block: Block, place: int, calls: int) -> list[object]:
+        """Ends calls of a block and returns their owners, None where one had ended before."""
+        owners = block.owners[place : place + calls]
+        ended = len(owners) - owners.count(None)
+        self.count -= ended
+        block.left -= ended
+        block.owners[place : place + calls] = [None] * len(owners)
+        if not block.left:
+            body = block.bodies[0]
+            if isinstance(body, SharedBody):
+                self.released.append(body.place)
+            block.close()
+            del self._blocks[block.tag // MAX_CALLS]
+            self._wheel.remove(block, block.slot)
+        return owners
+
+    def forget(self, question: Question) -> None:
+        """Ends a question."""
+        del self._questions[question.record[TAG]]
+        self._wheel.remove(question, question.slot)
+        self.count -= 1
+
+    def fail(self, entry: Block | Question, status: Status, detail: str, where: str | None, ran: int) -> None:
+        """Ends all that is left of a block, or a question, with an outcome that this client decides."""
+        if isinstance(entry, Question):
+            self.forget(entry)
+            tag, owners, rows = entry.record[TAG], [entry.owner], None
+        else:
+            tag, owners, rows = entry.tag, self.take(entry, 0, len(entry.owners)), entry.rows
+        self.completed.append((owners, failure(tag, len(owners), status, detail, where, ran=ran), rows))
+
+    # Time ----------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> list[Block | Question]:
+        """Returns what is to be looked at now; it is put off with `put_off`, or ended."""
+        return self._wheel.expire(now)
+
+    def put_off(self, entry: Block | Question, until: float) -> None:
+        """Has something looked at later that `expire` just named."""
+        entry.slot = self._wheel.add(entry, until)
+
+    def wake_at(self) -> float | None:
+        """Returns when `expire` is worth calling."""
+        return self._wheel.wake_at()
+
+    def check(self) -> None:
+        """Asserts that tables and counts agree."""
+        assert len(self._wheel) == len(self._blocks) + len(self._questions)
+        assert self.count == sum(block.left for block in self._blocks.values()) + len(self._questions)
+        self._wheel.check()
+        for number, block in self._blocks.items():
+            assert block.tag == number * MAX_CALLS
+            assert 0 < block.left == len(block.owners) - block.owners.count(None)
+            assert len(block.owners) == len(block.bodies) <= block.most <= MAX_CALLS
