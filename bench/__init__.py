@@ -12,9 +12,11 @@ shared           from which size on shared memory beats frames
 scaling          throughput with 1 to 16 workers
 cost_table       where each microsecond of CPU goes
 bare_loop        a gateway's inner work without sockets
+clients          the clients of two commits as ratios
 against_floor    the product beside its floors, in a minute
 commits          two commits in turns: what a change costs whoever calls
 children         processes that measure, and what they tell their parent
+trees            commits checked out beside each other
 command          how all of them are asked, and that they end their processes
 packages         programs of Debian's packages that they need
 """

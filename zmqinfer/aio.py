@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Self
@@ -22,18 +20,11 @@ from zmqinfer.errors import UsageError, ZmqInferError
 from zmqinfer.machine.client.call import DEFAULT_PRIORITY, Body, CallOptions
 from zmqinfer.machine.client.codec import Input, Output
 from zmqinfer.node.arguments import check_many, check_timeout, options_of
-from zmqinfer.node.connection import (
-    DEFAULTS,
-    GATHER_S,
-    PUSH_BLOCKS,
-    PUSH_CALLS,
-    Connection,
-)
+from zmqinfer.node.async_many import AsyncMany
+from zmqinfer.node.connection import DEFAULTS, PUSH_BLOCKS, PUSH_CALLS, Connection
 from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
 from zmqinfer.node.rows import join, pieces_of, tell_of_all
-from zmqinfer.node.stream import MANY_BYTES
 from zmqinfer.records import Kind, Record
-from zmqinfer.tensor import INLINE_BYTES, input_bytes
 
 __all__ = ["AsyncClient"]
 
@@ -221,7 +212,7 @@ class AsyncClient:
         self._schedule()
         return tag, future
 
-    async def infer_many(
+    def infer_many(
         self,
         model: str,
         xs: Iterable[Input] | AsyncIterable[Input],
@@ -235,83 +226,18 @@ class AsyncClient:
         idempotent: bool | None = None,
         hedge: bool | None = None,
     ) -> AsyncIterator[Output | ZmqInferError]:
-        """Runs many inputs, at most `in_flight` at a time; yields the results in order.
+        """Runs many inputs, at most `in_flight` at a time; an asynchronous iterator of the results in order.
 
-        Of inputs above 32 KiB at most 64 MiB are in flight.
+        Nothing is sent before the first result is asked for. Of inputs above 32 KiB at most 64 MiB are in flight.
         An input is taken as it is when `xs` gives it, so a generator may use one buffer for all.
-        The first error is raised at its place, or takes its place with `return_errors`.
+        The first error is raised at its place, or takes its place with `return_errors`; one of the source's own is
+        raised at its place. One task of its own runs an asynchronous source, and closes it when the results are closed.
         See `infer` for the rest.
         """
         check_many(xs, in_flight)
         options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
-        self._connection.check_open()
-        window: deque[tuple[int, asyncio.Future[Output], int]] = deque()
-        held = 0
-        source = xs.__aiter__() if isinstance(xs, AsyncIterable) else None
-        plain = iter(()) if isinstance(xs, AsyncIterable) else iter(xs)
-        # A source may need an answer for its next input, so both are waited for together.
-        asked: asyncio.Future[Input] | None = None
-        is_over = False
-        try:
-            while window or not is_over:
-                until = time.monotonic() + GATHER_S
-                while (
-                    not is_over
-                    and len(window) < in_flight
-                    and held < MANY_BYTES
-                    and not (window and time.monotonic() > until)
-                ):
-                    try:
-                        if source is None:
-                            x = next(plain)
-                        else:
-                            if asked is None:
-                                asked = asyncio.ensure_future(source.__anext__())
-                                await asyncio.sleep(0)  # most sources have it at once
-                            if window and not asked.done():
-                                break
-                            x, asked = await asked, None
-                    except (StopIteration, StopAsyncIteration):
-                        is_over = True
-                        asked = None
-                        break
-                    try:
-                        self._connection.check_goes_on()
-                        tag, future = self._begin(model, x, None, options)
-                        size = input_bytes(x)
-                        window.append((tag, future, size if size > INLINE_BYTES else 0))
-                    except ZmqInferError as error:
-                        is_over = not self._connection.is_open
-                        # Refused here it never leaves, and its error waits for its turn.
-                        refused: asyncio.Future[Output] = asyncio.get_running_loop().create_future()
-                        refused.set_exception(error)
-                        window.append((0, refused, 0))
-                    held += window[-1][2]
-                if window:
-                    first = window[0][1]
-                    if asked is not None and len(window) < in_flight and held < MANY_BYTES:
-                        waits: set[asyncio.Future[Any]] = {first, asked}
-                        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                    else:
-                        with contextlib.suppress(ZmqInferError):
-                            await first
-                # Everything that is there by now is given out before new inputs are asked for.
-                ready = sum(1 for _ in itertools.takewhile(lambda entry: entry[1].done(), window))
-                for _ in range(ready):
-                    _, future, size = window.popleft()
-                    held -= size
-                    try:
-                        result: Output | ZmqInferError = future.result()
-                    except ZmqInferError as error:
-                        if not return_errors:
-                            raise
-                        result = error
-                    yield result
-        finally:
-            if asked is not None and not asked.cancel() and not asked.cancelled():
-                asked.exception()  # asyncio complains of errors that nobody looked at
-            for tag, future, _ in window:
-                self._drop(tag, future)
+        many = AsyncMany(self._connection, self._attach, self._schedule, model, xs, in_flight, options)
+        return many.results(return_errors=return_errors)
 
     def _drop(self, tag: int, future: asyncio.Future[Output]) -> None:
         """Takes a call back that nobody waits for any more."""

@@ -36,7 +36,6 @@ __all__ = [
     "Layout",
     "Payload",
     "SharedPayload",
-    "input_bytes",
     "layout_of",
     "pack",
     "parse_layout",
@@ -266,11 +265,6 @@ def unpack(layout: Layout, rows: int | None, payload: Payload, *, writable: bool
         array = np.ndarray(shape, DTYPES[field.dtype], view if writable else view.toreadonly())
         arrays.append(_normalised(array, field))
     return arrays
-
-
-def input_bytes(x: Array | Mapping[str, Array]) -> int:
-    """Returns the size of what a caller gives, in bytes."""
-    return x.nbytes if isinstance(x, np.ndarray) else sum(array.nbytes for array in x.values())
 
 
 def payload_bytes(payload: Payload | Buffer) -> int:

@@ -13,18 +13,13 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
 from bench.command import Command, whole
+from bench.trees import ROOT, git, tree_of
 
-ROOT = Path(__file__).resolve().parents[2]
 Medians = dict[str, list[float]]
-
-
-def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _run(tree: Path, found: Medians) -> None:
@@ -49,12 +44,10 @@ def _run(tree: Path, found: Medians) -> None:
 def compare(before: str, after: str, repeats: int) -> list[str]:
     """Returns a line for each benchmark: its medians in microseconds, and after over before."""
     found: dict[str, Medians] = {before: {}, after: {}}
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    with ExitStack() as stack:
         trees: dict[str, Path] = {}
-        for number, commit in enumerate(found):
-            tree = Path(folder, str(number))
-            _git("worktree", "add", "--detach", str(tree), commit)
-            stack.callback(_git, "worktree", "remove", "--force", str(tree))
+        for commit in found:
+            tree = tree_of(commit, stack)
             shutil.rmtree(tree / "bench" / "micro", ignore_errors=True)
             shutil.copytree(ROOT / "bench" / "micro", tree / "bench" / "micro")
             trees[commit] = tree
@@ -80,7 +73,7 @@ def main() -> None:
     options.add_argument("after")
     options.add_argument("--repeats", type=whole, default=3, help="of each commit, in turns (%(default)s)")
     asked = options.parse_args()
-    before, after = (_git("rev-parse", "--verify", f"{name}^{{commit}}") for name in (asked.before, asked.after))
+    before, after = (git("rev-parse", "--verify", f"{name}^{{commit}}") for name in (asked.before, asked.after))
     if before == after:
         sys.exit("both names are the same commit; nothing to compare")
     print("\n".join(compare(before, after, asked.repeats)))

@@ -26,6 +26,7 @@ questions    what clients ask of gateways beside calls
 turns        whose thread waits at the sockets of a client that many threads use
 waits        what waits for a call of such a client: a thread, or a future
 many         one `infer_many` of such a client
-stream       its results
+async_many   one of an asyncio client, and the task of its asynchronous source
+stream       the results of either
 report       the only module that logs
 """
