@@ -14,6 +14,8 @@ usage() {
   cat <<'EOF'
 ./run.sh                 install, serve the shipped models, read the held-out digits, run the three presets
 ./run.sh test            install with the tools for development, then lint, check types and run all tests
+                         --lowest: only the tests, in .venv-lowest, with the lowest versions that pyproject.toml declares
+                         --sdist: the same in a folder made from the source distribution
 ./run.sh up              serve the shipped models until Ctrl-C
 ./run.sh bench PRESET    light, medium or heavy, on a cluster of its own
 ./run.sh compare         measure zmqinfer beside its floors and other servers, at most 30 minutes; --quick: 5
@@ -44,19 +46,36 @@ find_python() {
   fail "no Python 3.11 or newer among: ${PYTHON:-python3 python3.13 python3.12 python3.11}; install one, or name it: PYTHON=... ./run.sh"
 }
 
-# install [dev]: makes .venv, or leaves it alone when its stamp says that it is what we want.
+# What pyproject.toml asks for at least, as constraints for pip.
+lowest() {
+  "$1" - "$ROOT/pyproject.toml" <<'EOF'
+import sys, tomllib
+
+with open(sys.argv[1], "rb") as file:
+    for one in tomllib.load(file)["project"]["dependencies"]:
+        package, semicolon, marker = one.partition(";")
+        print(package.replace(">=", "==") + semicolon + marker)
+EOF
+}
+
+# install [dev [lowest]]: makes .venv, or leaves it alone when its stamp says that it is what we want.
 install() {
-  local extra=${1:-} python stamp wanted
+  local extra=${1:-} constraint='' python stamp wanted
   python=$(find_python)
   stamp=$VENV/.stamp
   wanted="$("$python" -c 'import sys; print(sys.version)' | tr '\n' ' ') $(cksum <"$ROOT/pyproject.toml")"
   if [ -f "$stamp" ] && { [ "$(cat "$stamp")" = "dev $wanted" ] || { [ -z "$extra" ] && [ "$(cat "$stamp")" = " $wanted" ]; }; }; then
     return
   fi
-  say "installing into .venv (once)"
+  say "installing into ${VENV#"$ROOT"/} (once)"
   rm -f "$stamp"
   "$python" -m venv "$VENV" || fail "cannot make .venv; on Debian: apt-get install python3-venv"
-  PIP_DISABLE_PIP_VERSION_CHECK=1 "$VENV/bin/python" -m pip install --quiet --editable "$ROOT${extra:+[$extra]}" 2>"$VENV/pip.log" ||
+  if [ "${2:-}" = lowest ]; then
+    constraint=$VENV/lowest.txt
+    lowest "$python" >"$constraint"
+  fi
+  PIP_DISABLE_PIP_VERSION_CHECK=1 "$VENV/bin/python" -m pip install --quiet ${constraint:+--constraint "$constraint"} \
+    --editable "$ROOT${extra:+[$extra]}" 2>"$VENV/pip.log" ||
     { cat "$VENV/pip.log" >&2; fail "pip could not install zmqinfer; see above"; }
   printf '%s' "$extra $wanted" >"$stamp"
 }
@@ -128,11 +147,25 @@ main_job() {
 }
 
 run_tests() {
-  install dev
   cd "$ROOT"
-  "$VENV/bin/ruff" check --quiet .
-  "$VENV/bin/ruff" format --check --quiet .
-  "$VENV/bin/mypy"
+  case "${1:-}" in
+    --sdist)
+      shift
+      test_sdist "$@"
+      return
+      ;;
+    --lowest)
+      shift
+      VENV=$ROOT/.venv-lowest
+      install dev lowest
+      ;;
+    *)
+      install dev
+      "$VENV/bin/ruff" check --quiet .
+      "$VENV/bin/ruff" format --check --quiet .
+      "$VENV/bin/mypy"
+      ;;
+  esac
   local why code=0
   why=$("$VENV/bin/python" -m trials.netns 2>&1) || code=$?
   case $code in
@@ -144,6 +177,18 @@ run_tests() {
     *) printf '%s\n' "$why" >&2; fail "trials.netns failed, which is not that hosts cannot be made here; see above" "$code" ;;
   esac
   exec "$VENV/bin/python" -m pytest --quiet "$@"
+}
+
+# Tests what users of a package index get, in a folder that has nothing else.
+test_sdist() {
+  install dev
+  local folder code=0
+  folder=$(mktemp -d)
+  "$VENV/bin/python" -m hatchling build --target sdist --directory "$folder"
+  tar -xzf "$folder"/zmqinfer-*.tar.gz -C "$folder" --strip-components 1
+  "$folder/run.sh" test "$@" || code=$?
+  rm -rf "$folder"
+  return "$code"
 }
 
 # fuzz [--quick | wire OPTION... | live OPTION...]
