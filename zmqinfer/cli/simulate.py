@@ -55,7 +55,7 @@ def simulate(
     """Run the machines of gateways, workers and clients in virtual time, with faults drawn from a seed.
 
     SCENARIO is a TOML file, or the name of one that is shipped: backlogs, hangs, hedges, large, losses, mixed,
-    poisons, reconnects, rolls.
+    poisons, reconnects, restarts, rolls.
     One seed gives one run, always the same. Exit code 1 if anything was violated that must always hold,
     or a kind of fault never fired.
     """
