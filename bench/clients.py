@@ -24,10 +24,11 @@ import json
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -43,32 +44,24 @@ THREADS, TASKS, IN_FLIGHT = 16, 200, 1_024
 TIMES = ("one", "threads_p50")
 
 
-def one(address: str, seconds: float) -> dict[str, float]:
+def one(address: str) -> None:
     """One thread, one call at a time."""
     from zmqinfer import Client
 
     with Client(address) as client:
-        _calls(client, WARM_UP_S)
-        return {"one": statistics.median(_calls(client, seconds)) * 1e6}
+        for seconds in _asked():
+            say(one=statistics.median(_calls(client, seconds)) * 1e6)
 
 
-def threads(address: str, seconds: float) -> dict[str, float]:
+def threads(address: str) -> None:
     """Many threads, each one call at a time."""
     from zmqinfer import Client
 
-    latencies_s: list[float] = []
-
-    def work(client: Any) -> None:
-        latencies_s.extend(_calls(client, seconds))
-
-    with Client(address) as client:
-        _calls(client, WARM_UP_S)
-        running = [threading.Thread(target=work, args=(client,)) for _ in range(THREADS)]
-        for thread in running:
-            thread.start()
-        for thread in running:
-            thread.join()
-    return {"threads": len(latencies_s) / seconds, "threads_p50": statistics.median(latencies_s) * 1e6}
+    with Client(address) as client, ThreadPoolExecutor(THREADS) as pool:
+        for seconds in _asked():
+            parts = pool.map(_calls, repeat(client, THREADS), repeat(seconds))
+            latencies_s = [latency_s for part in parts for latency_s in part]
+            say(threads=len(latencies_s) / seconds, threads_p50=statistics.median(latencies_s) * 1e6)
 
 
 def _calls(client: Any, seconds: float) -> list[float]:
@@ -92,60 +85,72 @@ async def _async_inputs(seconds: float) -> AsyncIterator[Any]:
         yield x
 
 
-def many(address: str, seconds: float) -> dict[str, float]:
+def many(address: str) -> None:
     """Results of one stream."""
     from zmqinfer import Client
 
     with Client(address) as client:
-        for lasts_s in (WARM_UP_S, seconds):
-            count = sum(1 for _ in client.infer_many("echo", _inputs(lasts_s), in_flight=IN_FLIGHT))
-    return {"many": count / seconds}
+        for seconds in _asked():
+            say(many=sum(1 for _ in client.infer_many("echo", _inputs(seconds), in_flight=IN_FLIGHT)) / seconds)
 
 
-def asynchronous(address: str, seconds: float) -> dict[str, float]:
+def asynchronous(address: str) -> None:
     """What the asyncio client does."""
-    return asyncio.run(_asynchronous(address, seconds))
+    asyncio.run(_asynchronous(address))
 
 
-async def _asynchronous(address: str, seconds: float) -> dict[str, float]:
+async def _asynchronous(address: str) -> None:
     from zmqinfer import AsyncClient
 
-    async def caller(client: Any, until: float) -> int:
+    async def caller(until: float) -> int:
         count = 0
         while time.perf_counter() < until:
             await client.infer("echo", X)
             count += 1
         return count
 
-    figures: dict[str, float] = {}
     async with AsyncClient(address) as client:
-        for lasts_s in (WARM_UP_S, seconds):
-            until = time.perf_counter() + lasts_s
-            counts = await asyncio.gather(*(caller(client, until) for _ in range(TASKS)))
-            figures["tasks"] = sum(counts) / lasts_s
+        for seconds in _asked():  # nothing else has to go on meanwhile
+            until = time.perf_counter() + seconds
+            figures = {"tasks": sum(await asyncio.gather(*(caller(until) for _ in range(TASKS)))) / seconds}
             for name, inputs in (("async_many", _inputs), ("async_source", _async_inputs)):
                 count = 0
-                async for _ in client.infer_many("echo", inputs(lasts_s), in_flight=IN_FLIGHT):
+                async for _ in client.infer_many("echo", inputs(seconds), in_flight=IN_FLIGHT):
                     count += 1
-                figures[name] = count / lasts_s
-    return figures
+                figures[name] = count / seconds
+            say(**figures)
 
 
 ROLES = {"one": one, "threads": threads, "many": many, "asynchronous": asynchronous}
 
 
-def _measure(tree: Path, role: str, address: str, seconds: float) -> dict[str, float]:
-    """Runs one role with the package of a tree, and this file."""
+def say(**figures: float) -> None:
+    """Tells the parent."""
+    print(json.dumps(figures), flush=True)
+
+
+def _asked() -> Iterator[float]:
+    """How long to measure, each time that the parent says so."""
+    for line in sys.stdin:
+        yield float(line)
+
+
+def _start(tree: Path, role: str, address: str, stack: ExitStack) -> subprocess.Popen[str]:
+    """Begins one role with the package of a tree, and this file; its end is that of its input."""
     script = f"import sys; sys.path[:0] = [{str(tree)!r}]; import zmqinfer; sys.path[0] = {str(ROOT)!r}"
-    script += f"; from bench import clients; clients.play({role!r}, {address!r}, {seconds!r})"
-    done = subprocess.run([sys.executable, "-P", "-c", script], check=True, capture_output=True, text=True, timeout=90)
-    figures: dict[str, float] = json.loads(done.stdout)
+    script += f"; from bench import clients; clients.ROLES[{role!r}]({address!r})"
+    command = [sys.executable, "-P", "-c", script]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return stack.enter_context(child)
+
+
+def _measure(child: subprocess.Popen[str], seconds: float) -> dict[str, float]:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write(f"{seconds}\n")
+    child.stdin.flush()
+    figures: dict[str, float] = json.loads(child.stdout.readline())
     return figures
-
-
-def play(role: str, address: str, seconds: float) -> None:
-    """Measures, and prints what."""
-    print(json.dumps(ROLES[role](address, seconds)))
 
 
 def compare(before: Path, after: Path, roles: list[str], repeats: int, seconds: float) -> list[str]:
@@ -154,12 +159,18 @@ def compare(before: Path, after: Path, roles: list[str], repeats: int, seconds: 
 
     found: dict[str, list[tuple[float, float]]] = {}
     with ProcessCluster(2) as cluster:
-        for number in range(repeats):
-            for role in roles:
-                pair = [before, after] if number % 2 else [after, before]
-                figures = {tree: _measure(tree, role, cluster.clients_address, seconds) for tree in pair}
-                for name in figures[before]:
-                    found.setdefault(name, []).append((figures[before][name], figures[after][name]))
+        for role in roles:
+            with ExitStack() as stack:
+                pair = [_start(tree, role, cluster.clients_address, stack) for tree in (before, after)]
+                for child in pair:
+                    _measure(child, WARM_UP_S)
+                for number in range(repeats):
+                    # Who is first changes, for whatever the machine does meanwhile.
+                    early, late = (_measure(child, seconds) for child in (pair if number % 2 else pair[::-1]))
+                    if not number % 2:
+                        early, late = late, early
+                    for name in early:
+                        found.setdefault(name, []).append((early[name], late[name]))
     lines = [f"{'figure':<14} {'before':>10} {'after':>10} {'ratio':>7}  of all pairs"]
     for name, pairs in found.items():
         ratios = sorted(late / early for early, late in pairs)
@@ -176,8 +187,8 @@ def main() -> None:
     options.add_argument("before")
     options.add_argument("after")
     options.add_argument("--only", choices=ROLES, action="append", help="one of the measurements; may be repeated")
-    options.add_argument("--repeats", type=whole, default=7, help="of each commit, in turns (%(default)s)")
-    options.add_argument("--seconds", type=within, default=1.0, help="of each measurement (%(default)s)")
+    options.add_argument("--repeats", type=whole, default=21, help="of each commit, in turns (%(default)s)")
+    options.add_argument("--seconds", type=within, default=0.25, help="of each measurement (%(default)s)")
     asked = options.parse_args()
     with ExitStack() as stack:
         before, after = (

@@ -1,35 +1,30 @@
 """The thread-safe client.
 
-A call encodes its input and sends it under one lock; who then waits at the sockets for the answers of
-all threads is the affair of node/turns.py.
+A call encodes its input, hands it to the client's own thread (node/io_thread.py), and waits for what that
+brings. No lock is held meanwhile, so signal handlers and finalisers may call too.
 """
 
 from __future__ import annotations
 
-import functools
-import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import ZmqInferError
-from zmqinfer.machine.client.call import Body, CallOptions
+from zmqinfer.machine.client.call import Body
 from zmqinfer.machine.client.codec import Input, Output
-from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.arguments import check_many, check_timeout, options_of
-from zmqinfer.node.connection import (
-    DEFAULTS,
-    Connection,
-)
+from zmqinfer.node.connection import DEFAULTS, Connection
+from zmqinfer.node.io_thread import IoThread
 from zmqinfer.node.many import Many
 from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
 from zmqinfer.node.rows import join, pieces_of, tell_of_all
-from zmqinfer.node.turns import Turns
-from zmqinfer.node.waits import Promise, Waiter
+from zmqinfer.node.waits import CallFuture, Waiter
 from zmqinfer.records import Kind, Record
 
 __all__ = ["Client"]
@@ -55,33 +50,14 @@ class Client:
         heartbeat_ms: int = DEFAULTS.heartbeat_ms,
         shared_memory_mb: int = DEFAULTS.shared_memory_mb,
     ) -> None:
-        # Once: they are dialled again after an interrupt, and an iterator is empty then.
-        endpoints = addresses_of(endpoints)
-        self._connect = functools.partial(
-            Connection, endpoints, connect_timeout_s, deadline_s, heartbeat_ms, shared_memory_mb
+        connection = self._connection = Connection(
+            endpoints, connect_timeout_s, deadline_s, heartbeat_ms, shared_memory_mb
         )
-        self._renewal = threading.Lock()
-        self._is_closed = False
-        self._begin(self._connect())
-
-    def _begin(self, connection: Connection) -> None:
-        self._connection = connection
         self._machine = connection.machine
-        turns = self._turns = Turns(connection)
-        # Its own thread keeps them, whoever else has gone.
-        weakref.finalize(self, turns.forsake).atexit = False
-
-    def _ready(self) -> Turns:
-        """Returns the turns to call in; new ones if an interrupt broke them."""
-        if self._turns.is_broken and not self._is_closed:
-            with self._renewal:
-                if self._turns.is_broken and not self._is_closed:
-                    # Once more: the interrupt may have been followed by another one.
-                    self._turns.rouse()
-                    self._begin(self._connect())
-        if not self._connection.is_usable:
-            self._connection.check_open()
-        return self._turns
+        io = self._io = IoThread(connection)
+        # The thread keeps connection and itself alive, whoever else has gone.
+        weakref.finalize(self, io.forsake).atexit = False
+        io.start()
 
     def __enter__(self) -> Self:
         return self
@@ -124,9 +100,16 @@ class Client:
             ZmqInferError: one class for each way to fail; see `zmqinfer.errors`.
             UsageError: the client is closed, or was made before a fork.
         """
+        connection, io = self._connection, self._io
+        if not connection.is_usable:
+            connection.check_open()
+        options = options_of(connection.plain, deadline_s, key, priority, version, idempotent, hedge)
+        body: Body = self._machine.codec.encode(model, version, x, None)
+        if type(body[1]) is not bytes:
+            body = connection.share(model, version, body)
         waiter = Waiter()
-        options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
-        self._call([(waiter, x, None)], model, options)
+        io.do(partial(io.begin, waiter, model, body, None, options))
+        io.wait((waiter,), options.deadline_s)
         return waiter.result()  # type: ignore[no-any-return]
 
     def submit(
@@ -143,50 +126,19 @@ class Client:
     ) -> Future[Output]:
         """Begins a call and returns its future, whose `cancel()` takes the call back.
 
-        `x` is taken as it is now and may be changed afterwards. What hangs on the future may begin other calls, but
-        must not wait for them: it may run on the thread that takes their replies. See `infer` for the rest.
+        `x` is taken as it is now and may be changed afterwards. What hangs on the future runs on the client's own
+        thread: it may begin other calls, and must not be long, for nothing is sent or received meanwhile. To wait for
+        another call there is a `UsageError`. See `infer` for the rest.
         """
-        options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
-        turns = self._ready()
-        # Without the lock, for what its caller gave may raise anything.
-        body: Body = turns.machine.codec.encode(model, options.version, x, None)
-        promise, tag = turns.locked(lambda: self._promise(turns, model, body, options))
-        turns.fulfil()
-        promise.future.add_done_callback(lambda future: self._on_done(turns, promise, future, tag))
-        return promise.future
-
-    @staticmethod
-    def _promise(turns: Turns, model: str, body: Body, options: CallOptions) -> tuple[Promise, int]:
-        turns.connection.check_open()
+        connection, io = self._connection, self._io
+        connection.check_open()
+        options = options_of(connection.plain, deadline_s, key, priority, version, idempotent, hedge)
+        body: Body = self._machine.codec.encode(model, version, x, None)
         if type(body[1]) is not bytes:
-            body = turns.connection.own(model, options.version, body)
-        now = time.monotonic()
-        promise = turns.promise()
-        try:
-            tag = turns.machine.submit(promise, model, body, None, options, now)
-        except ZmqInferError:
-            turns.drop_promise(promise)
-            raise
-        turns.send(now)
-        turns.keep()
-        return promise, tag
-
-    @staticmethod
-    def _on_done(turns: Turns, promise: Promise, future: Future[Output], tag: int) -> None:
-        if not future.cancelled() or not turns.connection.is_usable or turns.is_broken:
-            return
-
-        def cancel() -> bool:
-            is_cancelled = turns.connection.is_usable and turns.machine.cancel(tag)
-            if is_cancelled:
-                turns.drop_promise(promise)
-                turns.send(time.monotonic())
-            return is_cancelled
-
-        # A call that could still be taken back gets no reply, so nobody else tells those who `wait` for the future.
-        if turns.locked(cancel):
-            future.set_running_or_notify_cancel()
-        turns.fulfil()
+            body = connection.own(model, version, body)
+        future = CallFuture(connection, io.do)
+        io.do(partial(io.begin, future, model, body, None, options))
+        return future
 
     def infer_batch(
         self,
@@ -205,17 +157,24 @@ class Client:
         More rows than the model's largest batch are split, and the results joined.
         See `infer` for the rest.
         """
-        options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
-        self._ready()
+        connection, io = self._connection, self._io
+        connection.check_open()
+        options = options_of(connection.plain, deadline_s, key, priority, version, idempotent, hedge)
         ends_at = time.monotonic() + options.deadline_s
         results: list[Output] = []
         done = sent = 0
         while pieces := pieces_of(self._machine.codec, model, version, x, done):
-            waits = [(Waiter(), piece, rows) for piece, rows in pieces]
+            left = options._replace(deadline_s=ends_at - time.monotonic())
             try:
-                self._call(waits, model, options._replace(deadline_s=ends_at - time.monotonic()))
+                bodies = [(self._machine.codec.encode(model, version, piece, rows), rows) for piece, rows in pieces]
+                waits = []
+                for body, rows in bodies:
+                    waits.append(Waiter())
+                    shared = connection.share(model, version, body)
+                    io.do(partial(io.begin, waits[-1], model, shared, rows, left))
                 sent = len(waits)
-                results += [waiter.result() for waiter, _, _ in waits]
+                io.wait(waits, left.deadline_s)
+                results += [waiter.result() for waiter in waits]
             except ZmqInferError as error:
                 tell_of_all(error, has_others=done > 0 or sent > 1)
                 raise
@@ -244,46 +203,11 @@ class Client:
         If the client is closed meanwhile, what is in flight ends as `Cancelled`, and so does the iterator.
         See `infer` for the rest.
         """
+        self._connection.check_open()
         check_many(xs, in_flight)
         options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
-        many = Many(self, self._ready(), model, iter(xs), in_flight, options)
+        many = Many(self, self._io, model, iter(xs), in_flight, options)
         return many.results(return_errors=return_errors)
-
-    def _call(self, waits: Sequence[tuple[Waiter, Input, int | None]], model: str, options: CallOptions) -> None:
-        """Sends calls at once and waits for all of them; takes them back if the wait is interrupted."""
-        turns = self._ready()
-        connection, machine = turns.connection, turns.machine
-        tags: list[int] = []
-        # Without the lock, for what its caller gave may raise anything.
-        bodies: list[Body] = [machine.codec.encode(model, options.version, x, rows) for _, x, rows in waits]
-
-        def send() -> None:
-            if not connection.is_usable:
-                connection.check_open()
-            now = time.monotonic()
-            try:
-                for (waiter, _, rows), body in zip(waits, bodies, strict=True):
-                    sent = body if type(body[1]) is bytes else connection.share(model, options.version, body)
-                    tags.append(machine.submit(waiter, model, sent, rows, options, now))
-            except ZmqInferError:
-                for tag in tags:
-                    machine.cancel(tag)
-                raise
-            turns.send(now)
-
-        turns.locked(send)
-        if turns.kept:
-            turns.fulfil()
-        try:
-            for waiter, _, _ in waits:
-                turns.wait(waiter)
-        except BaseException:  # an interrupt: nobody will look at these answers
-            for waiter, _, _ in waits:
-                turns.leave(waiter)
-            turns.drop(tags)
-            # Nobody may call again, and nobody else may wait.
-            turns.watch()
-            raise
 
     # Questions -----------------------------------------------------------------------------------
 
@@ -309,29 +233,25 @@ class Client:
 
     def _ask(self, kind: Kind, words: Record, timeout_s: float) -> list[Record]:
         check_timeout(timeout_s)
-        turns = self._ready()
-        waiters = [Waiter() for _ in turns.machine.links]
+        connection, io = self._connection, self._io
+        connection.check_open()
+        waiters = [Waiter() for _ in self._machine.links]
 
-        def ask() -> None:
-            turns.connection.check_open()
-            now = time.monotonic()
+        def ask(now: float) -> None:
             for number, waiter in enumerate(waiters):
-                turns.machine.ask(waiter, kind, words, number, now + timeout_s, now)
-            turns.send(now)
+                try:
+                    connection.check_goes_on()
+                    self._machine.ask(waiter, kind, words, number, now + timeout_s, now)
+                except ZmqInferError as error:
+                    waiter.set_exception(error)
 
-        turns.locked(ask)
-        turns.fulfil()
-        for waiter in waiters:
-            turns.wait(waiter)
+        io.do(ask)
+        io.wait(waiters, timeout_s)
         return those_who_answered([waiter.outcome() for waiter in waiters])
 
     def close(self) -> None:
         """Fails what is pending with `Cancelled`, says goodbye, and closes. Twice is the same as once."""
-        with self._renewal:
-            if self._is_closed:
-                return
-            self._is_closed = True
         if self._connection.is_forked:
             self._connection.close()
-            return
-        self._turns.close("the client was closed")
+        else:
+            self._io.close("the client was closed")

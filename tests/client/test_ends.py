@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import random
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -83,65 +81,6 @@ def test_closed_client_is_of_no_use(cluster: LocalCluster, call: str) -> None:
         getattr(client, call)(*arguments.get(call, ("model", X)))
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
-def test_client_survives_interrupts_at_any_instant(cluster: LocalCluster) -> None:
-    """A signal handler may raise in the middle of a turn, as Ctrl-C does; the next call works, in time."""
-    dice = random.Random(1)
-    before = signal.signal(signal.SIGALRM, _interrupt)
-    calls: list[Callable[[Client], object]] = [
-        lambda client: client.infer("model", X),
-        lambda client: list(client.infer_many("model", itertools.repeat(X, 2_000))),
-        lambda client: client.submit("model", X).result(),
-        lambda client: client.infer_batch("model", np.ones((40, 4), np.float32)),
-    ]
-    try:
-        with cluster.client() as client:
-            for call in calls * 15:
-                client.infer("model", X)
-                # And again later: the interpreter swallows what is raised while it ends a generator.
-                signal.setitimer(signal.ITIMER_REAL, dice.uniform(0.000_5, 0.01), 1.0)
-                with pytest.raises(KeyboardInterrupt):
-                    _again_and_again(call, client)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                began = time.monotonic()
-
-                y = client.infer("model", X, deadline_s=1)
-
-                assert np.array_equal(y, X * 2)
-                assert time.monotonic() - began < 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _again_and_again(call: Callable[[Client], object], client: Client) -> None:
-    while True:
-        call(client)
-
-
-@pytest.mark.slow
-def test_abandoned_stream_in_a_cycle_is_collected_anywhere(cluster: LocalCluster) -> None:
-    """The garbage collector may end it in a thread that has the client's lock."""
-    with cluster.client() as client:
-        for _ in range(40):
-            holder: list[object] = []
-            holder.append(holder)
-            stream = client.infer_many("model", itertools.repeat(X, 1_000), in_flight=64)
-            next(stream)
-            holder.append(stream)
-            del stream, holder
-            for _ in range(20):
-                client.submit("model", X)
-        assert np.array_equal(client.infer("model", X, deadline_s=5), X * 2)
-        assert wait_until(lambda: client.status()[0]["requests"]["pending"] == 0)
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_forked_child_may_not_use_its_parents_client(client: Client) -> None:
@@ -176,6 +115,23 @@ def test_idle_client_rests(cluster: LocalCluster) -> None:
     """Between calls its thread does nothing: a client at rest costs no CPU."""
     with cluster.client() as client:
         client.infer("model", X)
-        wait_until(lambda: client._turns._leader is None)
+        wait_until(lambda: client._io._is_polling)
 
         assert client._machine.wake_at() is None
+
+
+def test_thread_that_fails_ends_what_is_pending(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for ever, and the client says that it is of no use any more."""
+    client = cluster.client()
+    client.infer("model", X)
+    seen: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda hung: seen.append(hung.exc_type))
+    pending = client.submit("model", sleepy(500))
+
+    client._io.do(lambda now: 1 / 0)
+
+    assert "thread failed" in str(pending.exception(5))
+    wait_until(lambda: seen == [ZeroDivisionError])
+    with pytest.raises(UsageError, match="closed"):
+        client.infer("model", X)
+    client.close()

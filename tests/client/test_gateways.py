@@ -123,3 +123,18 @@ def test_status_and_models_tell_of_the_cluster(cluster: LocalCluster, client: Cl
         client.drain("ghost")
     with pytest.raises(InvalidArgument, match="udcff"):
         client.drain("\udcff")
+
+
+def test_idle_client_lets_a_draining_gateway_go() -> None:
+    """It reads what the gateway says though it asks for nothing, and says goodbye."""
+    gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+    running = threading.Thread(target=gateway.run, daemon=True)
+    running.start()
+    with Client(gateway.clients_address) as client:
+        client.status()
+        began = time.monotonic()
+
+        gateway.drain()
+        running.join(5)
+
+        assert time.monotonic() - began < 0.8

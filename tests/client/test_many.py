@@ -20,6 +20,7 @@ from zmqinfer.errors import (
     TooLarge,
 )
 from zmqinfer.machine.client.call import SharedBody, body_bytes
+from zmqinfer.policy.arena import PAGE_BYTES
 
 
 def test_many_come_in_order(client: Client) -> None:
@@ -166,20 +167,36 @@ def test_what_a_worker_cannot_read_in_memory_is_sent_as_it_was_given(cluster: Lo
         connection._memory.free(body[1].place)  # type: ignore[union-attr]
 
 
-def test_source_that_fails_leaves_no_memory_behind(cluster: LocalCluster) -> None:
-    """What it had given before is not sent."""
+@pytest.mark.parametrize("return_errors", [False, True])
+def test_error_of_a_source_is_raised_at_its_place(client: Client, return_errors: bool) -> None:
+    """Behind the results of what it gave before, and it is never given out."""
 
     def failing() -> Iterator[np.ndarray[Any, Any]]:
-        yield np.zeros(300_000, np.float32)
+        yield from (X, X + 1)
         raise KeyError("the source")
+
+    got = []
+    with pytest.raises(KeyError, match="the source"):
+        got.extend(client.infer_many("model", failing(), return_errors=return_errors))
+
+    assert [float(y[0]) for y in got] == [0, 2]
+
+
+def test_interrupted_source_leaves_no_memory_behind(cluster: LocalCluster) -> None:
+    """What it had given before is not sent."""
+
+    def interrupted() -> Iterator[np.ndarray[Any, Any]]:
+        yield np.zeros(300_000, np.float32)
+        raise KeyboardInterrupt
 
     with cluster.client() as one:
         one.infer("model", X)
-        with pytest.raises(KeyError, match="the source"):
-            next(one.infer_many("model", failing()))
-        one.infer("model", X)
+        with pytest.raises(KeyboardInterrupt):
+            next(one.infer_many("model", interrupted()))
         memory = one._connection._memory
-        assert memory is None or memory._arena.used == 0
+        if memory is not None:
+            assert memory.lay([b"x"]) is not None  # takes up what was given back
+            assert memory._arena.used == PAGE_BYTES
 
 
 @pytest.mark.parametrize("xs", [None, 5])

@@ -23,7 +23,7 @@ connection   what both clients share: machine and sockets
 arguments    what a caller says of a call, checked
 rows         a call of many rows: pieces, and their results joined
 questions    what clients ask of gateways beside calls
-turns        whose thread waits at the sockets of a client that many threads use
+io_thread    the thread that owns the sockets of a client that many threads use
 waits        what waits for a call of such a client: a thread, or a future
 many         one `infer_many` of such a client
 async_many   one of an asyncio client, and the task of its asynchronous source

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 from zmqinfer.errors import ZmqInferError
@@ -50,8 +49,6 @@ class AsyncMany:
         self._enough = in_flight - max(1, in_flight // 4)
         self._options = options
         self._stream = Stream()
-        # Of the calls whose results are still to be given out, in their order.
-        self._tags: deque[int] = deque()
         self._is_over = False
         self._error: BaseException | None = None
         self._feeder: asyncio.Task[None] | None = None
@@ -64,7 +61,7 @@ class AsyncMany:
 
     async def results(self, *, return_errors: bool) -> AsyncIterator[Output | ZmqInferError]:
         """Yields the results; the first error is raised at its place, or takes its place."""
-        stream, tags = self._stream, self._tags
+        stream, tags = self._stream, self._stream.tags
         self._attach()
         self._connection.check_open()
         plain: Iterator[Input] = iter(())
@@ -76,13 +73,18 @@ class AsyncMany:
             while True:
                 if self._feeder is None and not self._is_over and self._wants_more():
                     self._gather(plain)
-                if not tags and self._is_over:
+                if self._is_over and not tags:
                     break
-                if not tags or tags[0] not in stream.results:
+                if not stream.is_ready():
                     await self._wait()
                 # Everything that is there by now is given out before new inputs are asked for.
                 while tags and tags[0] in stream.results:
-                    result = self._taken()
+                    tag = tags.popleft()
+                    if stream.held:
+                        stream.give_back(tag)
+                    result: Output | ZmqInferError = stream.results.pop(tag)
+                    if self._room is not None and self._wants_more():
+                        _open(self._room)
                     if not return_errors and isinstance(result, ZmqInferError):
                         raise result
                     yield result
@@ -95,24 +97,13 @@ class AsyncMany:
 
     # Taking --------------------------------------------------------------------------------------
 
-    def _taken(self) -> Output | ZmqInferError:
-        """Removes and returns the next result, which is there."""
-        stream = self._stream
-        tag = self._tags.popleft()
-        if stream.held:
-            stream.give_back(tag)
-        if self._room is not None and self._wants_more():
-            _open(self._room)
-        result: Output | ZmqInferError = stream.results.pop(tag)
-        return result
-
     async def _wait(self) -> None:
         """Returns when the first call has ended; without one, when there is one or the source has ended."""
         if self._lull is not None:
             _open(self._lull)
         gate = asyncio.get_running_loop().create_future()
-        if self._tags:
-            self._stream.expect(self._tags[0], lambda: _open(gate))
+        if self._stream.tags:
+            self._stream.on_ready = lambda: _open(gate)
         else:
             self._wanted = gate
         await gate
@@ -121,17 +112,17 @@ class AsyncMany:
         """Takes back what nobody will ask for any more."""
         if not self._connection.is_usable:
             return
-        for tag in self._tags:
+        for tag in self._stream.tags:
             if self._connection.machine.cancel(tag):
                 self._schedule()
 
     # Asking --------------------------------------------------------------------------------------
 
     def _has_room(self) -> bool:
-        return len(self._tags) < self._in_flight and self._stream.held < MANY_BYTES
+        return len(self._stream.tags) < self._in_flight and self._stream.held < MANY_BYTES
 
     def _wants_more(self) -> bool:
-        return len(self._tags) <= self._enough and self._stream.held < MANY_BYTES
+        return len(self._stream.tags) <= self._enough and self._stream.held < MANY_BYTES
 
     def _gather(self, plain: Iterator[Input]) -> None:
         """Asks a plain source for inputs, for a while or until there are enough, and sends them."""
@@ -222,16 +213,17 @@ class AsyncMany:
             now = time.monotonic()
             tag = machine.submit(stream, self._model, body, None, options, now)
         except ZmqInferError as error:
-            tag = stream.refuse(error)
+            stream.refuse(error)
             self._is_over = self._is_over or not connection.is_open
         else:
             if size:
                 stream.held += size
-                stream.hold(tag, size)
+                stream.add_large(tag, size)
+            else:
+                stream.tags.append(tag)
             self._schedule()
             if machine.full_blocks >= PUSH_BLOCKS and machine.full_blocks * PUSH_CALLS >= machine.pending:
                 connection.push(now)
-        self._tags.append(tag)
         if self._wanted is not None:
             self._on_more()
 

@@ -90,7 +90,6 @@ class Connection:
             shared_memory_mb=shared_memory_mb,
         )
         self.is_open = self.is_usable = True
-        self._ended = ""
         self._behind = 0
         self.is_forked = False
         self.heartbeat_s = settings.heartbeat_ms / 1000
@@ -122,13 +121,12 @@ class Connection:
         if self.is_forked:
             raise UsageError("this client was made before a fork; make a new one in the child process")
         if not self.is_open:
-            raise UsageError(self._ended or "this client is closed; make a new one")
+            raise UsageError("this client is closed; make a new one")
 
     def check_goes_on(self) -> None:
         """Raises as `check_open` does, but `Cancelled` after `close`: for who was in the middle of sending."""
         if not self.is_open and not self.is_forked:
-            why = self._ended or "the client was closed"
-            raise Cancelled(f"{why}, before all inputs were sent", executed=Executed.NO)
+            raise Cancelled("the client was closed, before this was sent", executed=Executed.NO)
         self.check_open()
 
     def forbid(self) -> None:
@@ -136,9 +134,8 @@ class Connection:
         self.is_forked = True
         self.is_usable = False
 
-    def shut(self, why: str = "") -> None:
-        """Lets no more callers pass; `why`, if not because the client was closed."""
-        self._ended = self._ended or why
+    def shut(self) -> None:
+        """Lets no more callers pass."""
         self.is_open = self.is_usable = False
 
     def close(self) -> None:
@@ -167,6 +164,12 @@ class Connection:
             payload = [bytes(part) for part in payload]
         return layout, payload
 
+    def give_back(self, bodies: Iterable[object]) -> None:
+        """Gives back where bodies lie that will not be submitted."""
+        for body in bodies:
+            if self._memory is not None and isinstance(body, tuple) and isinstance(body[1], SharedBody):
+                self._memory.free(body[1].place)
+
     def push(self, now: float) -> None:
         """Sends what waits to leave, in the middle of many calls; a turn must follow."""
         machine = self.machine
@@ -174,8 +177,11 @@ class Connection:
         if machine.dirty:
             self.dialler.flush(machine.dirty, now)
 
-    def turn(self, now: float) -> float | None:
+    def turn(self, now: float, signalled: Sequence[object] = ()) -> float | None:
         """Sends what waits to leave, takes what has come, and ends the waits for what completed.
+
+        Args:
+            signalled: sockets whose descriptors have just fired.
 
         Returns:
             when to call again if nothing comes before: at or before `now` means at once. The sockets'
@@ -184,13 +190,16 @@ class Connection:
         machine, dialler = self.machine, self.dialler
         machine.seal()
         is_stuck = dialler.flush(machine.dirty, now) if machine.dirty else False
+        if signalled:
+            dialler.signal(signalled)
         is_readable = dialler.drain(machine.on_message, now)
+        if machine.completed or machine.answered:
+            self.give_out()
         due = machine.wake_at()
         if due is not None and due <= now and not self._is_behind(is_readable=is_readable):
             machine.on_timer(now)
-            due = machine.wake_at()
-        if machine.completed or machine.answered:
             self.give_out()
+            due = machine.wake_at()
         if machine.released and self._memory is not None:
             for place in machine.released:
                 self._memory.free(place)

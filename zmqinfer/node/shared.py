@@ -14,6 +14,8 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,31 +79,46 @@ class SharedMemory:
         self._file = -1
         self._memory: memoryview | None = None
         self._arena = Arena(size)
+        # What was given back; whoever lays next takes it up.
+        self._freed: deque[int] = deque()
+        self._lock = threading.Lock()
+        self._is_closed = False
 
     def lay(self, parts: Sequence[Buffer]) -> SharedPayload | None:
-        """Copies the parts of a payload into the memory and says where they are; None if there is no room."""
+        """Copies the parts of a payload into the memory and says where they are; None if there is no room.
+
+        Any thread may ask, also a signal handler or a finaliser that interrupts another `lay`: nobody waits, and while
+        one looks for room there is none for others. If an exception ends its looking there never is again.
+        """
         spans: list[int] = []
         end = 0
         for part in parts:
             at = -(-end // _ALIGNMENT) * _ALIGNMENT
             end = at + len(part)
             spans += [at, len(part)]
-        start = self._arena.take(max(1, end))
-        if start is None:
+        if not self._lock.acquire(blocking=False):
             return None
-        if self._memory is None:
-            try:
-                self._make()
-            except OSError:
-                # No descriptors, or no memfd here: frames from now on.
-                self._arena = Arena(0)
-                return None
-        assert self._memory is not None
+        start = None if self._is_closed else self._room(max(1, end))
+        memory, file = self._memory, self._file
+        self._lock.release()
+        if start is None or memory is None:
+            return None
         for number, part in enumerate(parts):
             at = start + spans[2 * number]
             spans[2 * number] = at
-            self._memory[at : at + len(part)] = memoryview(part)
-        return ([os.getpid(), self._file], *spans)
+            memory[at : at + len(part)] = memoryview(part)
+        return ([os.getpid(), file], *spans)
+
+    def _room(self, size: int) -> int | None:
+        while self._freed:
+            self._arena.give_back(self._freed.popleft())
+        start = self._arena.take(size)
+        if start is not None and self._memory is None:
+            try:
+                self._make()
+            except OSError:
+                self._is_closed = True  # no descriptors, or no memfd here: frames from now on
+        return start
 
     def _make(self) -> None:
         file = os.memfd_create(_name_of(self._session), os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -116,22 +133,27 @@ class SharedMemory:
         self._file = file
 
     def parts(self, payload: SharedPayload) -> list[Buffer]:
-        """Returns the parts of a payload where they lie."""
-        assert self._memory is not None
-        spans = payload[1:]
-        return [self._memory[at : at + size] for at, size in zip(spans[::2], spans[1::2], strict=True)]
+        """Returns the parts of a payload where they lie; none if the memory was closed meanwhile."""
+        memory, spans = self._memory, payload[1:]
+        if memory is None:
+            return []
+        return [memory[at : at + size] for at, size in zip(spans[::2], spans[1::2], strict=True)]
 
     def free(self, payload: SharedPayload) -> None:
         """Gives back where a payload lay; nobody reads it any more, or what they read counts for nothing."""
-        self._arena.give_back(payload[1])
+        self._freed.append(payload[1])
 
     def close(self) -> None:
         """Gives everything back."""
+        self._is_closed = True
+        # Nobody shall make the file after this. Whoever was interrupted while it looked for room is not waited for.
+        is_quiet = self._lock.acquire(timeout=0.1)
         if self._memory is not None:
             # It is unmapped when nobody has a part of it any more.
             self._memory = None
             os.close(self._file)
-        self._arena = Arena(0)
+        if is_quiet:
+            self._lock.release()
 
 
 class SharedReader:

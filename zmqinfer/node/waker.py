@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 
 __all__ = ["Waker", "poll_ms"]
@@ -33,14 +32,18 @@ class Waker:
 
     def wake(self) -> None:
         """Makes the descriptor readable. Full means readable already; closed means nobody waits any more."""
-        with contextlib.suppress(BlockingIOError, OSError):
+        try:  # noqa: SIM105 - `contextlib.suppress` takes 0.6 us
             self._writer.send(b"\0")
+        except OSError:
+            pass
 
     def clear(self) -> None:
         """Makes the descriptor unreadable again."""
-        with contextlib.suppress(BlockingIOError):
-            while len(self._reader.recv(4_096)) == 4_096:
+        try:
+            while len(self._reader.recv(256)) == 256:
                 pass
+        except BlockingIOError:
+            pass
 
     def close(self) -> None:
         """Closes both ends."""

@@ -65,7 +65,7 @@ def test_a_client_at_rest_says_goodbye_at_once() -> None:
     play.says(0, Kind.DISCONNECT, DRAINING)
 
     assert play.kinds() == [Kind.DISCONNECT]
-    assert play.machine.is_greeting()
+    assert play.machine.wake_at() is not None
 
 
 def test_news_of_a_draining_gateway_do_not_make_it_a_new_one() -> None:

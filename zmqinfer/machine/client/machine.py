@@ -384,14 +384,6 @@ class ClientMachine:
             detail = f"the time was up while the connection to gateway {link.address} was lost"
             self._pending.fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", ran)
 
-    def is_greeting(self) -> bool:
-        """Whether a gateway has still to welcome this client, or to let it go."""
-        return self._sessions.is_greeting()
-
-    def is_at_rest(self) -> bool:
-        """Whether nothing is pending and nothing has to be said."""
-        return not self.pending and not self.is_greeting()
-
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, None for a client at rest."""
         earliest = self._pending.wake_at()

@@ -295,14 +295,6 @@ class Sessions:
             elif link.is_beat_due(now):
                 link.outbox.beat()
 
-    def is_greeting(self) -> bool:
-        """Whether a gateway has still to welcome this client, or to let it go."""
-        # Without a generator: this is asked at the end of each call.
-        for link in self.links.values():
-            if link.state is not LinkState.UP and link.state is not LinkState.CLOSED:
-                return True
-        return False
-
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling."""
         earliest: float | None = None
