@@ -166,8 +166,8 @@ def find_target(target: str, folders: Sequence[Path] = (), where: str = "") -> o
     """
     parts = _TARGET.fullmatch(target)
     if parts is None:
-        meant = _meant(target) or "as in 'scorer:predict'"
-        raise ConfigError(f"{where}target is {target!r}, expected module:callable, {meant}")
+        todo = _meant(target) or "write for example 'scorer:predict'"
+        raise ConfigError(f"{where}target is {target!r}, expected module:callable; {todo}")
     module = _module(parts[1], folders, target, where)
     found: object = module
     for name in parts[2].split("."):
@@ -231,7 +231,7 @@ def _meant(target: str) -> str:
     """Returns what to write instead of the name of a file; empty for other mistakes."""
     file, _, attribute = target.rpartition(":")
     meant = f"{file.removeprefix('./').removesuffix('.py').replace('/', '.')}:{attribute}"
-    return f"without .py: {meant!r}" if file.endswith(".py") and _TARGET.fullmatch(meant) else ""
+    return f"write {meant!r}, without .py" if file.endswith(".py") and _TARGET.fullmatch(meant) else ""
 
 
 def _is_in(folder: Path, name: str) -> bool:
