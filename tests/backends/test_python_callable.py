@@ -217,13 +217,17 @@ def test_a_dataclass_in_a_model_works(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "target", "sentence"),
     [
-        ("", "model", "target is 'model', expected module:callable, as in 'scorer:predict'"),
+        ("", "model", "target is 'model', expected module:callable; write for example 'scorer:predict'"),
         ("", "../model:predict", "expected module:callable"),
         ("", "model:", "expected module:callable"),
         ("", "model:predict()", "expected module:callable"),
-        ("", "model.py:predict", "but no module 'model.py' is in {folder}, sys.path; without .py: 'model:predict'"),
-        ("", "./a/model.py:predict", "expected module:callable, without .py: 'a.model:predict'"),
-        ("", "/a/model.py:predict", "expected module:callable, as in 'scorer:predict'"),
+        (
+            "",
+            "model.py:predict",
+            "but no module 'model.py' is in {folder}, sys.path; write 'model:predict', without .py",
+        ),
+        ("", "./a/model.py:predict", "expected module:callable; write 'a.model:predict', without .py"),
+        ("", "/a/model.py:predict", "expected module:callable; write for example 'scorer:predict'"),
         ("", "modle:predict", "but no module 'modle' is in {folder}, sys.path; put modle.py there"),
         ("", "a.b.c:predict", "but no module 'a.b.c' is in {folder}, sys.path; put a/b/c.py there"),
         ("", "model:predict", "but {folder}/model.py has no 'predict'; define it or correct the name"),

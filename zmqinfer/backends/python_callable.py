@@ -211,8 +211,8 @@ def parts_of(target: str, where: str = "") -> tuple[str, str]:
     """Returns the module and the attribute that "module:attr" names; raises `ConfigError` if it is written wrongly."""
     parts = _TARGET.fullmatch(target)
     if parts is None:
-        meant = _meant(target) or "as in 'scorer:predict'"
-        raise ConfigError(f"{where}target is {target!r}, expected module:callable, {meant}")
+        todo = _meant(target) or "write for example 'scorer:predict'"
+        raise ConfigError(f"{where}target is {target!r}, expected module:callable; {todo}")
     return parts[1], parts[2]
 
 
@@ -266,7 +266,7 @@ def _meant(target: str) -> str:
     """Returns what to write instead of the name of a file; empty for other mistakes."""
     file, _, attribute = target.rpartition(":")
     meant = f"{file.removeprefix('./').removesuffix('.py').replace('/', '.')}:{attribute}"
-    return f"without .py: {meant!r}" if file.endswith(".py") and _TARGET.fullmatch(meant) else ""
+    return f"write {meant!r}, without .py" if file.endswith(".py") and _TARGET.fullmatch(meant) else ""
 
 
 def _is_in(folder: Path, name: str) -> bool:
