@@ -37,6 +37,8 @@ class Client:
         endpoints: addresses of gateways for clients, several in a list or separated by commas.
         connect_timeout_s: how long the first call waits for a first gateway.
         deadline_s: time limit of a call that names none of its own, at most 300.
+        fail_fast_s: when no gateway could be reached for so long, calls end as `Unavailable` at once, before their
+            deadlines; 0: they wait for one. Of a gateway that falls silent that is known after three heartbeats.
         heartbeat_ms: how often a silent gateway is spoken to while calls are pending.
         shared_memory_mb: most memory for large inputs that workers of this host may read there, 0 for none.
     """
@@ -47,11 +49,17 @@ class Client:
         *,
         connect_timeout_s: float = DEFAULTS.connect_timeout_s,
         deadline_s: float = DEFAULTS.deadline_s,
+        fail_fast_s: float = DEFAULTS.fail_fast_s,
         heartbeat_ms: int = DEFAULTS.heartbeat_ms,
         shared_memory_mb: int = DEFAULTS.shared_memory_mb,
     ) -> None:
         connection = self._connection = Connection(
-            endpoints, connect_timeout_s, deadline_s, heartbeat_ms, shared_memory_mb
+            endpoints,
+            connect_timeout_s=connect_timeout_s,
+            deadline_s=deadline_s,
+            fail_fast_s=fail_fast_s,
+            heartbeat_ms=heartbeat_ms,
+            shared_memory_mb=shared_memory_mb,
         )
         self._machine = connection.machine
         io = self._io = IoThread(connection)

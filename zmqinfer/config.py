@@ -206,6 +206,14 @@ class ClientSettings(Settings):
         5.0, "how long the first call waits for a first gateway", unit="s", low=0.01, high=300
     )
     deadline_s: float = setting(30.0, "time limit of a call that names none of its own", unit="s", low=0.001, high=300)
+    fail_fast_s: float = setting(
+        0.0,
+        "when no gateway could be reached for so long, calls end as UNAVAILABLE at once, before their deadlines;"
+        " 0: they wait for one",
+        unit="s",
+        low=0,
+        high=300,
+    )
     heartbeat_ms: int = setting(
         500, "how often a silent gateway is spoken to while calls are pending", unit="ms", low=20, high=60_000
     )

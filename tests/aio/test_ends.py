@@ -206,3 +206,20 @@ def test_status_and_models_tell_of_the_cluster(cluster: LocalCluster) -> None:
         assert [card["name"] for card in cards] == ["model"]
 
     run(cluster, story)
+
+
+@pytest.mark.slow
+def test_call_fails_fast_when_nobody_is_there() -> None:
+    """The first after `fail_fast_s`, the next ones at once."""
+    (nowhere,) = free_addresses(1)
+
+    async def story() -> None:
+        async with AsyncClient(nowhere, fail_fast_s=0.3) as client:
+            with pytest.raises(Unavailable, match="fail_fast_s"):
+                await client.infer("model", X)
+            began = time.monotonic()
+            ends = await asyncio.gather(*(client.infer("model", X) for _ in range(100)), return_exceptions=True)
+            assert {type(end) for end in ends} == {Unavailable}
+            assert time.monotonic() - began < 0.2
+
+    asyncio.run(story())

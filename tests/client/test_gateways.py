@@ -138,3 +138,16 @@ def test_idle_client_lets_a_draining_gateway_go() -> None:
         running.join(5)
 
         assert time.monotonic() - began < 0.8
+
+
+@pytest.mark.slow
+def test_call_fails_fast_when_nobody_is_there() -> None:
+    """The first after `fail_fast_s`, the next ones at once."""
+    (nowhere,) = free_addresses(1)
+    with Client(nowhere, fail_fast_s=0.3) as client:
+        with pytest.raises(Unavailable, match="fail_fast_s"):
+            client.infer("model", X)
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="fail_fast_s"):
+            list(client.infer_many("model", [X] * 100))
+        assert time.monotonic() - began < 0.2

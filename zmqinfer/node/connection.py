@@ -74,21 +74,10 @@ class Connection:
         plain: the options of a call of which nothing was said.
     """
 
-    def __init__(
-        self,
-        endpoints: str | Iterable[str],
-        connect_timeout_s: float,
-        deadline_s: float,
-        heartbeat_ms: int,
-        shared_memory_mb: int,
-    ) -> None:
+    def __init__(self, endpoints: str | Iterable[str], **words: float) -> None:
+        """Begins to dial; `words` are the `ClientSettings`, of which a time in seconds may be a whole number."""
         addresses = addresses_of(endpoints)
-        settings = ClientSettings(
-            connect_timeout_s=_as_float(connect_timeout_s),
-            deadline_s=_as_float(deadline_s),
-            heartbeat_ms=heartbeat_ms,
-            shared_memory_mb=shared_memory_mb,
-        )
+        settings = ClientSettings(**{name: _as_time(name, value) for name, value in words.items()})  # type: ignore[arg-type]
         self.is_open = self.is_usable = True
         self._behind = 0
         self.is_forked = False
@@ -101,8 +90,8 @@ class Connection:
             self._context.destroy(linger=0)
             raise
         session = os.urandom(16)
-        host = host_token() if shared_memory_mb else None
-        self._memory = None if host is None else SharedMemory(session, shared_memory_mb * 2**20)
+        host = host_token() if settings.shared_memory_mb else None
+        self._memory = None if host is None else SharedMemory(session, settings.shared_memory_mb * 2**20)
         self.machine = ClientMachine(
             settings,
             session=session,
@@ -273,9 +262,9 @@ class Connection:
                 owner.set_exception(found)
 
 
-def _as_float(seconds: float) -> float:
-    """Returns a whole number as the settings want it; they complain of everything else."""
-    return float(seconds) if type(seconds) is int else seconds
+def _as_time(name: str, value: float) -> float:
+    """Returns a whole number of seconds as the settings want it; they complain of everything else."""
+    return float(value) if type(value) is int and name.endswith("_s") else value
 
 
 def _let_go(context: zmq.Context[zmq.Socket[bytes]], dialler: Dialler, memory: SharedMemory | None, owner: int) -> None:

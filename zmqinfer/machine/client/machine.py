@@ -14,6 +14,7 @@ from zmqinfer.errors import Status, TooLarge
 from zmqinfer.machine.client.call import Block, Body, CallOptions, Question, SharedBody, body_bytes
 from zmqinfer.machine.client.codec import Codec
 from zmqinfer.machine.client.pending import Pending
+from zmqinfer.machine.client.reach import Reach
 from zmqinfer.machine.client.repeats import Repeats
 from zmqinfer.machine.client.sessions import PARTING, Sessions
 from zmqinfer.machine.link import Link, LinkState
@@ -77,6 +78,7 @@ class ClientMachine:
         greeting = [session, agent, None, host]
         heartbeat_s = settings.heartbeat_ms / 1000
         self._sessions = Sessions(self._pending, self.codec, greeting, heartbeat_s, self.dirty, self.seal)
+        self._reach = Reach(self._sessions.links, settings.fail_fast_s, heartbeat_s, now)
         for address in gateways:
             self._sessions.add_link(address, now)
 
@@ -216,6 +218,7 @@ class ClientMachine:
     def _add(self, entry: Block | Question, now: float) -> None:
         if not self._pending.count:
             self._sessions.rouse(now)
+            self._reach.look(now)
         limit = entry.deadline + GRACE_S
         if not self._sessions.was_welcome:
             limit = min(limit, now + self._settings.connect_timeout_s)
@@ -270,6 +273,7 @@ class ClientMachine:
         if link is None:
             return
         self._sessions.heard(link, now)
+        self._reach.heard(now)
         if kind is Kind.REPLY:
             for record in records:
                 tag, calls = record[TAG], record[CALLS]
@@ -359,6 +363,32 @@ class ClientMachine:
                 # Else those that have just ended would leave with the others.
                 self._sessions.greet(number, now)
         self._sessions.on_timer(now)
+        self._reach.look(now)
+        lost_at = self._reach.lost_at()
+        if lost_at is not None and lost_at <= now:
+            self._give_up(now)
+
+    def _give_up(self, now: float) -> None:
+        """Ends everything, for there is no gateway."""
+        looked = ", ".join(link.address for link in self.links.values())
+        detail = (
+            f"no gateway could be reached at {looked} for {self._settings.fail_fast_s:g} s, which is fail_fast_s;"
+            " start one with: zmqinfer up"
+        )
+        for entry in self._pending.everything():
+            self._pending.fail(entry, Status.UNAVAILABLE, detail, None, self._ran(entry))
+        for number, link in list(self.links.items()):
+            if link.is_unsaid:
+                self._sessions.greet(number, now)
+
+    def _ran(self, entry: Block | Question) -> int:
+        """Whether what nobody answered may have run."""
+        is_unsaid = self.links[entry.link].is_unsaid
+        if isinstance(entry, Block):
+            has_gone = self._sessions.times_gone(entry, is_unsaid=is_unsaid) > 0
+        else:
+            has_gone = not is_unsaid
+        return RAN_MAYBE if has_gone else RAN_NO
 
     def _expire(self, entry: Block | Question, now: float) -> None:
         self._pending.put_off(entry, entry.deadline + GRACE_S)
@@ -368,10 +398,7 @@ class ClientMachine:
         if isinstance(entry, Block) and not link.has_spoken_since(entry.deadline - entry.options.deadline_s):
             # To those who ask one thing after another no silence is long enough: each call has its own.
             self._sessions.doubt(link)
-        has_gone = not link.is_unsaid
-        if isinstance(entry, Block):
-            has_gone = self._sessions.times_gone(entry, is_unsaid=link.is_unsaid) > 0
-        ran = RAN_MAYBE if has_gone else RAN_NO
+        ran = self._ran(entry)
         if not self._sessions.was_welcome:
             looked = ", ".join(link.address for link in self.links.values())
             limit = "its deadline" if now >= entry.deadline else "connect_timeout_s"
@@ -387,7 +414,8 @@ class ClientMachine:
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, None for a client at rest."""
         earliest = self._pending.wake_at()
-        for due in (self._repeats.wake_at(), self._sessions.wake_at()):
+        lost_at = self._reach.lost_at() if self._pending.count else None
+        for due in (self._repeats.wake_at(), self._sessions.wake_at(), lost_at):
             if due is not None and (earliest is None or due < earliest):
                 earliest = due
         return earliest
