@@ -113,3 +113,19 @@ def test_what_did_not_run_says_nothing_of_the_pace() -> None:
     draining(play, 0.5, calls_each_s=20)
 
     assert not is_taken(play, "a", 5.0)
+
+
+def test_name_that_is_nearly_right_is_answered_with_the_right_one() -> None:
+    """Not with one that has nothing in common, and not with a name that would take long to compare."""
+    long = "a_name_of_more_than_32_characters_"
+    models = [card(name) for name in ("resnet-50", "tokenizer", long)]
+    play = Playbook(age_s=4.0).with_clients("a").joins("w1", *models)
+
+    said = {}
+    for tag, name in enumerate(("resnet50", "whisper", long[:-1])):
+        play.said("a", Kind.WELCOME)
+        play.hears("a", Kind.REQUEST, request(tag, name))
+        said[name] = play.says("a", Kind.REPLY)[RESULT]
+
+    assert "no worker serves model 'resnet50'; did you mean 'resnet-50'?; served now: " in said["resnet50"]
+    assert "did you mean" not in said["whisper"] + said[long[:-1]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import block_of, covering, singles
@@ -17,6 +20,7 @@ from zmqinfer.records import (
     CALLS,
     KEY,
     MAX_CALLS,
+    MAX_MODELS,
     MAX_TEXT,
     MODEL,
     MODEL_VERSION,
@@ -156,6 +160,22 @@ class Intake:
         )
 
     def _not_found(self, route: Route[Request]) -> str:
-        served = ", ".join(sorted(f"{card[0]} (version {card[1]})" for card in self._routes.cards()))
+        cards = self._routes.cards()
+        served = ", ".join(sorted(f"{card[0]} (version {card[1]})" for card in cards))
+        advice = _advice(route.model, tuple(sorted({card[0] for card in cards})[:MAX_MODELS]))
         # With many models the list alone is more than a REPLY can carry.
-        return f"no worker serves {route.words}; served now: {served or 'nothing'}"[:MAX_TEXT]
+        return f"no worker serves {route.words}{advice}; served now: {served or 'nothing'}"[:MAX_TEXT]
+
+
+# Of longer names none is compared: the time goes with the square, and 64 of these may take 1.5 ms.
+_SHORT = 32
+
+
+# Remembered, for who has a name wrong asks again and again.
+@functools.lru_cache(maxsize=256)
+def _advice(model: str, names: tuple[str, ...]) -> str:
+    """Says which model may have been meant, if one has nearly that name."""
+    if len(model) > _SHORT:
+        return ""
+    close = difflib.get_close_matches(model, [name for name in names if name != model and len(name) <= _SHORT], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
