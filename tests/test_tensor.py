@@ -200,7 +200,7 @@ class _Masked(np.ma.MaskedArray):
         (np.zeros(1, "V4"), "has dtype |V4"),
         ([1.0, 2.0], "is a list"),
         (1.5, "is a float"),
-        (None, "is a NoneType"),
+        (None, "is None"),
         (np.float32(1), "is a numpy.float32"),
         (np.ma.masked_array([1.0], [True]), "MaskedArray, expected a numpy.ndarray"),
         (_Masked([1.0]), "_Masked"),

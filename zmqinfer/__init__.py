@@ -31,3 +31,8 @@ def __getattr__(name: str) -> object:
     import importlib
 
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Names what has not been imported yet, too."""
+    return sorted({*globals(), *__all__})

@@ -151,9 +151,9 @@ class AsyncClient:
             options = options_of(connection.plain, deadline_s, key, priority, version, idempotent, hedge)
         if not connection.is_usable:
             connection.check_open()
-        body: Body = machine.codec.encode(model, version, x, None)
+        body: Body = machine.codec.encode(model, options.version, x, None)
         if type(body[1]) is not bytes:
-            body = connection.share(model, version, body)
+            body = connection.share(model, options.version, body)
         future: asyncio.Future[Output] = loop.create_future()
         now = time.monotonic()
         tag = machine.submit(future, model, body, None, options, now)
@@ -191,7 +191,7 @@ class AsyncClient:
         ends_at = time.monotonic() + options.deadline_s
         results: list[Output] = []
         done = sent = 0
-        while pieces := pieces_of(self._machine.codec, model, version, x, done):
+        while pieces := pieces_of(self._machine.codec, model, options.version, x, done):
             left = options._replace(deadline_s=ends_at - time.monotonic())
             calls: list[tuple[int, asyncio.Future[Output]]] = []
             try:

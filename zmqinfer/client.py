@@ -112,9 +112,9 @@ class Client:
         if not connection.is_usable:
             connection.check_open()
         options = options_of(connection.plain, deadline_s, key, priority, version, idempotent, hedge)
-        body: Body = self._machine.codec.encode(model, version, x, None)
+        body: Body = self._machine.codec.encode(model, options.version, x, None)
         if type(body[1]) is not bytes:
-            body = connection.share(model, version, body)
+            body = connection.share(model, options.version, body)
         waiter = Waiter()
         io.do(partial(io.begin, waiter, model, body, None, options))
         io.wait((waiter,), options.deadline_s)
@@ -141,9 +141,9 @@ class Client:
         connection, io = self._connection, self._io
         connection.check_open()
         options = options_of(connection.plain, deadline_s, key, priority, version, idempotent, hedge)
-        body: Body = self._machine.codec.encode(model, version, x, None)
+        body: Body = self._machine.codec.encode(model, options.version, x, None)
         if type(body[1]) is not bytes:
-            body = connection.own(model, version, body)
+            body = connection.own(model, options.version, body)
         future = CallFuture(connection, io.do)
         io.do(partial(io.begin, future, model, body, None, options))
         return future
@@ -171,14 +171,16 @@ class Client:
         ends_at = time.monotonic() + options.deadline_s
         results: list[Output] = []
         done = sent = 0
-        while pieces := pieces_of(self._machine.codec, model, version, x, done):
+        while pieces := pieces_of(self._machine.codec, model, options.version, x, done):
             left = options._replace(deadline_s=ends_at - time.monotonic())
             try:
-                bodies = [(self._machine.codec.encode(model, version, piece, rows), rows) for piece, rows in pieces]
+                bodies = [
+                    (self._machine.codec.encode(model, options.version, piece, rows), rows) for piece, rows in pieces
+                ]
                 waits = []
                 for body, rows in bodies:
                     waits.append(Waiter())
-                    shared = connection.share(model, version, body)
+                    shared = connection.share(model, options.version, body)
                     io.do(partial(io.begin, waits[-1], model, shared, rows, left))
                 sent = len(waits)
                 io.wait(waits, left.deadline_s)

@@ -37,6 +37,7 @@ __all__ = [
     "Payload",
     "SharedPayload",
     "layout_of",
+    "named_arrays",
     "pack",
     "parse_layout",
     "payload_bytes",
@@ -127,6 +128,34 @@ def dtype_name(array: Array, name: str) -> str:
     return known
 
 
+def named_arrays(x: object, what: str) -> Mapping[str, Array]:
+    """Returns what a caller gives as arrays by input name, '' for one alone; a NumPy scalar is one without axes.
+
+    Raises:
+        InvalidArgument: it is neither; `what` says what it should be the input of.
+    """
+    if isinstance(x, np.ndarray | np.generic):
+        return {"": np.asanyarray(x)}
+    if isinstance(x, Mapping):
+        if any(isinstance(array, np.generic) for array in x.values()):
+            return {name: np.asarray(array) if isinstance(array, np.generic) else array for name, array in x.items()}
+        return x
+    raise InvalidArgument(
+        f"the input for {what} is {_described(x)}, expected a numpy.ndarray or a dict of them; {advice(x)}"
+    )
+
+
+def advice(value: object) -> str:
+    """Says how to make an array of what is none."""
+    if value is None:
+        return "give the values that the model is to run on"
+    if isinstance(value, str):
+        return "make numbers of it, as with numpy.frombuffer(text.encode(), numpy.uint8)"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "convert it with numpy.frombuffer, which takes the dtype"
+    return "convert it with numpy.asarray"
+
+
 def layout_of(arrays: Mapping[str, Array], rows: int | None) -> Layout:
     """Describes one row of `arrays`.
 
@@ -145,9 +174,7 @@ def layout_of(arrays: Mapping[str, Array], rows: int | None) -> Layout:
         if type(array) is not np.ndarray and (
             not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray)
         ):
-            raise InvalidArgument(
-                f"{_input(name)} is {_described(array)}, expected a numpy.ndarray; convert it with numpy.asarray"
-            )
+            raise InvalidArgument(f"{_input(name)} is {_described(array)}, expected a numpy.ndarray; {advice(array)}")
         if name != "" and not (isinstance(name, str) and NAME.fullmatch(name)):
             raise InvalidArgument(f"input name {str(name)[:140]!r} does not match {NAME.pattern}")
         shape = array.shape
@@ -295,4 +322,6 @@ def _input(name: str) -> str:
 
 
 def _described(value: object) -> str:
+    if value is None:
+        return "None"
     return f"a {type(value).__module__}.{type(value).__qualname__}".replace("a builtins.", "a ")

@@ -20,7 +20,7 @@ from zmqinfer.errors import (
 @pytest.mark.parametrize(
     "x",
     [
-        *(None, 1.5, [1.0, 2.0], "text", b"bytes", np.float32(1.5), {"x": [1.0]}, {}),
+        *(None, 1.5, [1.0, 2.0], "text", b"bytes", np.str_("text"), {"x": [1.0]}, {}),
         *(np.array([None]), np.array(["a"]), np.array([1], "M8[s]"), np.array([1 + 2j]), np.array([(1, 2)], "i4,i4")),
     ],
 )
@@ -45,7 +45,8 @@ def test_what_is_no_array_is_refused(client: Client, method: str, x: Any) -> Non
         {"model": "\ud800"},
         {"version": 0},
         {"version": "1"},
-        {"version": np.int64(1)},
+        {"version": True},
+        {"version": np.float32(1)},
         {"priority": 0},
         {"priority": 9},
         {"priority": 4.0},
@@ -84,11 +85,23 @@ def test_argument_out_of_range_hurts_nobody_else(client: Client, method: str, wo
         {"deadline_s": Fraction(9, 2)},
         {"priority": np.int64(3)},
         {"priority": np.uint8(8)},
+        {"version": np.int64(1)},
     ],
 )
 def test_numbers_of_other_kinds_are_numbers(client: Client, words: dict[str, Any]) -> None:
     """NumPy's above all."""
     assert np.array_equal(client.infer("model", X, **words), X * 2)  # type: ignore[arg-type]
+
+
+def test_scalars_of_numpy_are_arrays_without_axes(client: Client) -> None:
+    """As NumPy has it; a batch needs an axis."""
+    y = client.infer("model", np.float32(1.5))
+
+    assert isinstance(y, np.ndarray)
+    assert (y.shape, y.dtype, float(y)) == ((), np.float32, 3.0)
+    assert [float(y) for y in client.infer_many("model", np.arange(3.0))] == [0, 2, 4]  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match=r"shape \[\], expected a leading axis"):
+        client.infer_batch("model", np.float32(1.5))
 
 
 @pytest.mark.parametrize(

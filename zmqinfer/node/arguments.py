@@ -38,6 +38,8 @@ def options_of(
         return plain
     if type(priority) is not int:
         priority = _whole("priority", priority)
+    if version is not None and type(version) is not int:
+        version = _whole("version", version)
     if not 1 <= priority <= PRIORITIES:
         raise InvalidArgument(f"priority is {priority!r}, expected 1, the most urgent, to {PRIORITIES}")
     deadline_s = plain.deadline_s if deadline_s is None else _seconds("deadline_s", deadline_s)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from zmqinfer.errors import Executed, InvalidArgument, ZmqInferError
 from zmqinfer.machine.client.codec import Codec, Input, Output
-from zmqinfer.tensor import Array, Arrays
+from zmqinfer.tensor import Array, Arrays, named_arrays
 
 __all__ = ["join", "pieces_of", "tell_of_all"]
 
@@ -24,18 +26,15 @@ def pieces_of(codec: Codec, model: str, version: int | None, x: Input, done: int
     Raises:
         InvalidArgument: there is no row, or the inputs' leading axes differ.
     """
-    arrays = {"": x} if isinstance(x, np.ndarray) else x
-    if not isinstance(arrays, dict):
-        raise InvalidArgument(
-            f"the input for model {model!r} is a {type(x).__qualname__}, expected a numpy.ndarray or a dict of"
-            " them; convert it with numpy.asarray"
-        )
+    arrays = named_arrays(x, f"model {model!r}")
+    is_bare = not isinstance(x, Mapping)
     lengths = {
         name: array.shape[0] if isinstance(array, np.ndarray) and array.ndim else 0 for name, array in arrays.items()
     }
     rows = next(iter(lengths.values()), 0)
-    if isinstance(x, np.ndarray) and not rows:
-        raise InvalidArgument(f"the input has shape {list(x.shape)}, expected a leading axis of 1 or more rows")
+    if is_bare and not rows:
+        shape = list(arrays[""].shape)
+        raise InvalidArgument(f"the input has shape {shape}, expected a leading axis of 1 or more rows")
     if not rows or any(length != rows for length in lengths.values()):
         raise InvalidArgument(
             f"the leading axes of the inputs are {lengths}, expected one number of rows, 1 or more, for all"
@@ -44,8 +43,8 @@ def pieces_of(codec: Codec, model: str, version: int | None, x: Input, done: int
     step = min(rows, card[1] if card else _USUAL_ROWS)
     starts = range(done, rows, step)[:_MOST_PIECES]
     cuts = [(at, min(at + step, rows)) for at in starts] if card or done else [(0, 1)]
-    if isinstance(x, np.ndarray):
-        return [(x[low:high], high - low) for low, high in cuts]
+    if is_bare:
+        return [(arrays[""][low:high], high - low) for low, high in cuts]
     return [({name: array[low:high] for name, array in arrays.items()}, high - low) for low, high in cuts]
 
 

@@ -127,11 +127,28 @@ def test_a_dict_names_its_arrays() -> None:
     assert payload == bytes(16) + b"\x03" + bytes(7)
 
 
-@pytest.mark.parametrize("x", [[1.0, 2.0], 3.0, None, "text", (1,), b"bytes"])
-def test_only_arrays_are_taken(x: Any) -> None:
-    """Nothing is cast; the sentence says what to do."""
-    with pytest.raises(InvalidArgument, match=r"a \w+, expected a numpy\.ndarray or a dict .* numpy\.asarray"):
+@pytest.mark.parametrize(
+    ("x", "sentence"),
+    [
+        *[(x, r"a \w+, expected .*; convert it with numpy\.asarray") for x in ([1.0, 2.0], 3.0, (1,))],
+        (None, r"is None, expected .*; give the values"),
+        ("text", r"a str, expected .*numpy\.frombuffer\(text\.encode\(\), numpy\.uint8\)"),
+        *[(x, r"a \w+, expected .*numpy\.frombuffer") for x in (b"x", bytearray(b"x"), memoryview(b"x"))],
+        ({"x": None}, "'x' is None, expected"),
+    ],
+)
+def test_only_arrays_are_taken(x: Any, sentence: str) -> None:
+    """Nothing is cast; the sentence says what makes an array of it."""
+    with pytest.raises(InvalidArgument, match=sentence):
         Codec().encode("m", None, x, None)
+
+
+def test_a_scalar_of_numpy_is_an_array_without_axes() -> None:
+    """Alone, and by its name."""
+    for x in (np.float32(3), {"x": np.float32(3)}):
+        layout, payload = Codec().encode("m", None, x, None)  # type: ignore[arg-type]
+        assert parse_layout(layout).fields[0].shape == ()
+        assert payload == np.float32(3).tobytes()
 
 
 @pytest.mark.parametrize(

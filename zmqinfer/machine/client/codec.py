@@ -35,6 +35,7 @@ from zmqinfer.tensor import (
     Layout,
     Payload,
     layout_of,
+    named_arrays,
     pack,
     parse_layout,
     unpack,
@@ -107,7 +108,7 @@ class Codec:
             if seen is not None and x.dtype is seen[0] and x.shape == seen[1]:
                 return seen[2], x.tobytes() if seen[3] else pack([x])
         _check_model(model, version)
-        arrays = self._named(model, x)
+        arrays = named_arrays(x, f"model {model!r}")
         layout = layout_of(arrays, rows)
         card = self._cards.get((model, version))
         if card is not None:
@@ -119,17 +120,6 @@ class Codec:
             if x.dtype is DTYPES[layout.fields[0].dtype]:
                 remembered[model] = x.dtype, x.shape, layout.raw, x.nbytes <= INLINE_BYTES
         return layout.raw, pack(list(arrays.values()))
-
-    @staticmethod
-    def _named(model: str, x: Input) -> Mapping[str, Array]:
-        if isinstance(x, np.ndarray):
-            return {"": x}
-        if isinstance(x, Mapping):
-            return x
-        raise InvalidArgument(
-            f"the input for model {model!r} is a {type(x).__module__}.{type(x).__qualname__},"
-            " expected a numpy.ndarray or a dict of them; convert it with numpy.asarray".replace("builtins.", "")
-        )
 
     def decode(self, reply: Record, rows: int | None) -> list[Output]:
         """Returns the output of each call that an OK reply is for, a bare array if it is the only one.
