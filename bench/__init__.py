@@ -13,6 +13,7 @@ scaling          throughput with 1 to 16 workers
 cost_table       where each microsecond of CPU goes
 bare_loop        a gateway's inner work without sockets
 clients          the clients of two commits as ratios
+client_roles     what is measured of each
 against_floor    the product beside its floors, in a minute
 commits          two commits in turns: what a change costs whoever calls
 children         processes that measure, and what they tell their parent
