@@ -166,11 +166,8 @@ class Connection:
         if machine.dirty:
             self.dialler.flush(machine.dirty, now)
 
-    def turn(self, now: float, signalled: Sequence[object] = ()) -> float | None:
+    def turn(self, now: float) -> float | None:
         """Sends what waits to leave, takes what has come, and ends the waits for what completed.
-
-        Args:
-            signalled: sockets whose descriptors have just fired.
 
         Returns:
             when to call again if nothing comes before: at or before `now` means at once. The sockets'
@@ -179,8 +176,6 @@ class Connection:
         machine, dialler = self.machine, self.dialler
         machine.seal()
         is_stuck = dialler.flush(machine.dirty, now) if machine.dirty else False
-        if signalled:
-            dialler.signal(signalled)
         is_readable = dialler.drain(machine.on_message, now)
         if machine.completed or machine.answered:
             self.give_out()

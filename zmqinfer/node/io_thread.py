@@ -51,11 +51,10 @@ class IoThread:
         self.connection = connection
         self._inbox: deque[Work] = deque()
         self._waker = Waker()
-        sockets = zip(connection.dialler.descriptors(), connection.dialler.all_sockets(), strict=True)
-        self._sources: dict[int, object] = {self._waker.fileno(): self._waker, **dict(sockets)}
-        self._signalled: Sequence[object] = ()
+        dialler = connection.dialler
+        self._ports = dict(zip(dialler.descriptors(), dialler.ports.values(), strict=True))
         self._poll = select.poll()
-        for descriptor in self._sources:
+        for descriptor in (*self._ports, self._waker.fileno()):
             self._poll.register(descriptor, select.POLLIN)
         # Whether it has to be woken. Nobody else writes this: a caller may be interrupted between any two steps.
         self._is_polling = False
@@ -154,21 +153,21 @@ class IoThread:
 
     def _step(self) -> None:
         """Does a turn, and waits for the next one."""
-        connection = self.connection
         now = time.monotonic()
         self._empty_inbox(now)
-        due = connection.turn(now, self._signalled) if connection.is_open else now
-        self._signalled = ()
+        due = self.connection.turn(now) if self.connection.is_open else now
         if due is not None and due <= now:
             return
         self._is_polling = True
         # Whoever put something there before that did not wake this thread.
         if not self._inbox:
             wait_ms = None if due is None else max(0.0, (due - time.monotonic()) * 1e3 + 0.5)
-            self._signalled = [self._sources[descriptor] for descriptor, _ in self._poll.poll(wait_ms)]
+            for descriptor, _ in self._poll.poll(wait_ms):
+                if descriptor in self._ports:
+                    self._ports[descriptor].is_signalled = True
+                else:
+                    self._waker.clear()
         self._is_polling = False
-        if self._waker in self._signalled:
-            self._waker.clear()
 
     def _empty_inbox(self, now: float) -> None:
         while self._inbox:
