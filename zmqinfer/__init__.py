@@ -1,6 +1,7 @@
 """Model inference over ZeroMQ, where the unit on the wire is a batch, not a message.
 
     Client, AsyncClient    call models
+    Options                what may be said of a call, for those who pass it on
     LocalCluster           a gateway and workers for a function of yours, in this process
     errors                 every way a call can fail
 
@@ -14,14 +15,20 @@ from typing import TYPE_CHECKING
 from zmqinfer import errors
 
 __version__ = "0.1.0"
-__all__ = ["AsyncClient", "Client", "LocalCluster", "__version__", "errors"]
+__all__ = ["AsyncClient", "Client", "LocalCluster", "Options", "__version__", "errors"]
 
 if TYPE_CHECKING:
     from zmqinfer.aio import AsyncClient
     from zmqinfer.client import Client
     from zmqinfer.launch.local import LocalCluster
+    from zmqinfer.node.arguments import Options
 
-_HOMES = {"AsyncClient": "zmqinfer.aio", "Client": "zmqinfer.client", "LocalCluster": "zmqinfer.launch.local"}
+_HOMES = {
+    "AsyncClient": "zmqinfer.aio",
+    "Client": "zmqinfer.client",
+    "LocalCluster": "zmqinfer.launch.local",
+    "Options": "zmqinfer.node.arguments",
+}
 
 
 def __getattr__(name: str) -> object:

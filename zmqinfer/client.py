@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import ZmqInferError
 from zmqinfer.machine.client.call import Body
 from zmqinfer.machine.client.codec import Input, Output
-from zmqinfer.node.arguments import check_many, check_timeout, options_of
+from zmqinfer.node.arguments import Options, check_many, check_timeout, options_of
 from zmqinfer.node.connection import DEFAULTS, Connection
 from zmqinfer.node.io_thread import IoThread
 from zmqinfer.node.many import Many
@@ -81,25 +81,14 @@ class Client:
         self,
         model: str,
         x: Input,
-        *,
-        deadline_s: float | None = None,
-        key: str | bytes | None = None,
-        priority: int = 4,
-        version: int | None = None,
-        idempotent: bool | None = None,
-        hedge: bool | None = None,
+        **options: Unpack[Options],
     ) -> Output:
         """Runs one input through a model and waits for the result.
 
         Args:
             model: its name.
             x: an array without a batch axis, or a dict of them by input name. Nothing is cast.
-            deadline_s: time limit of this call.
-            key: calls with one key go to one worker while it can take them.
-            priority: 1 is the most urgent, 8 the least.
-            version: of the model; without one the gateway takes the latest.
-            idempotent: whether it may be run again if its worker is lost; as the model says if None.
-            hedge: whether a second worker is asked if the first takes long; as the model says if None.
+            options: what else may be said of it, the keywords of `Options`.
 
         Returns:
             the output, a read-only array; a dict of them if the model has several.
@@ -111,26 +100,20 @@ class Client:
         connection, io = self._connection, self._io
         if not connection.is_usable:
             connection.check_open()
-        options = options_of(connection.plain, deadline_s, key, priority, version, idempotent, hedge)
-        body: Body = self._machine.codec.encode(model, options.version, x, None)
+        said = options_of(connection.plain, options)
+        body: Body = self._machine.codec.encode(model, said.version, x, None)
         if type(body[1]) is not bytes:
-            body = connection.share(model, options.version, body)
+            body = connection.share(model, said.version, body)
         waiter = Waiter()
-        io.do(partial(io.begin, waiter, model, body, None, options))
-        io.wait((waiter,), options.deadline_s)
+        io.do(partial(io.begin, waiter, model, body, None, said))
+        io.wait((waiter,), said.deadline_s)
         return waiter.result()  # type: ignore[no-any-return]
 
     def submit(
         self,
         model: str,
         x: Input,
-        *,
-        deadline_s: float | None = None,
-        key: str | bytes | None = None,
-        priority: int = 4,
-        version: int | None = None,
-        idempotent: bool | None = None,
-        hedge: bool | None = None,
+        **options: Unpack[Options],
     ) -> Future[Output]:
         """Begins a call and returns its future, whose `cancel()` takes the call back.
 
@@ -140,25 +123,19 @@ class Client:
         """
         connection, io = self._connection, self._io
         connection.check_open()
-        options = options_of(connection.plain, deadline_s, key, priority, version, idempotent, hedge)
-        body: Body = self._machine.codec.encode(model, options.version, x, None)
+        said = options_of(connection.plain, options)
+        body: Body = self._machine.codec.encode(model, said.version, x, None)
         if type(body[1]) is not bytes:
-            body = connection.own(model, options.version, body)
+            body = connection.own(model, said.version, body)
         future = CallFuture(connection, io.do)
-        io.do(partial(io.begin, future, model, body, None, options))
+        io.do(partial(io.begin, future, model, body, None, said))
         return future
 
     def infer_batch(
         self,
         model: str,
         x: Input,
-        *,
-        deadline_s: float | None = None,
-        key: str | bytes | None = None,
-        priority: int = 4,
-        version: int | None = None,
-        idempotent: bool | None = None,
-        hedge: bool | None = None,
+        **options: Unpack[Options],
     ) -> Output:
         """Runs n rows as one call: the leading axis of `x` and of the result is the row.
 
@@ -167,20 +144,20 @@ class Client:
         """
         connection, io = self._connection, self._io
         connection.check_open()
-        options = options_of(connection.plain, deadline_s, key, priority, version, idempotent, hedge)
-        ends_at = time.monotonic() + options.deadline_s
+        said = options_of(connection.plain, options)
+        ends_at = time.monotonic() + said.deadline_s
         results: list[Output] = []
         done = sent = 0
-        while pieces := pieces_of(self._machine.codec, model, options.version, x, done):
-            left = options._replace(deadline_s=ends_at - time.monotonic())
+        while pieces := pieces_of(self._machine.codec, model, said.version, x, done):
+            left = said._replace(deadline_s=ends_at - time.monotonic())
             try:
                 bodies = [
-                    (self._machine.codec.encode(model, options.version, piece, rows), rows) for piece, rows in pieces
+                    (self._machine.codec.encode(model, said.version, piece, rows), rows) for piece, rows in pieces
                 ]
                 waits = []
                 for body, rows in bodies:
                     waits.append(Waiter())
-                    shared = connection.share(model, options.version, body)
+                    shared = connection.share(model, said.version, body)
                     io.do(partial(io.begin, waits[-1], model, shared, rows, left))
                 sent = len(waits)
                 io.wait(waits, left.deadline_s)
@@ -198,12 +175,7 @@ class Client:
         *,
         in_flight: int = 1_024,
         return_errors: bool = False,
-        deadline_s: float | None = None,
-        key: str | bytes | None = None,
-        priority: int = 4,
-        version: int | None = None,
-        idempotent: bool | None = None,
-        hedge: bool | None = None,
+        **options: Unpack[Options],
     ) -> Iterator[Output | ZmqInferError]:
         """Runs many inputs, at most `in_flight` at a time; a lazy iterator of the results in order.
 
@@ -215,8 +187,8 @@ class Client:
         """
         self._connection.check_open()
         check_many(xs, in_flight)
-        options = options_of(self._connection.plain, deadline_s, key, priority, version, idempotent, hedge)
-        many = Many(self, self._io, model, iter(xs), in_flight, options)
+        said = options_of(self._connection.plain, options)
+        many = Many(self, self._io, model, iter(xs), in_flight, said)
         return many.results(return_errors=return_errors)
 
     # Questions -----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from zmqinfer.errors import (
     ConfigError,
     InvalidArgument,
 )
+from zmqinfer.node.arguments import Options, options_of
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,22 @@ def test_scalars_of_numpy_are_arrays_without_axes(client: Client) -> None:
     assert [float(y) for y in client.infer_many("model", np.arange(3.0))] == [0, 2, 4]  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match=r"shape \[\], expected a leading axis"):
         client.infer_batch("model", np.float32(1.5))
+
+
+@pytest.mark.parametrize("method", ["infer", "submit", "infer_batch", "infer_many"])
+def test_option_that_is_none_is_a_type_error(client: Client, method: str) -> None:
+    """As a keyword that a function does not have; the sentence has those that there are."""
+    with pytest.raises(TypeError, match=r"no option 'deadline', expected deadline_s, .*did you mean 'deadline_s'\?"):
+        getattr(client, method)("model", X, deadline=5)
+
+
+def test_default_that_is_said_is_no_other_call(client: Client) -> None:
+    """It joins the blocks of those that say nothing."""
+    plain = client._connection.plain
+    said = {"deadline_s": None, "key": None, "priority": 4, "version": None, "idempotent": None, "hedge": None}
+
+    assert options_of(plain, said) is plain  # type: ignore[arg-type]
+    assert said.keys() == Options.__annotations__.keys()
 
 
 @pytest.mark.parametrize(

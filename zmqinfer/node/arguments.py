@@ -3,51 +3,98 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import math
 import numbers
 import operator
 from collections.abc import AsyncIterable, Iterable
+from typing import TypedDict
 
 from zmqinfer.errors import InvalidArgument
 from zmqinfer.machine.client.call import DEFAULT_PRIORITY, CallOptions
 from zmqinfer.records import MAX_ID_BYTES, PRIORITIES
 
-__all__ = ["check_many", "check_timeout", "options_of"]
+__all__ = ["Options", "check_many", "check_timeout", "options_of"]
 
 MAX_DEADLINE_S = 300.0
 
 
-def options_of(
-    plain: CallOptions,
-    deadline_s: float | None,
-    key: str | bytes | None,
-    priority: int,
-    version: int | None,
-    idempotent: bool | None,
-    hedge: bool | None,
-) -> CallOptions:
-    """Returns the options of a call, `plain` if nothing was said; raises `InvalidArgument` for what cannot be."""
-    if (
-        deadline_s is None
-        and key is None
-        and version is None
-        and idempotent is None
-        and hedge is None
-        and priority is DEFAULT_PRIORITY
-    ):
+class Options(TypedDict, total=False):
+    """What may be said of a call besides its model and its input, as keywords.
+
+    Attributes:
+        deadline_s: time limit of this call; by default that of the client.
+        key: calls with one key go to one worker while it can take them; at most 128 bytes.
+        priority: 1 is the most urgent, 8 the least, 4 the default.
+        version: of the model; by default the gateway takes the latest.
+        idempotent: whether it may be run again if its worker is lost; by default as the model says.
+        hedge: whether a second worker is asked if the first takes long; by default as the model says.
+    """
+
+    deadline_s: float | None
+    key: str | bytes | None
+    priority: int
+    version: int | None
+    idempotent: bool | None
+    hedge: bool | None
+
+
+def options_of(plain: CallOptions, options: Options) -> CallOptions:
+    """Returns the options of a call, `plain` if nothing else was said.
+
+    Raises:
+        InvalidArgument: a value that cannot be.
+        TypeError: there is no such option.
+    """
+    if not options:
         return plain
+    try:
+        return _checked(plain, **options)
+    except TypeError:
+        _refuse_unknown(options)
+        raise
+
+
+# Taken apart by the interpreter: 1.1 us less than by hand.
+def _checked(
+    plain: CallOptions,
+    *,
+    deadline_s: float | None = None,
+    key: str | bytes | None = None,
+    priority: int = DEFAULT_PRIORITY,
+    version: int | None = None,
+    idempotent: bool | None = None,
+    hedge: bool | None = None,
+) -> CallOptions:
     if type(priority) is not int:
         priority = _whole("priority", priority)
-    if version is not None and type(version) is not int:
-        version = _whole("version", version)
     if not 1 <= priority <= PRIORITIES:
         raise InvalidArgument(f"priority is {priority!r}, expected 1, the most urgent, to {PRIORITIES}")
+    if version is not None and type(version) is not int:
+        version = _whole("version", version)
+    if idempotent is not None or hedge is not None:
+        _check_whether("idempotent", idempotent)
+        _check_whether("hedge", hedge)
     deadline_s = plain.deadline_s if deadline_s is None else _seconds("deadline_s", deadline_s)
-    if idempotent is not None and type(idempotent) is not bool:
-        raise InvalidArgument(f"idempotent is {idempotent!r}, expected None, True or False")
-    if hedge is not None and type(hedge) is not bool:
-        raise InvalidArgument(f"hedge is {hedge!r}, expected None, True or False")
-    return CallOptions(deadline_s, version, _key_bytes(key), priority, idempotent, hedge)
+    if key is not None:
+        return CallOptions(deadline_s, version, _key_bytes(key), priority, idempotent, hedge)
+    said = CallOptions(deadline_s, version, None, priority, idempotent, hedge)
+    # Calls with the very same options find each other faster.
+    return plain if said == plain else said
+
+
+def _refuse_unknown(options: Iterable[str]) -> None:
+    names = list(Options.__annotations__)
+    for name in options:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            advice = f"did you mean {close[0]!r}?" if close else "leave it out"
+            raise TypeError(f"a call has no option {name!r}, expected {', '.join(names)}; {advice}") from None
+
+
+def _check_whether(name: str, value: bool | None) -> None:
+    if value is not None and type(value) is not bool:
+        raise InvalidArgument(f"{name} is {value!r}, expected None, True or False")
 
 
 def check_many(xs: object, in_flight: int) -> None:
@@ -85,10 +132,8 @@ def _whole(name: str, value: object) -> int:
     raise InvalidArgument(f"{name} is {value!r}, a {type(value).__qualname__}, expected a whole number")
 
 
-def _key_bytes(key: str | bytes | None) -> bytes | None:
+def _key_bytes(key: str | bytes) -> bytes:
     """Returns a routing key as it travels."""
-    if key is None:
-        return None
     if not isinstance(key, str | bytes):
         raise InvalidArgument(f"key is a {type(key).__name__}, expected str or bytes")
     try:
