@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from tests.pages import DOCS, inside, rewrite
-from zmqinfer import AsyncClient, Client, LocalCluster, Options
+from zmqinfer import Answer, AsyncClient, CallInfo, Client, LocalCluster, Options
 
 PAGE, BLOCK = DOCS / "API.md", "classes"
 # The sections of a docstring that name things, and what the page says above them.
@@ -21,7 +21,7 @@ TITLES = {"Args": (), "Attributes": ("Attributes:", ""), "Raises": ("Raises:", "
 def page() -> Iterator[str]:
     # Arguments that `Client` has word for word are not said again.
     said: set[str] = set()
-    for cls in (Client, Options, AsyncClient, LocalCluster):
+    for cls in (Client, Options, CallInfo, Answer, AsyncClient, LocalCluster):
         yield from ["", f"## {cls.__name__}", "", *entry(cls, cls.__name__, cls.__init__, said)]  # type: ignore[misc]
         for name, method in vars(cls).items():
             if not name.startswith("_") and inspect.isfunction(method):
@@ -29,7 +29,7 @@ def page() -> Iterator[str]:
 
 
 def entry(documented: object, name: str, function: Callable[..., object], said: set[str]) -> Iterator[str]:
-    if documented is not Options:
+    if documented not in {Options, CallInfo, Answer}:
         yield from ["```python", f"{name}{signature(function)}", "```", ""]
     if inspect.iscoroutinefunction(function):
         yield "To be awaited."

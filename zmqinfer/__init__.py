@@ -2,6 +2,7 @@
 
     Client, AsyncClient    call models
     Options                what may be said of a call, for those who pass it on
+    CallInfo, Answer       how a call was served, and what a body was answered with
     LocalCluster           a gateway and workers for a function of yours, in this process
     errors                 every way a call can fail
 
@@ -15,16 +16,19 @@ from typing import TYPE_CHECKING
 from zmqinfer import errors
 
 __version__ = "0.1.0"
-__all__ = ["AsyncClient", "Client", "LocalCluster", "Options", "__version__", "errors"]
+__all__ = ["Answer", "AsyncClient", "CallInfo", "Client", "LocalCluster", "Options", "__version__", "errors"]
 
 if TYPE_CHECKING:
     from zmqinfer.aio import AsyncClient
     from zmqinfer.client import Client
     from zmqinfer.launch.local import LocalCluster
+    from zmqinfer.node.answers import Answer, CallInfo
     from zmqinfer.node.arguments import Options
 
 _HOMES = {
+    "Answer": "zmqinfer.node.answers",
     "AsyncClient": "zmqinfer.aio",
+    "CallInfo": "zmqinfer.node.answers",
     "Client": "zmqinfer.client",
     "LocalCluster": "zmqinfer.launch.local",
     "Options": "zmqinfer.node.arguments",

@@ -9,23 +9,24 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Literal, Self, Unpack, overload
 
 from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import ZmqInferError
 from zmqinfer.machine.client.call import Body
 from zmqinfer.machine.client.codec import Input, Output
+from zmqinfer.node.answers import Answer, CallInfo
 from zmqinfer.node.arguments import Options, check_many, check_timeout, options_of
 from zmqinfer.node.connection import DEFAULTS, Connection
 from zmqinfer.node.io_thread import IoThread
 from zmqinfer.node.many import Many
 from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
 from zmqinfer.node.rows import join, pieces_of, tell_of_all
-from zmqinfer.node.waits import CallFuture, Waiter
+from zmqinfer.node.waits import CallFuture, InfoWaiter, Waiter
 from zmqinfer.records import Kind, Record
+from zmqinfer.tensor import Buffer
 
 __all__ = ["Client"]
 
@@ -77,45 +78,88 @@ class Client:
 
     # Calls ---------------------------------------------------------------------------------------
 
+    @overload
     def infer(
-        self,
-        model: str,
-        x: Input,
-        **options: Unpack[Options],
-    ) -> Output:
+        self, model: str, x: Input, *, with_info: Literal[False] = False, **options: Unpack[Options]
+    ) -> Output: ...
+
+    @overload
+    def infer(
+        self, model: str, x: Input, *, with_info: Literal[True], **options: Unpack[Options]
+    ) -> tuple[Output, CallInfo]: ...
+
+    def infer(
+        self, model: str, x: Input, *, with_info: bool = False, **options: Unpack[Options]
+    ) -> Output | tuple[Output, CallInfo]:
         """Runs one input through a model and waits for the result.
 
         Args:
             model: its name.
             x: an array without a batch axis, or a dict of them by input name. Nothing is cast.
+            with_info: also return how it was served.
             options: what else may be said of it, the keywords of `Options`.
 
         Returns:
-            the output, a read-only array; a dict of them if the model has several.
+            the output, a read-only array; a dict of them if the model has several. With info a pair of both.
 
         Raises:
             ZmqInferError: one class for each way to fail; see `zmqinfer.errors`.
             UsageError: the client is closed, or was made before a fork.
         """
-        connection, io = self._connection, self._io
+        connection = self._connection
         if not connection.is_usable:
             connection.check_open()
         said = options_of(connection.plain, options)
         body: Body = self._machine.codec.encode(model, said.version, x, None)
         if type(body[1]) is not bytes:
             body = connection.share(model, said.version, body)
-        waiter = Waiter()
+        io = self._io
+        waiter = InfoWaiter() if with_info else Waiter()
         io.do(partial(io.begin, waiter, model, body, None, said))
         io.wait((waiter,), said.deadline_s)
-        return waiter.result()  # type: ignore[no-any-return]
+        output: Output = waiter.result()
+        return (output, waiter.call_info()) if isinstance(waiter, InfoWaiter) else output
+
+    def infer_body(
+        self,
+        model: str,
+        layout: bytes,
+        payload: bytes | list[Buffer],
+        *,
+        rows: int | None = None,
+        **options: Unpack[Options],
+    ) -> Answer:
+        """Runs an input that is a body already, and waits for the body of the result: for programs that pass on bytes.
+
+        It is checked against the model's signature as arrays are, and not copied: do not change it before the call has
+        ended.
+
+        Args:
+            model: its name.
+            layout: what one row looks like, in msgpack: a list of [name, dtype, shape]; name '' for the only input.
+            payload: the values in C order and little-endian, tensor by tensor: bytes, or a buffer for each tensor.
+            rows: how many there are, as the leading axis of each tensor; None for one without that axis.
+            options: as those of `infer`.
+        """
+        connection, io = self._connection, self._io
+        connection.check_open()
+        said = options_of(connection.plain, options)
+        body: Body = self._machine.codec.check_body(model, said.version, layout, payload, rows)
+        waiter = InfoWaiter()
+        io.do(partial(io.begin, waiter, model, connection.share(model, said.version, body), rows, said))
+        io.wait((waiter,), said.deadline_s)
+        waiter.result()
+        return waiter.answer()
 
     def submit(
         self,
         model: str,
         x: Input,
         **options: Unpack[Options],
-    ) -> Future[Output]:
-        """Begins a call and returns its future, whose `cancel()` takes the call back.
+    ) -> CallFuture:
+        """Begins a call and returns its future, a `concurrent.futures.Future`.
+
+        `cancel()` takes the call back, `info()` waits for it and tells how it was served.
 
         `x` is taken as it is now and may be changed afterwards. What hangs on the future runs on the client's own
         thread: it may begin other calls, and must not be long, for nothing is sent or received meanwhile. To wait for

@@ -13,6 +13,7 @@ of shape and item size is checked in Python integers before NumPy sees a buffer.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ __all__ = [
     "pack",
     "parse_layout",
     "payload_bytes",
+    "repack",
     "unpack",
 ]
 
@@ -248,6 +250,27 @@ def pack(arrays: Sequence[Array]) -> Payload:
         return b"".join(_little_endian(array).tobytes() for array in arrays)
     # memoryview, not tobytes(): 30 times faster at 1.2 MB. A view with a zero axis cannot be cast.
     return [np.ascontiguousarray(_little_endian(array)).data.cast("B") if array.nbytes else b"" for array in arrays]
+
+
+def repack(layout: Layout, rows: int | None, payload: bytes | list[Buffer]) -> Payload:
+    """Returns a payload that somebody else made in the form in which `pack` makes one.
+
+    Raises:
+        ProtocolError: it has another size than layout and rows say.
+    """
+    count = 1 if rows is None else rows
+    sizes = [field.row_bytes * count for field in layout.fields]
+    if isinstance(payload, list):
+        found = [memoryview(part).nbytes for part in payload]
+        if found != sizes:
+            raise ProtocolError(f"parts of {found} bytes, expected {sizes}: {count} rows")
+        return b"".join(payload) if sum(sizes) <= INLINE_BYTES else list(payload)
+    if len(payload) != sum(sizes):
+        raise ProtocolError(f"a payload of {len(payload):,} bytes, expected {sum(sizes):,}: {count} rows")
+    if len(payload) <= INLINE_BYTES:
+        return bytes(payload)
+    ends = itertools.accumulate(sizes)
+    return [memoryview(payload)[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
 def unpack(layout: Layout, rows: int | None, payload: Payload, *, writable: bool = False) -> list[Array]:

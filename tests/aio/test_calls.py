@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -296,5 +297,32 @@ def test_the_end_of_an_asynchronous_source_is_no_reason_to_spin(cluster: LocalCl
         began = time.thread_time()
         assert [y async for y in client.infer_many("model", source())]
         assert time.thread_time() - began < 0.1
+
+    run(cluster, story)
+
+
+def test_call_tells_how_it_was_served(cluster: LocalCluster) -> None:
+    """Who asks for it gets it beside the same output, also in the block of those who do not."""
+
+    async def story(client: AsyncClient) -> None:
+        await client.infer("model", X)
+        plain, (y, info), body = await asyncio.gather(
+            client.infer("model", X),
+            client.infer("model", X, with_info=True),
+            client.infer_body("model", msgpack.packb([["", "FP32", [4]]]), X.tobytes()),
+        )
+        assert np.array_equal(plain, X * 2)  # type: ignore[arg-type]
+        assert np.array_equal(y, X * 2)  # type: ignore[arg-type]
+        assert body.payload == (X * 2).tobytes()
+        for one in (info, body.info):
+            assert one.worker.startswith("worker_")
+            assert 0 < one.compute_us <= one.round_trip_us
+            assert (one.version, one.attempts) == (1, 1)
+
+        with pytest.raises(InvalidArgument, match="expected 16"):
+            await client.infer_body("model", msgpack.packb([["", "FP32", [4]]]), b"short")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.infer("model", sleepy(100), with_info=True), 0.02)
+        assert client._machine.pending == 0
 
     run(cluster, story)

@@ -246,7 +246,7 @@ def test_abandoned_stream_in_a_cycle_is_collected_anywhere(client: Client) -> No
 
 
 @pytest.mark.parametrize("use", [*USES.items()], ids=lambda use: use[0])
-def test_callback_that_would_wait_is_told_so(client: Client, use: tuple[str, Calls]) -> None:
+def test_callback_that_would_wait_is_refused(client: Client, use: tuple[str, Calls]) -> None:
     """It runs on the thread that it would wait for; others go on."""
     errors: Future[Exception] = Future()
 

@@ -25,6 +25,7 @@ rows         a call of many rows: pieces, and their results joined
 questions    what clients ask of gateways beside calls
 io_thread    the thread that owns the sockets of a client that many threads use
 waits        what waits for a call of such a client: a thread, or a future
+answers      what a reply tells beside the output
 many         one `infer_many` of such a client
 async_many   one of an asyncio client, and the task of its asynchronous source
 stream       the results of either

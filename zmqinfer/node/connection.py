@@ -19,6 +19,7 @@ from zmqinfer.machine.client.codec import Output
 from zmqinfer.machine.client.machine import ClientMachine
 from zmqinfer.node import sockets
 from zmqinfer.node.addresses import addresses_of
+from zmqinfer.node.answers import KeepsReply
 from zmqinfer.node.dialler import Dialler
 from zmqinfer.node.shared import SHARED_ABOVE_BYTES, SharedMemory, host_token
 from zmqinfer.node.stream import Stream
@@ -81,7 +82,6 @@ class Connection:
         self.is_open = self.is_usable = True
         self._behind = 0
         self.is_forked = False
-        self.heartbeat_s = settings.heartbeat_ms / 1000
         self.plain = CallOptions(settings.deadline_s)
         self._context = sockets.new_context(len(addresses))
         try:
@@ -219,8 +219,9 @@ class Connection:
                     self._fail(waiting, reply, error)
                     continue
                 # All of a block at once: 0.07 us a call with what follows, where a look at each owner takes 0.1.
-                if Stream in map(type, waiting):
-                    self._put_down(waiting, reply[TAG], outputs)
+                kinds = set(map(type, waiting))
+                if Stream in kinds or not kinds.isdisjoint(KeepsReply.kinds):
+                    self._put_down(waiting, reply, outputs)
                     continue
                 for owner, output in zip(waiting, outputs, strict=True):
                     if owner is not None and not owner.done():
@@ -233,28 +234,33 @@ class Connection:
                     owner.set_result(record)
 
     @staticmethod
-    def _put_down(owners: list[Owner | Stream | None], first: int, outputs: Sequence[Output]) -> None:
-        """Gives outputs to calls with consecutive tags, of which some at least are a stream's."""
-        stream = owners[0]
+    def _put_down(owners: list[Owner | Stream | None], reply: Record, outputs: Sequence[Output]) -> None:
+        """Gives outputs to calls with consecutive tags, of which some at least are a stream's or keep the reply."""
+        stream, first = owners[0], reply[TAG]
         if isinstance(stream, Stream) and owners.count(stream) == len(owners):
             stream.take(first, outputs)
             return
-        for tag, (owner, output) in enumerate(zip(owners, outputs, strict=True), first):
+        for place, (owner, output) in enumerate(zip(owners, outputs, strict=True)):
             if isinstance(owner, Stream):
-                owner.take(tag, [output])
+                owner.take(first + place, [output])
             elif owner is not None and not owner.done():
+                if isinstance(owner, KeepsReply):
+                    owner.keep(reply, place)
                 owner.set_result(output)
 
     def _fail(self, owners: list[Owner | Stream | None], reply: Record, error: ZmqInferError | None) -> None:
         machine = self.machine
-        for tag, owner in enumerate(owners, reply[TAG]):
+        for place, owner in enumerate(owners):
             if owner is None or (not isinstance(owner, Stream) and owner.done()):
                 continue
+            tag = reply[TAG] + place
             found = error or machine.codec.error(reply, machine.request_id(tag))
             if isinstance(owner, Stream):
                 owner.take(tag, [found])
-            else:
-                owner.set_exception(found)
+                continue
+            if isinstance(owner, KeepsReply):
+                owner.keep(reply, place)
+            owner.set_exception(found)
 
 
 def _as_time(name: str, value: float) -> float:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from zmqinfer.machine.client.codec import Output
+from zmqinfer.node.answers import CallInfo, KeepsReply
 from zmqinfer.node.connection import Connection
 
-__all__ = ["CallFuture", "Waiter"]
+__all__ = ["CallFuture", "InfoWaiter", "Waiter"]
 
 
 class Waiter:
@@ -61,8 +63,14 @@ class Waiter:
         return self._result if self._error is None else self._error
 
 
-class CallFuture(Future[Any]):
-    """A future whose `cancel` takes its call back, and which says in a forked child that nobody will end it there.
+class InfoWaiter(KeepsReply, Waiter):
+    """A thread's wait for one call and all that its reply tells."""
+
+
+class CallFuture(KeepsReply, Future[Output]):
+    """A future of a call's output, of which `info` tells how it was served, and whose `cancel` takes the call back.
+
+    In a forked child it says that nobody will end it there.
 
     Args:
         do: has something done by the thread of the client.
@@ -76,7 +84,7 @@ class CallFuture(Future[Any]):
         self.tag = 0
         self._connection = connection
         self._do = do
-        self._is_told = False
+        self._is_ended = False
 
     def cancel(self) -> bool:
         """Takes the call back; False if it has ended."""
@@ -85,7 +93,7 @@ class CallFuture(Future[Any]):
         self._do(self._take_back)
         return True
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> Output:
         """Returns the output; raises the call's error, and `UsageError` for one that a fork left pending."""
         self._check()
         return super().result(timeout)
@@ -95,30 +103,41 @@ class CallFuture(Future[Any]):
         self._check()
         return super().exception(timeout)
 
+    def info(self, timeout: float | None = None) -> CallInfo:
+        """Returns how the call was served, also if it failed; waits for that as `result` does.
+
+        Raises:
+            ZmqInferError: the call's own error, if nobody answered.
+        """
+        error = self.exception(timeout)
+        if self._reply is None and error is not None:
+            raise error
+        return self.call_info()
+
     def _check(self) -> None:
         if self._connection.is_forked and not self.done():
             self._connection.check_open()
 
     # On the client's thread --------------------------------------------------------------------------
 
-    def set_result(self, result: Any, /) -> None:
+    def set_result(self, result: Output, /) -> None:
         """Ends the call."""
-        self._tell(super().set_result, result)
+        self._end(super().set_result, result)
 
     def set_exception(self, error: BaseException | None, /) -> None:
         """Ends the call."""
-        self._tell(super().set_exception, error)
+        self._end(super().set_exception, error)
 
     def _take_back(self, _now: float) -> None:
         if self._connection.is_open:
             self._connection.machine.cancel(self.tag)
         # Its reply may have come first, or never does; those who `wait` for the future are told here or there.
-        self._tell(lambda _: None, None)
+        self._end(lambda _: None, None)
 
-    def _tell(self, end: Callable[[Any], None], outcome: Any) -> None:
-        if self._is_told:
+    def _end(self, end: Callable[[Any], None], outcome: Any) -> None:
+        if self._is_ended:
             return
-        self._is_told = True
+        self._is_ended = True
         try:
             if self.set_running_or_notify_cancel():
                 end(outcome)

@@ -367,3 +367,37 @@ def test_what_is_remembered_is_bounded() -> None:
 
     assert len(codec._seen) <= 1_024
     assert len(codec._results) <= 1_024
+
+
+def test_ready_body_is_checked_as_arrays_are() -> None:
+    """Against the signature that the last WELCOME told, under the layout that the first one of its kind had."""
+    codec = Codec()
+    codec.learn([["one", 1, [[["x", "FP32", [-1]]], [["y", "FP32", [-1]]]], 8, True, False]])
+    x = np.arange(4, dtype=np.float32)
+    layout, payload = codec.encode("one", None, x, None)
+    copy = bytes(bytearray(layout))
+
+    first = codec.check_body("one", None, layout, x.tobytes(), None)
+    again = codec.check_body("one", None, copy, [x.tobytes()], None)
+
+    assert first == (layout, payload) == again
+    assert again[0] is first[0]
+    for wrong in (layout_of({"": x.astype(np.float64)}, None).raw, layout_of({"z": x}, None).raw):
+        with pytest.raises(InvalidArgument, match="model 'one'"):
+            codec.check_body("one", None, wrong, bytes(32), None)
+    codec.learn([["one", 1, [[["x", "INT8", [-1]]], [["y", "FP32", [-1]]]], 8, True, False]])
+    with pytest.raises(InvalidArgument, match="takes INT8"):
+        codec.check_body("one", None, layout, x.tobytes(), None)
+
+
+def test_large_ready_body_is_cut_into_its_tensors() -> None:
+    """Without a copy; of several rows each tensor has all of them."""
+    arrays = {"a": np.ones((2, 5_000), np.float32), "b": np.zeros((2, 3), np.int8)}
+    layout, packed = Codec().encode("m", None, arrays, 2)
+    whole = b"".join(array.tobytes() for array in arrays.values())
+
+    _, payload = Codec().check_body("m", None, layout, whole, 2)
+
+    assert isinstance(payload, list)
+    assert [bytes(part) for part in payload] == [bytes(part) for part in packed]
+    assert all(isinstance(part, memoryview) and part.obj is whole for part in payload)

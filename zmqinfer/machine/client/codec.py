@@ -19,6 +19,7 @@ from zmqinfer.records import (
     CALLS,
     MAX_COUNT,
     MAX_ID_BYTES,
+    MAX_ROWS,
     OUTPUT,
     RAN,
     RESULT,
@@ -32,12 +33,14 @@ from zmqinfer.tensor import (
     INLINE_BYTES,
     Array,
     Arrays,
+    Buffer,
     Layout,
     Payload,
     layout_of,
     named_arrays,
     pack,
     parse_layout,
+    repack,
     unpack,
 )
 
@@ -55,13 +58,14 @@ _MAX_REMEMBERED = 1_024
 class Codec:
     """Encodes inputs and decodes replies; remembers the layouts it met."""
 
-    __slots__ = ("_cards", "_once", "_results", "_seen")
+    __slots__ = ("_bodies", "_cards", "_once", "_results", "_seen")
 
     def __init__(self) -> None:
         self._cards: dict[tuple[str, int | None], Card] = {}
         # Those whose requests may not run twice, also while no worker serves them.
         self._once: dict[tuple[str, int | None], None] = {}
         self._seen: dict[str, tuple[np.dtype[np.generic], tuple[int, ...], bytes, bool]] = {}
+        self._bodies: dict[tuple[str, int | None, bytes], Layout] = {}
         self._results: dict[bytes, tuple[Layout, np.dtype[np.generic] | None, tuple[int, ...], int]] = {}
 
     def learn(self, models: list[Record]) -> None:
@@ -83,6 +87,7 @@ class Codec:
         # the inputs seen finds the new cards too.
         self._cards = cards
         self._seen = {}
+        self._bodies = {}
 
     def is_idempotent(self, model: str, version: int | None) -> bool:
         """Whether requests for a model may run twice, as it last said; True if it never did."""
@@ -120,6 +125,35 @@ class Codec:
             if x.dtype is DTYPES[layout.fields[0].dtype]:
                 remembered[model] = x.dtype, x.shape, layout.raw, x.nbytes <= INLINE_BYTES
         return layout.raw, pack(list(arrays.values()))
+
+    def check_body(
+        self, model: str, version: int | None, layout: bytes, payload: bytes | list[Buffer], rows: int | None
+    ) -> tuple[bytes, Payload]:
+        """Returns a body that is ready as `encode` would have made it.
+
+        Args:
+            payload: the values as bytes, tensor by tensor, or a buffer for each tensor.
+
+        Raises:
+            InvalidArgument: it is no body of so many rows, or does not fit the model's signature.
+        """
+        _check_model(model, version)
+        if rows is not None and (type(rows) is not int or not 0 < rows <= MAX_ROWS):
+            raise InvalidArgument(f"rows is {rows!r}, expected None or a whole number from 1 to {MAX_ROWS:,}")
+        try:
+            remembered = self._bodies
+            known = remembered.get((model, version, layout))
+            if known is None:
+                known = parse_layout(layout)
+                card = self._cards.get((model, version))
+                if card is not None:
+                    card[0].order(known, model)
+                if len(remembered) >= _MAX_REMEMBERED:
+                    remembered.clear()
+                remembered[model, version, layout] = known
+            return known.raw, repack(known, rows, payload)
+        except (ProtocolError, TypeError) as error:  # a TypeError for what are no bytes
+            raise InvalidArgument(f"the body for model {model!r} has {error}; see docs/PROTOCOL.md") from error
 
     def decode(self, reply: Record, rows: int | None) -> list[Output]:
         """Returns the output of each call that an OK reply is for, a bare array if it is the only one.

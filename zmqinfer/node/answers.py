@@ -1,0 +1,110 @@
+"""What a reply tells beside the output: who gave it, how long that took, and the body as it travelled."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from zmqinfer.records import (
+    ATTEMPTS,
+    BATCH_ROWS,
+    CALLS,
+    COMPUTE_US,
+    OUTPUT,
+    QUEUE_US,
+    RESULT,
+    SERVED_VERSION,
+    WORKER,
+    Record,
+)
+from zmqinfer.tensor import Payload
+
+__all__ = ["Answer", "CallInfo", "KeepsReply"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallInfo:
+    """How a call was served.
+
+    Attributes:
+        worker: the name of the worker that answered; empty if none did.
+        version: of the model, which the gateway chose if the call named none; 0 if none ran.
+        attempts: how often the call was asked for, 1 if it was not refused before.
+        batch_rows: of the batch that it ran in, those of others included.
+        queue_us: from its arrival at the worker to the start of that batch.
+        compute_us: what that batch took.
+        round_trip_us: from the call to the reply, as the client saw it.
+    """
+
+    worker: str
+    version: int
+    attempts: int
+    batch_rows: int
+    queue_us: int
+    compute_us: int
+    round_trip_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a body was answered with.
+
+    Attributes:
+        layout: what one row of the outputs looks like, in msgpack: a list of [name, dtype, shape].
+        payload: their values, one behind the other as bytes, or in a buffer each.
+        info: how the call was served.
+    """
+
+    layout: bytes
+    payload: Payload
+    info: CallInfo
+
+
+class KeepsReply:
+    """Keeps the reply to one call, for who asks for more than its output; mixed into what waits for the call.
+
+    Attributes:
+        kinds: the classes that do, to find in one step that none of a block's calls has such a one.
+    """
+
+    kinds: ClassVar[set[type]] = set()
+    _reply: Record | None = None
+    _place = 0
+    _arrived_at = 0.0
+
+    def __init_subclass__(cls) -> None:
+        KeepsReply.kinds.add(cls)
+
+    def __init__(self, *arguments: Any, **words: Any) -> None:
+        super().__init__(*arguments, **words)
+        self._began_at = time.monotonic()
+
+    def keep(self, reply: Record, place: int) -> None:
+        """Notes a reply that is for several calls, and which of them this is."""
+        # It is looked at when somebody asks: most never do.
+        self._reply, self._place, self._arrived_at = reply, place, time.monotonic()
+
+    def call_info(self) -> CallInfo:
+        """Returns what the reply tells, which is there."""
+        reply = self._reply
+        assert reply is not None
+        return CallInfo(
+            reply[WORKER],
+            reply[SERVED_VERSION],
+            reply[ATTEMPTS],
+            reply[BATCH_ROWS],
+            reply[QUEUE_US],
+            reply[COMPUTE_US],
+            round((self._arrived_at - self._began_at) * 1e6),
+        )
+
+    def answer(self) -> Answer:
+        """Returns the result as it travelled, which is there."""
+        reply = self._reply
+        assert reply is not None
+        payload = reply[OUTPUT]
+        if type(payload) is bytes and reply[CALLS] > 1:
+            size = len(payload) // reply[CALLS]
+            payload = payload[self._place * size : (self._place + 1) * size]
+        return Answer(reply[RESULT], payload, self.call_info())
