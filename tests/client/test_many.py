@@ -84,7 +84,8 @@ def test_closing_many_early_takes_back_what_is_pending(cluster: LocalCluster, cl
     results.close()  # type: ignore[attr-defined]
 
     wait_until(lambda: client.status()[0]["requests"]["pending"] == 0, 2)
-    assert client.status()[0]["requests"]["outcomes"]["CANCELLED"] > before + 32
+    # Batches of a model that has been fast are handed to its thread several at a time, and run.
+    assert client.status()[0]["requests"]["outcomes"]["CANCELLED"] > before + 8
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 9, 33])

@@ -21,7 +21,7 @@ __all__ = ["GONE", "JOINED", "WITNESS", "Cluster", "Event", "Model", "read_event
 
 WITNESS = "witness"
 # Events of a gateway's log; docs/OPERATIONS.md has them all.
-JOINED, GONE = "worker joined", "worker gone"
+JOINED, SERVES, GONE = "worker joined", "worker serves", "worker gone"
 START_S = 30.0
 _LOOK_S = 0.02
 _LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),(\d{3}) \w+ +zmqinfer\.\w+ ((?:[a-z]+ )+)(.*)")
@@ -43,6 +43,11 @@ class Event:
     at: float
     what: str
     values: str
+
+    @property
+    def is_verdict(self) -> bool:
+        """Whether a gateway says that something is wrong with a worker, or with one of its models."""
+        return self.what.startswith("worker") and self.what not in (JOINED, SERVES)
 
 
 def read_events(log: str) -> list[Event]:

@@ -156,7 +156,7 @@ async def reconnect(folder: Path, *, clients: int = CLIENTS, processes: int = _P
     last_s = max(one["last_at"] for one in said) - back_at
     failures = [failure for one in said for failure in one["failures"]]
     served = sum(one["right"] for one in said)
-    verdicts = [event for event in events if event.what.startswith("worker") and event.what != JOINED]
+    verdicts = [event for event in events if event.is_verdict]
     joined = sum(event.what == JOINED for event in events)
     row.figures = {"last_s": last_s, "served": served, "verdicts": len(verdicts)}
     row.measured = f"{served:,} served, the last after {last_s:.2f} s; {len(verdicts)} verdicts on workers"

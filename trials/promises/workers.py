@@ -207,7 +207,7 @@ async def batch(folder: Path, *, long_s: float = 10.0, rate_per_s: float = 200) 
         (gateway,) = await client.status()
         runs = cluster.runs()
         lost = cluster.events(GONE)
-        verdicts = [event for event in cluster.events() if f"model={_LONG}" in event.values and event.what != JOINED]
+        verdicts = [event for event in cluster.events() if f"model={_LONG}" in event.values and event.is_verdict]
     twice = [call.number for call in (*long_calls, *load.calls) if len(runs[call.number]) != 1]
     slowest_s = max(call.took_s for call in load.calls)
     row.figures = {"slowest_other_s": slowest_s, "lost": len(lost), "twice": len(twice), "calls": len(load.calls)}
@@ -232,7 +232,7 @@ async def busy(folder: Path, *, seconds: float = 60.0, rate_per_s: float = 50) -
                 await asyncio.sleep(seconds)
         gateways = await client.status()
         verdicts = [
-            *(event for event in cluster.events() if event.what.startswith("worker") and event.what != JOINED),
+            *(event for event in cluster.events() if event.is_verdict),
             *(event for worker in cluster.workers for event in cluster.events(*_WORKER_COMPLAINS, of=worker)),
         ]
     took_s = sorted(call.took_s for call in load.calls)
