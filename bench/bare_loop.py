@@ -57,7 +57,7 @@ def _route(message: bytes, homes: Sequence[str]) -> dict[int, int]:
     _, records = decode(message, [])
     for tag, record in enumerate(records):
         key = record[KEY]
-        home = homes[key_hash(record[REQUEST_ID] if key is None else key) >> 48]
+        home = homes[key_hash(record[REQUEST_ID] if key is None else key[0]) >> 48]
         pending[tag] = record[TAG]
         record[TAG] = tag
         outboxes.setdefault(home, []).append(record)

@@ -11,7 +11,6 @@ import pytest
 
 from zmqinfer import checks, records, tensor, wire
 from zmqinfer.errors import EXECUTED, Status
-from zmqinfer.machine.block import block_of
 from zmqinfer.policy import ring
 from zmqinfer.policy.ring import Ring, key_hash, version_of
 from zmqinfer.records import Kind, Record
@@ -33,10 +32,10 @@ def identity(number: int) -> bytes:
 
 EXAMPLES: dict[str, Record] = {
     "HELLO": [bytes(range(16)), "example/1", None, None],
-    "REQUEST": [1, 1, identity(1), "echo", None, b"user-42", 50_000, 4, 1, None, 1, INPUT, ONE],
+    "REQUEST": [1, 1, identity(32), "echo", None, [b"user-42"], 50_000, 4, 1, None, 1, INPUT, ONE],
     "REPLY": [1, 1, 0, OUTPUT, ONE, "worker_1", 1, 1, 1, None, 1, 60, 15],
-    "REQUEST for two calls": [32, 2, identity(32), "echo", None, None, 50_000, 4, 1, None, 2, INPUT, BOTH],
-    "REPLY to two calls": [32, 2, 0, OUTPUT, BOTH, "worker_1", 1, 1, 1, None, 2, 60, 15],
+    "REQUEST for two calls": [2, 0b11, identity(64), "echo", None, None, 50_000, 4, 1, None, 2, INPUT, BOTH],
+    "REPLY to two calls": [2, 0b11, 0, OUTPUT, BOTH, "worker_1", 1, 1, 1, None, 2, 60, 15],
 }
 
 
@@ -104,14 +103,6 @@ def test_reasons_are_listed() -> None:
 @pytest.mark.parametrize(("text", "digest"), table("bytes | XXH3-64"))
 def test_hashes_are_as_published(text: str, digest: str) -> None:
     assert f"{key_hash(text.encode()):016x}" == digest
-
-
-@pytest.mark.parametrize(
-    ("request_id", "common", "digest"), table("request id | without the last five bits | XXH3-64 of that")
-)
-def test_request_ids_are_hashed_as_published(request_id: str, common: str, digest: str) -> None:
-    assert block_of(bytes.fromhex(request_id)).hex() == common
-    assert f"{key_hash(bytes.fromhex(common)):016x}" == digest
 
 
 @pytest.mark.parametrize(("weight", "points"), table("weight | points"))

@@ -15,6 +15,7 @@ import msgpack
 
 from zmqinfer.errors import EXECUTED, ProtocolError, Status
 from zmqinfer.records import (
+    ALL_CALLS,
     MAX_ADDED_BYTES,
     MAX_BUDGET_US,
     MAX_CALLS,
@@ -54,7 +55,7 @@ def _check_requests(records: list[Record]) -> bool:
             request_id,
             model,
             version,
-            key,
+            keys,
             budget_us,
             priority,
             attempt,
@@ -67,14 +68,13 @@ def _check_requests(records: list[Record]) -> bool:
             type(tag) is int
             and 0 <= tag <= MAX_TAG
             and type(calls) is int
-            and 0 < calls <= MAX_CALLS
-            and (calls == 1 or tag % MAX_CALLS + calls <= MAX_CALLS)
+            and 0 < calls <= ALL_CALLS
             and type(request_id) is bytes
             and 0 < len(request_id) <= MAX_ID_BYTES
             and type(model) is str
             and 0 < len(model) <= MAX_ID_BYTES
             and (version is None or (type(version) is int and 0 < version <= MAX_COUNT))
-            and (key is None or (type(key) is bytes and len(key) <= MAX_ID_BYTES))
+            and (keys is None or (type(keys) is list and _are_keys(keys, calls)))
             and type(budget_us) is int
             and 0 <= budget_us <= MAX_BUDGET_US
             and type(priority) is int
@@ -87,9 +87,10 @@ def _check_requests(records: list[Record]) -> bool:
             and type(layout) is bytes
             and len(layout) <= MAX_LAYOUT_BYTES
             and (
-                (type(payload) is bytes and len(payload) <= MAX_INLINE_BYTES) or (type(payload) is list and calls == 1)
+                (type(payload) is bytes and len(payload) <= MAX_INLINE_BYTES)
+                or (type(payload) is list and calls & (calls - 1) == 0)
             )
-            and (calls == 1 or _is_block(calls, request_id, rows, payload))
+            and (calls == 1 or _is_block(calls.bit_count(), request_id, rows, payload))
         ):
             raise ProtocolError(_first_bad("REQUEST", record, _REQUEST_RULES))
         if type(payload) is list:
@@ -124,8 +125,7 @@ def _check_replies(records: list[Record]) -> bool:
             type(tag) is int
             and 0 <= tag <= MAX_TAG
             and type(calls) is int
-            and 0 < calls <= MAX_CALLS
-            and (calls == 1 or tag % MAX_CALLS + calls <= MAX_CALLS)
+            and 0 < calls <= ALL_CALLS
             and type(status) is int
             and 0 <= status < _STATUSES
             and (
@@ -134,9 +134,9 @@ def _check_replies(records: list[Record]) -> bool:
                     and len(result) <= MAX_LAYOUT_BYTES
                     and (
                         (type(output) is bytes and len(output) <= MAX_INLINE_BYTES)
-                        or (type(output) is list and calls == 1)
+                        or (type(output) is list and calls & (calls - 1) == 0)
                     )
-                    and (calls == 1 or len(output) % calls == 0)
+                    and (calls == 1 or len(output) % calls.bit_count() == 0)
                 )
                 if status == 0
                 else (type(result) is str and (output is None or type(output) is str))
@@ -179,8 +179,13 @@ def _shared(payload: list[Any]) -> SharedPayload:
 
 
 def _is_block(calls: int, request_id: bytes, rows: int, payload: Any) -> bool:
-    """Whether several calls in one record have one row each, payloads of one size, and ids that differ by a count."""
-    return rows == calls and len(payload) % calls == 0 and request_id[-1] % MAX_CALLS + calls <= MAX_CALLS
+    """Whether a record for places of a block may be: an id to count on, and rows and payloads alike."""
+    return not request_id[-1] % MAX_CALLS and (calls == 1 or (rows == calls and len(payload) % calls == 0))
+
+
+def _are_keys(keys: list[Any], calls: int) -> bool:
+    """Whether there is a routing key for each call."""
+    return len(keys) == calls.bit_count() and set(map(type, keys)) == {bytes} and max(map(len, keys)) <= MAX_ID_BYTES
 
 
 def _known(record: Record, fields: int) -> Record:
@@ -273,14 +278,17 @@ _CARD_RULES = (
 
 # Used by the two checks above only to say which field is wrong.
 _tag: Rule = (f"tag, expected an integer from 0 to {MAX_TAG}", _integer(0, MAX_TAG))
-_calls: Rule = (f"calls, expected 1 to {MAX_CALLS}", _integer(1, MAX_CALLS))
+_calls: Rule = (f"calls, expected a bit set, 1 to {ALL_CALLS}", _integer(1, ALL_CALLS))
 _REQUEST_RULES: tuple[Rule, ...] = (
     _tag,
     _calls,
     (f"request_id, expected 1 to {MAX_ID_BYTES} bytes", _octets(1, MAX_ID_BYTES)),
     (f"model, expected a text of 1 to {MAX_ID_BYTES}", _text(1, MAX_ID_BYTES)),
     ("version, expected nil or a positive integer", _optional(_integer(1, MAX_COUNT))),
-    (f"key, expected nil or at most {MAX_ID_BYTES} bytes", _optional(_octets(0, MAX_ID_BYTES))),
+    (
+        f"key, expected nil or a list of at most {MAX_ID_BYTES} bytes each",
+        _optional(lambda value: type(value) is list and all(map(_octets(0, MAX_ID_BYTES), value))),
+    ),
     (f"budget, expected 0 to {MAX_BUDGET_US} microseconds", _integer(0, MAX_BUDGET_US)),
     (f"priority, expected 1 to {PRIORITIES}", _integer(1, PRIORITIES)),
     ("attempt, expected 1 to 255", _integer(1, 255)),
@@ -403,7 +411,7 @@ def _first_bad(kind: str, record: Record, rules: tuple[Rule, ...]) -> str:
     for (what, rule), field in zip(rules, record, strict=False):
         if not rule(field):
             return f"a {kind} with a bad {what}; {type(field).__name__} {reprlib.repr(field)[:32]} came"
-    return f"a {kind} whose fields do not go together: its result with its status, or its payload with its calls"
+    return f"a {kind} whose fields do not go together: its result and status, or its keys, payload and calls"
 
 
 # By kind: raises `ProtocolError` for a record that breaks a rule, and returns whether any has its payload in parts.

@@ -16,6 +16,8 @@ __all__ = ["MAX_CALLS", "MAX_RECORDS", "MAX_TAG", "PAYLOAD_AT", "Kind", "Record"
 
 MAX_RECORDS = 256
 MAX_CALLS = 32
+# The greatest of all bit sets of calls.
+ALL_CALLS = 2**MAX_CALLS - 1
 MAX_TAG = 2**63 - 1
 MAX_ID_BYTES = 128
 MAX_BUDGET_US = 300 * 10**6
@@ -55,14 +57,14 @@ class Kind(enum.IntEnum):
 Record: TypeAlias = list[Any]
 
 # The first two positions of REQUEST, REPLY and CANCEL: which calls the record is about.
-TAG = 0  # of the first one; hop by hop, chosen by the sender, unique while pending
-CALLS = 1  # so many, with consecutive tags and request ids: a block of calls that are alike
+TAG = 0  # of their block; hop by hop, chosen by the sender, unique while pending
+CALLS = 1  # which of the block's calls: a bit set of their places, of which there are `MAX_CALLS`
 
 # The other positions in a REQUEST record.
-REQUEST_ID = 2  # of the first call; end to end, bytes
+REQUEST_ID = 2  # of the block; end to end, bytes. That of a call has its place added to the last byte
 MODEL = 3
 MODEL_VERSION = 4  # None: the gateway chooses
-KEY = 5  # routing key, bytes or None
+KEY = 5  # routing keys, a list of bytes with one for each call, or None
 BUDGET_US = 6  # time left, not an instant: clocks do not travel
 PRIORITY = 7  # 1 most urgent to 8
 ATTEMPT = 8  # 1 for the first; counts only repeats after an answer

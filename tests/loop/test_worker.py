@@ -80,7 +80,7 @@ class Turns:
 def test_request_becomes_a_batch_and_its_outcome_a_reply() -> None:
     """What an engine puts down is answered by the next half of a turn."""
     turns = Turns()
-    turns.gateway.says(Kind.REQUEST, asks(32, calls=3))
+    turns.gateway.says(Kind.REQUEST, asks(32, places=0b111))
 
     (batch,), _ = turns.turn()
     turns.loop.done.append((batch, [(3, b"layout", b"yyyy" * 3)], 0.01))

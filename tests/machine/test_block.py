@@ -1,4 +1,4 @@
-"""Blocks are divided anywhere, and the calls inside stay what they were."""
+"""Blocks are divided in any way, and the calls inside stay what they were."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zmqinfer.checks import CHECKS
 from zmqinfer.errors import Status
-from zmqinfer.machine.block import advanced, block_of, covering, cut_reply, cut_request, singles
+from zmqinfer.machine.block import Parts, first_of, listed, numbers_of, part_of, reply_part
 from zmqinfer.records import (
+    ALL_CALLS,
     CALLS,
+    KEY,
     MAX_CALLS,
     MAX_TAG,
     OUTPUT,
     PAYLOAD,
     REPLY_FIELDS,
     REQUEST_FIELDS,
-    REQUEST_ID,
     ROWS,
     STATUS,
-    TAG,
     Kind,
     Record,
 )
@@ -34,209 +33,148 @@ Cut = Callable[[Record, int], Record]
 # Such as msgpack carries.
 integers = st.integers(-(2**63), 2**64 - 1)
 more_fields = st.lists(st.none() | integers | st.binary(max_size=4) | st.lists(integers, max_size=2), max_size=3)
+tags = st.integers(0, MAX_TAG)
+some_places = st.integers(1, ALL_CALLS) | st.integers(1, MAX_CALLS).map(lambda calls: 2**calls - 1)
 
 
 @dataclass(frozen=True)
 class Call:
     """One call as a block says it."""
 
-    tag: int
-    request_id: bytes
+    number: int
+    key: bytes | None
     payload: Any
     others: Record
 
 
 @st.composite
-def stretches(draw: st.DrawFn) -> tuple[int, int, int]:
-    """A tag, how many calls follow from there, and where the last byte of their ids begins."""
-    calls = draw(st.integers(1, MAX_CALLS))
-    tag, last = (draw(st.integers(0, MAX_CALLS - calls)) for _ in range(2))
-    tag += MAX_CALLS * draw(st.integers(0, MAX_TAG // MAX_CALLS))
-    return tag, calls, last + MAX_CALLS * draw(st.integers(0, 7))
-
-
-@st.composite
 def requests(draw: st.DrawFn) -> Record:
-    tag, calls, last = draw(stretches())
-    request_id = draw(st.binary(max_size=16)) + bytes([last])
+    places = draw(some_places)
+    calls = places.bit_count()
     size = calls * draw(st.integers(0, 4))
     payload = draw(st.binary(min_size=size, max_size=size))
-    said = ["m", 1, b"key", 1_000, 4, 1, None, calls, b"layout", payload]
-    return [tag, calls, request_id, *said, *draw(more_fields)]
+    keys = draw(st.none() | st.lists(st.binary(max_size=3), min_size=calls, max_size=calls))
+    said = ["m", 1, keys, 1_000, 4, 1, None, calls, b"layout", payload]
+    return [draw(tags), places, draw(st.binary(max_size=16)) + b"\x40", *said, *draw(more_fields)]
 
 
 @st.composite
 def replies(draw: st.DrawFn) -> Record:
-    tag, calls, _ = draw(stretches())
-    size = calls * draw(st.integers(0, 4))
+    places = draw(some_places)
+    size = places.bit_count() * draw(st.integers(0, 4))
     said = [0, b"layout", draw(st.binary(min_size=size, max_size=size))]
     failed = st.sampled_from(
         [[int(Status.MODEL_ERROR), "a sentence", "model"], [int(Status.OVERLOADED), "a sentence", None]]
     )
-    return [tag, calls, *draw(failed | st.just(said)), "w1", 1, 1, 1, None, 9, 10, 20, *draw(more_fields)]
+    return [draw(tags), places, *draw(failed | st.just(said)), "w1", 1, 1, 1, None, 9, 10, 20, *draw(more_fields)]
 
 
 def calls_of(record: Record, kind: Kind) -> list[Call]:
     """What a record says of each of its calls, read off the rules of docs/PROTOCOL.md."""
-    tag, calls = record[TAG], record[CALLS]
     CHECKS[kind]([record])
-    own = {TAG, CALLS, REQUEST_ID, ROWS, PAYLOAD} if kind is Kind.REQUEST else {TAG, CALLS}
-    others = [value for at, value in enumerate(record) if at not in own]
+    places = [place for place in range(MAX_CALLS) if record[CALLS] & 2**place]
+    own = {CALLS, KEY, ROWS, PAYLOAD} if kind is Kind.REQUEST else {CALLS}
+    bodies = record[PAYLOAD] if kind is Kind.REQUEST else None
     if kind is Kind.REPLY and not record[STATUS]:
-        others.remove(record[OUTPUT])
-    bodies = record[PAYLOAD] if kind is Kind.REQUEST else record[OUTPUT]
-    size = len(bodies) // calls if type(bodies) is bytes else 0
-    found: list[Call] = []
-    for place in range(calls):
-        body = bodies[place * size : (place + 1) * size] if type(bodies) is bytes else bodies
-        identity = b""
-        if kind is Kind.REQUEST:
-            number = int.from_bytes(record[REQUEST_ID], "big") + place
-            identity = number.to_bytes(len(record[REQUEST_ID]), "big")
-        found.append(Call(tag + place, identity, body, others))
-    return found
+        own.add(OUTPUT)
+        bodies = record[OUTPUT]
+    others = [value for at, value in enumerate(record) if at not in own]
+    keys = record[KEY] if kind is Kind.REQUEST and record[KEY] is not None else [None] * len(places)
+    size = len(bodies) // len(places) if bodies else 0
+    return [
+        Call(32 * record[0] + place, key, bodies and bodies[at * size : (at + 1) * size], others)
+        for at, (place, key) in enumerate(zip(places, keys, strict=True))
+    ]
 
 
 def divided(content: st.DataObject, record: Record, cut: Cut) -> list[Record]:
-    """Cuts a record anywhere, from its front, and then cuts some of what came off again."""
-    pieces: list[Record] = []
-    while record[CALLS] > 1 and content.draw(st.booleans()):
-        head, record = cut(record, content.draw(st.integers(1, record[CALLS] - 1)))
-        pieces += divided(content, head, cut)
-    return [*pieces, record]
+    """Divides a record into any two, and some of what came of it again."""
+    chosen = record[CALLS] & content.draw(some_places)
+    if chosen in (0, record[CALLS]):
+        return [record]
+    return [
+        *divided(content, cut(record, chosen), cut),
+        *divided(content, cut(record, record[CALLS] & ~chosen), cut),
+    ]
 
 
 @given(record=requests(), content=st.data())
-def test_a_request_divided_anywhere_asks_for_the_same_calls(record: Record, content: st.DataObject) -> None:
-    """Ids, tags, payloads and unknown fields, in order; each part is a record that the wire takes."""
+def test_a_request_divided_in_any_way_asks_for_the_same_calls(record: Record, content: st.DataObject) -> None:
+    """Keys, payloads and unknown fields; each part is a record that the wire takes."""
     before = calls_of(record, Kind.REQUEST)
 
-    pieces = divided(content, record, cut_request)
+    pieces = divided(content, record, part_of)
 
-    assert [call for piece in pieces for call in calls_of(piece, Kind.REQUEST)] == before
-    assert all(piece[ROWS] == piece[CALLS] for piece in pieces)
+    assert {call.number: call for piece in pieces for call in calls_of(piece, Kind.REQUEST)} == {
+        call.number: call for call in before
+    }
+    assert sum(piece[CALLS] for piece in pieces) == record[CALLS]
+    assert all(piece[ROWS] == piece[CALLS].bit_count() for piece in pieces)
     assert calls_of(record, Kind.REQUEST) == before, "one that waits in an outbox must not change"
 
 
 @given(record=replies(), content=st.data())
-def test_a_reply_divided_anywhere_answers_the_same_calls(record: Record, content: st.DataObject) -> None:
+def test_a_reply_divided_in_any_way_answers_the_same_calls(record: Record, content: st.DataObject) -> None:
     """Each call keeps its own output, or the sentence that all have, and the figures of the batch."""
-    before = calls_of(record, Kind.REPLY)
+    before = {call.number: call for call in calls_of(record, Kind.REPLY)}
 
-    pieces = divided(content, record, cut_reply)
+    pieces = divided(content, record, reply_part)
 
-    assert [call for piece in pieces for call in calls_of(piece, Kind.REPLY)] == before
-
-
-@given(record=requests())
-def test_singles_are_the_calls_one_by_one(record: Record) -> None:
-    """Each a request of its own."""
-    before = calls_of(record, Kind.REQUEST)
-
-    pieces = list(singles(record))
-
-    assert [piece[CALLS] for piece in pieces] == [1] * len(before)
-    assert [call for piece in pieces for call in calls_of(piece, Kind.REQUEST)] == before
-
-
-def test_one_call_is_left_as_it_is() -> None:
-    """It may have many rows, in parts, and an id that ends at a border."""
-    record: Record = [31, 1, b"\xff", "m", 1, None, 1_000, 4, 1, None, 500, b"layout", [b"part"], "more"]
-    before = record.copy()
-
-    assert list(singles(record)) == [before]
+    assert {call.number: call for piece in pieces for call in calls_of(piece, Kind.REPLY)} == before
+    assert sum(piece[CALLS] for piece in pieces) == record[CALLS]
 
 
 def test_unknown_fields_go_with_every_part() -> None:
     """They say something of all calls of the block, as the known fields do."""
-    asked: Record = [4, 3, b"\x04", "m", 1, None, 1_000, 4, 1, None, 3, b"layout", b"abc", "trace", [1]]
-    told: Record = [4, 3, 0, b"layout", b"abc", "w1", 1, 1, 1, None, 3, 10, 20, "trace", [1]]
+    asked: Record = [4, 0b111, b"\x40", "m", 1, None, 1_000, 4, 1, None, 3, b"layout", b"abc", "trace", [1]]
+    told: Record = [4, 0b111, 0, b"layout", b"abc", "w1", 1, 1, 1, None, 3, 10, 20, "trace", [1]]
 
-    asks, answers = cut_request(asked, 1), cut_reply(told, 2)
-
-    assert all(part[REQUEST_FIELDS:] == ["trace", [1]] for part in asks)
-    assert all(part[REPLY_FIELDS:] == ["trace", [1]] for part in answers)
-    assert [part[PAYLOAD] for part in asks] + [part[OUTPUT] for part in answers] == [b"a", b"bc", b"ab", b"c"]
+    assert part_of(asked, 0b101)[REQUEST_FIELDS:] == reply_part(told, 0b10)[REPLY_FIELDS:] == ["trace", [1]]
+    assert (part_of(asked, 0b101)[PAYLOAD], reply_part(told, 0b10)[OUTPUT]) == (b"ac", b"b")
 
 
-# Tables by tag -----------------------------------------------------------------------------------
+@given(tag=tags, places=some_places, content=st.data())
+def test_places_are_the_bits_of_a_set(tag: int, places: int, content: st.DataObject) -> None:
+    """In their order, and a call's number has its place in its last five bits."""
+    found = listed(places)
+    count = content.draw(st.integers(0, len(found)))
+
+    assert found == sorted(found)
+    assert sum(1 << place for place in found) == places
+    assert listed(first_of(places, count)) == found[:count]
+    assert list(numbers_of([tag, places])) == [MAX_CALLS * tag + place for place in found]
 
 
-@dataclass
+# Tables ------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
 class Entry:
-    calls: int
-
-
-@st.composite
-def tables(draw: st.DrawFn) -> dict[int, Entry]:
-    """Entries of two blocks' worth of tags, with gaps between some of them, made in any order."""
-    table: dict[int, Entry] = {}
-    tag, end = 0, 2 * MAX_CALLS
-    while tag < end:
-        calls = draw(st.integers(1, MAX_CALLS - tag % MAX_CALLS))
-        if draw(st.booleans()):
-            table[tag] = Entry(calls)
-        tag += calls
-    return dict(draw(st.permutations(list(table.items()))))
+    block: int
+    places: int
 
 
 @settings(max_examples=60)
-@given(table=tables())
-def test_each_tag_finds_exactly_the_entry_that_covers_it(table: dict[int, Entry]) -> None:
-    """The first call's tag, another's, or nobody's."""
-    for tag in range(3 * MAX_CALLS):
-        owners = [entry for first, entry in table.items() if first <= tag < first + entry.calls]
+@given(content=st.data())
+def test_a_table_finds_the_parts_that_are_about_a_call(content: st.DataObject) -> None:
+    """All of them and no other, while parts are added and removed."""
+    table: Parts[Entry] = Parts()
+    kept: list[Entry] = []
+    for _ in range(content.draw(st.integers(0, 20))):
+        block = content.draw(st.integers(0, 2))
+        free = ALL_CALLS & ~sum(one.places for one in kept if one.block == block)
+        if (places := free & content.draw(some_places)) and content.draw(st.booleans()):
+            kept.append(Entry(block, places))
+            table.add(block, kept[-1])
+        elif kept:
+            gone = kept.pop(content.draw(st.integers(0, len(kept) - 1)))
+            assert table.holds(gone.block, gone)
+            assert table.remove(gone.block, gone)
+            assert not table.remove(gone.block, gone)
+            assert not table.holds(gone.block, gone)
 
-        assert covering(table, tag) is (owners[0] if owners else None)
-
-
-@given(record=requests(), content=st.data())
-def test_tags_of_a_divided_block_find_their_parts(record: Record, content: st.DataObject) -> None:
-    """Every part is entered under its own first tag."""
-    first, calls = record[TAG], record[CALLS]
-    table = {piece[TAG]: Entry(piece[CALLS]) for piece in divided(content, record, cut_request)}
-
-    found = [covering(table, tag) for tag in range(first, first + calls)]
-
-    assert found == [entry for entry in table.values() for _ in range(entry.calls)]
-    assert covering(table, first + calls) is None
-    assert first == 0 or covering(table, first - 1) is None
-
-
-# Request ids -------------------------------------------------------------------------------------
-
-ids = st.binary(min_size=1, max_size=16)
-
-
-@given(record=requests())
-def test_all_calls_of_a_block_have_the_same_block(record: Record) -> None:
-    """So they have one home, and so has a repeat of any of them."""
-    first, calls = record[REQUEST_ID], record[CALLS]
-    everyone = [advanced(first, place) for place in range(calls)]
-
-    assert [call.request_id for call in calls_of(record, Kind.REQUEST)] == everyone
-    assert {block_of(each) for each in everyone} == {block_of(first)}
-
-
-@given(one=ids, other=ids)
-def test_a_block_is_an_id_without_its_last_five_bits(one: bytes, other: bytes) -> None:
-    """The length is kept, and two ids that differ in another bit are in two blocks."""
-    assert block_of(one) == one[:-1] + bytes([one[-1] & 0b1110_0000])
-    assert block_of(block_of(one)) == block_of(one)
-    are_alike = len(one) == len(other) and one[:-1] == other[:-1] and one[-1] >> 5 == other[-1] >> 5
-    assert (block_of(one) == block_of(other)) is are_alike
-
-
-@pytest.mark.parametrize(
-    ("request_id", "calls", "then", "block"),
-    [
-        (b"\x00", 0, b"\x00", b"\x00"),
-        (b"\x00", 31, b"\x1f", b"\x00"),
-        (b"id\xe0", 31, b"id\xff", b"id\xe0"),
-        (b"\xff\x21", 2, b"\xff\x23", b"\xff\x20"),
-    ],
-)
-def test_ids_count_in_their_last_byte(request_id: bytes, calls: int, then: bytes, block: bytes) -> None:
-    """From one border of a block to the other."""
-    assert advanced(request_id, calls) == then
-    assert block_of(request_id) == block_of(then) == block
+    wanted = content.draw(some_places)
+    for block in range(3):
+        assert table.about(block, wanted) == [one for one in kept if one.block == block and one.places & wanted]
+    assert sorted(map(id, table)) == sorted(map(id, kept))
+    assert len(table) == len(kept)

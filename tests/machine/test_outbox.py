@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.records import (
+    ALL_CALLS,
     BUDGET_US,
     CALLS,
     MAX_BUDGET_US,
@@ -103,15 +104,15 @@ def test_a_block_is_one_record_with_one_budget() -> None:
     """The outbox counts records, and those behind a block keep their own deadlines."""
     box, dirty = outbox()
     record = request(0, b"body" * MAX_CALLS)
-    record[CALLS] = record[ROWS] = MAX_CALLS
+    record[CALLS], record[ROWS] = ALL_CALLS, MAX_CALLS
     record[REQUEST_ID] = bytes(16)
     box.put_request(record, NOW + 2, 4 * MAX_CALLS)
-    box.put_request(request(MAX_CALLS), NOW + 1, 4)
+    box.put_request(request(1), NOW + 1, 4)
     assert (len(box), box.size) == (2, 4 * MAX_CALLS + 4 + 2 * 100)
 
     ((_, (block, single)),) = sent(box, dirty)
 
-    assert (block[CALLS], block[PAYLOAD], block[BUDGET_US]) == (MAX_CALLS, b"body" * MAX_CALLS, 2_000_000)
+    assert (block[CALLS], block[PAYLOAD], block[BUDGET_US]) == (ALL_CALLS, b"body" * MAX_CALLS, 2_000_000)
     assert (single[CALLS], single[BUDGET_US]) == (1, 1_000_000)
 
 

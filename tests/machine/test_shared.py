@@ -9,7 +9,7 @@ from tests.machine.client.playbook import card as client_card
 from tests.machine.gateway.playbook import Playbook, card, reply, request, session_of
 from zmqinfer.errors import Status
 from zmqinfer.machine.client.call import CallOptions, SharedBody
-from zmqinfer.records import CALLS, INLINE, OUTPUT, PAYLOAD, REQUEST_ID, STATUS, TAG, Kind, Record
+from zmqinfer.records import CALLS, INLINE, MAX_CALLS, OUTPUT, PAYLOAD, REQUEST_ID, STATUS, TAG, Kind, Record
 
 HERE, THERE = b"here", b"there"
 LOCAL = 5  # the position in a card of WELCOME
@@ -132,6 +132,6 @@ def test_cancelled_call_gives_its_memory_back() -> None:
     play = client()
     record = asks(play)
 
-    assert play.machine.cancel(record[TAG])
+    assert play.machine.cancel(record[TAG] * MAX_CALLS)
 
     assert play.machine.released == [PLACE]

@@ -178,7 +178,7 @@ def test_nothing_that_a_backend_raises_ends_its_thread(start: Start, caplog: pyt
 
     thread = start(Model(infer))
     bound = Bound(Layout((), 0, b""), ())
-    record = [7, 3, b"id", "m", 1, None, 0, 4, 1, None, 3, b"", b""]
+    record = [7, 0b111, b"id", "m", 1, None, 0, 4, 1, None, 3, b"", b""]
     bad = Batch(0, bound, [Task(0, record, bound, 0, 1e9, 0.0)], 2, 0.0)
     loop = Loop(bad, batch(0, is_short=True))
 

@@ -86,7 +86,7 @@ def block_of(model: Model, *items: Any) -> Batch:
     batch = batch_of(model, *items)
     first = batch.tasks[0].record
     payload = b"".join(task.record[PAYLOAD] for task in batch.tasks)
-    record = [32, len(items), *first[2:10], len(items), first[11], payload]
+    record = [32, 2 ** len(items) - 1, *first[2:10], len(items), first[11], payload]
     return Batch(0, batch.bound, [Task(0, record, batch.bound, len(payload), 1e9, 0.0)], len(items), 0.0)
 
 

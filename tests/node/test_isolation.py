@@ -92,7 +92,7 @@ def task(*firsts: float, budget_s: float = 20.0, part: Callable[[bytes], Any] | 
     rows = np.array([[first, 0.5] for first in firsts], np.float32)
     payload: Any = rows.tobytes() if part is None else [part(rows.tobytes())]
     calls = len(firsts)
-    record = [0, calls, b"id 0", "guarded", 1, None, 0, 4, 1, None, calls, LAYOUT.raw, payload]
+    record = [0, 2**calls - 1, b"id 0", "guarded", 1, None, 0, 4, 1, None, calls, LAYOUT.raw, payload]
     now = time.monotonic()
     return Task(0, record, BOUND, rows.nbytes, now + budget_s, now)
 

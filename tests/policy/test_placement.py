@@ -442,6 +442,10 @@ def test_waiting_work_is_admitted_somewhere_whenever_it_could_be_placed(
 
     assert (chosen is not None) == any(placement.admits(holder, rows) for holder in ready)
     for holder in ready:
+        before = holder.held
+        assert bool(placement.room_for_each(holder, rows)) == placement.admits(holder, 1)
+        assert holder.held == before
+    for holder in ready:
         if fits(placement, holder, rows):
             assert placement.admits(holder, rows)
     if chosen is not None:

@@ -1,80 +1,133 @@
 """Blocks: calls that are alike, of one row each, and travel as one record.
 
 What a client's callers ask of one model in one moment leaves as one record for up to `MAX_CALLS`
-calls, and every node then handles the record and not the call. A block may be divided anywhere:
-over several workers, between two batches, around a call that is cancelled or at fault. So a reply
-names the calls that it answers, and those of one block may be answered by several.
+calls, and every node then handles the record and not the call. A call is a place in its block; a record names
+its block by a tag and its calls by a bit set of their places. So a block may be divided in any way, over several
+workers by the calls' keys, between two batches, around a call that is cancelled or at fault, and what a record says
+of a part is said as that of a whole block is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import compress
+from typing import Generic, Protocol, TypeVar
 
-from zmqinfer.records import CALLS, MAX_CALLS, OUTPUT, PAYLOAD, REQUEST_ID, ROWS, STATUS, TAG, Record
+from zmqinfer.records import CALLS, KEY, MAX_CALLS, OUTPUT, PAYLOAD, ROWS, STATUS, TAG, Record
 
-__all__ = ["advanced", "block_of", "covering", "cut_reply", "cut_request", "singles"]
+__all__ = ["Parts", "first_of", "listed", "numbers_of", "part_of", "reply_part"]
 
-
-class Entry(Protocol):
-    """What is kept in a table under the tag of its first call."""
-
-    calls: int
+# From the digits of a bit set to what `compress` takes.
+_BITS = bytes(digit & 1 for digit in range(256))
 
 
-E = TypeVar("E", bound=Entry)
+def listed(places: int) -> list[int]:
+    """Returns the places in a bit set, in their order."""
+    return list(compress(range(MAX_CALLS), _bits(places)))
 
 
-def covering(table: Mapping[int, E], tag: int) -> E | None:
-    """Returns the entry that a call's tag belongs to, the first call's or another's, or None."""
-    for first in range(tag, tag - tag % MAX_CALLS - 1, -1):
-        entry = table.get(first)
-        if entry is not None:
-            return entry if first + entry.calls > tag else None
-    return None
+def _bits(places: int) -> bytes:
+    return f"{places:032b}".encode().translate(_BITS)[::-1]
 
 
-def advanced(request_id: bytes, calls: int) -> bytes:
-    """Returns the id of the call that is `calls` after the one with this id, in the same block."""
-    return request_id[:-1] + bytes((request_id[-1] + calls,))
+def first_of(places: int, count: int) -> int:
+    """Returns the first `count` places of a bit set."""
+    rest = places
+    for _ in range(count):
+        rest &= rest - 1
+    return places ^ rest
 
 
-def block_of(request_id: bytes) -> bytes:
-    """Returns what the ids of one block have in common: the last byte without the count within the block."""
-    place = request_id[-1] % MAX_CALLS
-    return request_id[:-1] + bytes((request_id[-1] - place,)) if place else request_id
+def numbers_of(record: Record) -> Sequence[int]:
+    """Returns the numbers of the calls that a record is about: a client has one for each of its calls."""
+    first, places = record[TAG] * MAX_CALLS, record[CALLS]
+    if not places & (places + 1):  # those from place 0 on
+        return range(first, first + places.bit_length())
+    return [first + place for place in listed(places)]
 
 
-def cut_request(record: Record, calls: int) -> tuple[Record, Record]:
-    """Divides a REQUEST behind its first `calls` calls; it may wait in an outbox and is not changed."""
-    size = len(record[PAYLOAD]) // record[CALLS] * calls
-    head, rest = record.copy(), record.copy()
-    head[CALLS] = head[ROWS] = calls
-    head[PAYLOAD] = record[PAYLOAD][:size]
-    rest[TAG] += calls
-    rest[CALLS] -= calls
-    rest[ROWS] -= calls
-    rest[REQUEST_ID] = advanced(record[REQUEST_ID], calls)
-    rest[PAYLOAD] = record[PAYLOAD][size:]
-    return head, rest
+def part_of(record: Record, places: int) -> Record:
+    """Returns the part of a REQUEST that is for some of its calls; the whole may wait in an outbox and stays."""
+    part = record.copy()
+    chosen = bytes(compress(_bits(places), _bits(record[CALLS])))
+    part[CALLS] = places
+    part[ROWS] = places.bit_count()
+    part[PAYLOAD] = _payload_of(record[PAYLOAD], chosen)
+    if record[KEY] is not None:
+        part[KEY] = list(compress(record[KEY], chosen))
+    return part
 
 
-def cut_reply(record: Record, calls: int) -> tuple[Record, Record]:
-    """Divides a REPLY behind its first `calls` calls."""
-    head, rest = record.copy(), record.copy()
+def reply_part(record: Record, places: int) -> Record:
+    """Returns the part of a REPLY that is for some of its calls."""
+    part = record.copy()
+    part[CALLS] = places
     if not record[STATUS]:
-        size = len(record[OUTPUT]) // record[CALLS] * calls
-        head[OUTPUT] = record[OUTPUT][:size]
-        rest[OUTPUT] = record[OUTPUT][size:]
-    head[CALLS] = calls
-    rest[TAG] += calls
-    rest[CALLS] -= calls
-    return head, rest
+        part[OUTPUT] = _payload_of(record[OUTPUT], bytes(compress(_bits(places), _bits(record[CALLS]))))
+    return part
 
 
-def singles(record: Record) -> Iterator[Record]:
-    """Divides a REQUEST into one for each of its calls."""
-    while record[CALLS] > 1:
-        first, record = cut_request(record, 1)
-        yield first
-    yield record
+def _payload_of(payload: bytes, chosen: bytes) -> bytes:
+    """Returns the payloads of some calls out of that of all, in which each has as many bytes.
+
+    Args:
+        chosen: for each call 1 if it is one of them, else 0.
+    """
+    size, first, end = len(payload) // len(chosen), chosen.find(1), chosen.rfind(1) + 1
+    if end - first == chosen.count(1):  # one behind the other
+        return payload[first * size : end * size]
+    return b"".join([payload[at * size : (at + 1) * size] for at in compress(range(len(chosen)), chosen)])
+
+
+class Part(Protocol):
+    """Some calls of a block."""
+
+    places: int
+
+
+P = TypeVar("P", bound=Part)
+
+
+class Parts(Generic[P]):
+    """Parts of blocks, by their blocks; no two are about one call."""
+
+    __slots__ = ("_by_block",)
+
+    def __init__(self) -> None:
+        # Of most blocks there is one.
+        self._by_block: dict[Hashable, tuple[P, ...]] = {}
+
+    def add(self, block: Hashable, part: P) -> None:
+        """Keeps a part."""
+        parts = self._by_block.get(block)
+        self._by_block[block] = (part,) if parts is None else (*parts, part)
+
+    def remove(self, block: Hashable, part: P) -> bool:
+        """Keeps a part no longer; False if it was not kept."""
+        parts = self._by_block.get(block, ())
+        if part not in parts:
+            return False
+        if len(parts) == 1:
+            del self._by_block[block]
+        else:
+            self._by_block[block] = tuple([other for other in parts if other is not part])
+        return True
+
+    def holds(self, block: Hashable, part: P) -> bool:
+        """Whether a part is kept."""
+        return part in self._by_block.get(block, ())
+
+    def about(self, block: Hashable, places: int) -> list[P]:
+        """Returns the parts that are about any of these calls."""
+        return [part for part in self._by_block.get(block, ()) if part.places & places]
+
+    def clear(self) -> None:
+        """Keeps nothing."""
+        self._by_block.clear()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_block.values()))
+
+    def __iter__(self) -> Iterator[P]:
+        for parts in self._by_block.values():
+            yield from parts

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from zmqinfer.records import BUDGET_US, CALLS, MAX_BUDGET_US, PAYLOAD_AT, TAG, Kind, Record
+from zmqinfer.records import BUDGET_US, MAX_BUDGET_US, PAYLOAD_AT, TAG, Kind, Record
 from zmqinfer.tensor import Buffer, payload_bytes
 from zmqinfer.wire import encode, encode_whole
 
@@ -64,10 +64,9 @@ class Outbox:
         """Whether records of this kind wait to leave."""
         return kind in self._records
 
-    def unsent_calls(self) -> set[int]:
-        """Returns the tags of all calls whose REQUEST has not left."""
-        requests = self._records.get(Kind.REQUEST, [])[self._passed :]
-        return {tag for record in requests for tag in range(record[TAG], record[TAG] + record[CALLS])}
+    def unsent(self) -> set[int]:
+        """Returns the tags of all REQUESTs that have not left."""
+        return {record[TAG] for record in self._records.get(Kind.REQUEST, [])[self._passed :]}
 
     def put(self, kind: Kind, record: Record, size: int = 0) -> None:
         """Adds a record whose payload, answer or sentence has `size` bytes."""

@@ -10,7 +10,7 @@ __all__ = ["failure"]
 
 def failure(
     tag: int,
-    calls: int,
+    places: int,
     status: Status,
     detail: str,
     where: str | None = None,
@@ -24,9 +24,10 @@ def failure(
     """Returns the REPLY to calls that ended without a result: no batch, no times.
 
     Args:
-        tag: of the first call, as the receiver calls it.
+        tag: of their block, as the receiver calls it.
+        places: which of the block's calls they are, as a bit set.
         detail: what happened, what was expected and what to do.
         where: in which place it ended, as PROTOCOL.md lists them.
         worker: who says so, empty for a gateway or a client.
     """
-    return [tag, calls, status, detail, where, worker, version, attempt, ran, retry_after_ms, 0, 0, 0]
+    return [tag, places, status, detail, where, worker, version, attempt, ran, retry_after_ms, 0, 0, 0]

@@ -104,7 +104,8 @@ class KeepsReply:
         reply = self._reply
         assert reply is not None
         payload = reply[OUTPUT]
-        if type(payload) is bytes and reply[CALLS] > 1:
-            size = len(payload) // reply[CALLS]
+        calls = reply[CALLS].bit_count()
+        if type(payload) is bytes and calls > 1:
+            size = len(payload) // calls
             payload = payload[self._place * size : (self._place + 1) * size]
         return Answer(reply[RESULT], payload, self.call_info())

@@ -77,8 +77,8 @@ def _checked(
         _check_whether("hedge", hedge)
     deadline_s = plain.deadline_s if deadline_s is None else _seconds("deadline_s", deadline_s)
     if key is not None:
-        return CallOptions(deadline_s, version, _key_bytes(key), priority, idempotent, hedge)
-    said = CallOptions(deadline_s, version, None, priority, idempotent, hedge)
+        return CallOptions(deadline_s, version, priority, idempotent, hedge, _key_bytes(key))
+    said = CallOptions(deadline_s, version, priority, idempotent, hedge)
     # Calls with the very same options find each other faster.
     return plain if said == plain else said
 

@@ -14,6 +14,7 @@ import zmq
 from zmqinfer import __version__
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import Cancelled, Executed, UsageError, ZmqInferError
+from zmqinfer.machine.block import numbers_of
 from zmqinfer.machine.client.call import Body, CallOptions, SharedBody
 from zmqinfer.machine.client.codec import Output
 from zmqinfer.machine.client.machine import ClientMachine
@@ -23,7 +24,7 @@ from zmqinfer.node.answers import KeepsReply
 from zmqinfer.node.dialler import Dialler
 from zmqinfer.node.shared import SHARED_ABOVE_BYTES, SharedMemory, host_token
 from zmqinfer.node.stream import Stream
-from zmqinfer.records import MAX_CALLS, STATUS, TAG, Record
+from zmqinfer.records import MAX_CALLS, STATUS, Record
 from zmqinfer.tensor import payload_bytes
 
 __all__ = [
@@ -235,14 +236,14 @@ class Connection:
 
     @staticmethod
     def _put_down(owners: list[Owner | Stream | None], reply: Record, outputs: Sequence[Output]) -> None:
-        """Gives outputs to calls with consecutive tags, of which some at least are a stream's or keep the reply."""
-        stream, first = owners[0], reply[TAG]
+        """Gives outputs to calls, of which some at least are a stream's or keep the reply."""
+        stream, numbers = owners[0], numbers_of(reply)
         if isinstance(stream, Stream) and owners.count(stream) == len(owners):
-            stream.take(first, outputs)
+            stream.take(numbers, outputs)
             return
         for place, (owner, output) in enumerate(zip(owners, outputs, strict=True)):
             if isinstance(owner, Stream):
-                owner.take(first + place, [output])
+                owner.take(numbers[place : place + 1], [output])
             elif owner is not None and not owner.done():
                 if isinstance(owner, KeepsReply):
                     owner.keep(reply, place)
@@ -250,13 +251,12 @@ class Connection:
 
     def _fail(self, owners: list[Owner | Stream | None], reply: Record, error: ZmqInferError | None) -> None:
         machine = self.machine
-        for place, owner in enumerate(owners):
+        for place, (owner, number) in enumerate(zip(owners, numbers_of(reply), strict=True)):
             if owner is None or (not isinstance(owner, Stream) and owner.done()):
                 continue
-            tag = reply[TAG] + place
-            found = error or machine.codec.error(reply, machine.request_id(tag))
+            found = error or machine.codec.error(reply, machine.request_id(number))
             if isinstance(owner, Stream):
-                owner.take(tag, [found])
+                owner.take([number], [found])
                 continue
             if isinstance(owner, KeepsReply):
                 owner.keep(reply, place)

@@ -48,12 +48,12 @@ class Stream:
         """Puts down the error of a call that never left, in its place."""
         # A tag that no call has.
         self._refused -= 1
-        self.take(self._refused, (error,))
+        self.take((self._refused,), (error,))
         self.tags.append(self._refused)
 
-    def take(self, first: int, results: Sequence[Any]) -> None:
-        """Puts down the results of calls with consecutive tags."""
-        self.results.update(zip(range(first, first + len(results)), results, strict=True))
+    def take(self, numbers: Sequence[int], results: Sequence[Any]) -> None:
+        """Puts down the results of the calls with these numbers."""
+        self.results.update(zip(numbers, results, strict=True))
         if self.on_ready is not None and self.is_ready():
             on_ready, self.on_ready = self.on_ready, None
             on_ready()

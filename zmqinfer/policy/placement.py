@@ -163,6 +163,15 @@ class Placement(Generic[H]):
         room = min(bound, holder.credits) - holder.held
         return min(room, rows) if room > 0 else int(self.admits(holder, 1))
 
+    def room_for_each(self, holder: H, rows: int) -> int:
+        """Returns how many of so many requests of one row this holder may take, whoever their home is."""
+        taken = 0
+        while taken < rows and self.admits(holder, 1):
+            self.take(holder, 1)
+            taken += 1
+        self.give_back(holder, taken)
+        return taken
+
     def admits(self, holder: H, rows: int) -> bool:
         """Whether this holder may take a request now, whoever its home is; for work that waited.
 

@@ -120,7 +120,7 @@ class World:
         if client is None:
             return
         call = self.begin(client, ask.model, ask.deadline_s, is_poison=is_poison)
-        client.call(call, CallOptions(ask.deadline_s, None, ask.key, ask.priority, None))
+        client.call(call, CallOptions(ask.deadline_s, None, ask.priority, key=ask.key))
         if ask.takes_back_after_s:
             call.is_fleeting = True
             self.timeline.after(ask.takes_back_after_s, lambda: self._take_back(client, call))

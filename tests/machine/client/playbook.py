@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from zmqinfer.config import ClientSettings
-from zmqinfer.errors import EXECUTED, Executed, Status
-from zmqinfer.machine.block import cut_reply
+from zmqinfer.errors import Status
+from zmqinfer.machine.block import listed, numbers_of, reply_part
 from zmqinfer.machine.client.call import CallOptions
 from zmqinfer.machine.client.machine import ClientMachine
 from zmqinfer.machine.link import LinkState
-from zmqinfer.records import (
-    CALLS,
-    MAX_CALLS,
-    PAYLOAD,
-    RAN,
-    TAG,
-    Kind,
-    Record,
-)
+from zmqinfer.records import CALLS, MAX_CALLS, PAYLOAD, RAN, RAN_NO, RETRY_AFTER_MS, Kind, Record
 from zmqinfer.tensor import Payload
 from zmqinfer.wire import decode, encode
 
@@ -33,9 +26,7 @@ __all__ = [
     "card",
     "did_not_run",
     "echo",
-    "place_and_calls",
     "reply",
-    "tags_of",
     "welcome",
 ]
 
@@ -67,6 +58,7 @@ class Playbook:
         self.is_connected = True
         self.alive: set[int] = set()
         self._models = [card()]
+        self._lives: Counter[int] = Counter()
         self._heard: dict[int, list[tuple[Kind, list[Record]]]] = {number: [] for number in range(gateways)}
 
     def serving(self, *models: Record) -> Playbook:
@@ -96,15 +88,15 @@ class Playbook:
         rows: int | None = None,
         **how: Any,
     ) -> int:
-        """Submits a call, and returns its tag."""
+        """Submits a call, and returns its number; one with `rows` is a block of its own."""
         options = CallOptions(deadline_s, **how)
-        tag = self.machine.submit(owner, model, (layout, body), rows, options, self.now)
+        number = self.machine.submit(owner, model, (layout, body), rows, options, self.now)
         self.machine.check()
-        return tag
+        return number
 
-    def cancels(self, tag: int) -> bool:
+    def cancels(self, number: int) -> bool:
         """Takes a call back."""
-        is_taken = self.machine.cancel(tag)
+        is_taken = self.machine.cancel(number)
         self.machine.check()
         return is_taken
 
@@ -112,13 +104,10 @@ class Playbook:
         """Removes the calls that ended, and returns by owner the reply to each of them alone."""
         ended: dict[object, Record] = {}
         for owners, record, _ in self.machine.completed:
-            rest = record
-            for owner in owners:
-                own, rest = cut_reply(rest, 1) if rest[CALLS] > 1 else (rest, [])
+            for owner, place in zip(owners, listed(record[CALLS]), strict=True):
                 assert owner not in ended, "a second end"
                 if owner is not None:
-                    ended[owner] = own
-            assert not rest, "a reply to more calls than there are owners"
+                    ended[owner] = reply_part(record, 1 << place)
         self.machine.completed.clear()
         return ended
 
@@ -141,7 +130,14 @@ class Playbook:
 
     def welcomes(self, number: int) -> Playbook:
         """A gateway welcomes the client."""
-        return self.says(number, Kind.WELCOME, welcome(*self._models))
+        session = b"%016d" % self._lives[number]
+        return self.says(number, Kind.WELCOME, welcome(*self._models, session=session))
+
+    def restarts(self, number: int) -> Playbook:
+        """A gateway begins another life, in which it welcomes those who greet it."""
+        self._lives[number] += 1
+        self.alive.add(number)
+        return self
 
     def flushed(self) -> Playbook:
         """The shell seals the blocks and empties the outboxes, as at the end of each turn."""
@@ -175,8 +171,8 @@ class Playbook:
         return [record for kind, records in self.hears(number) if kind is Kind.REQUEST for record in records]
 
     def requests(self, number: int = 0) -> list[int]:
-        """Removes what came to a gateway, and returns the tags of the calls that were asked of it."""
-        return [tag for record in self.asked(number) for tag in tags_of(record)]
+        """Removes what came to a gateway, and returns the numbers of the calls that were asked of it."""
+        return [call for record in self.asked(number) for call in numbers_of(record)]
 
     # Time -----------------------------------------------------------------------------------------
 
@@ -199,7 +195,7 @@ class Playbook:
         self.flushed()
         for number in sorted(self.alive):
             for kind, _ in list(self._heard[number]):
-                if kind is Kind.HELLO and self.machine.links[number].state is LinkState.GREETING:
+                if kind is Kind.HELLO and self.machine.links[number].state in (LinkState.GREETING, LinkState.LEFT):
                     self.welcomes(number)
                 elif kind is Kind.HEARTBEAT:
                     self.says(number, Kind.HEARTBEAT)
@@ -212,35 +208,25 @@ def card(
     return [model, version, SIGNATURE, max_rows, idempotent, is_local]
 
 
-def welcome(*models: Record, max_body_bytes: int = 2**20) -> Record:
-    return [b"g" * 16, "gateway", 500, max_body_bytes, list(models)]
+def welcome(*models: Record, max_body_bytes: int = 2**20, session: bytes = bytes(16)) -> Record:
+    return [session, "gateway", 500, max_body_bytes, list(models)]
 
 
-def reply(tag: int, status: Status = Status.OK, calls: int = 1, output: bytes = b"body") -> Record:
-    """A gateway's REPLY to so many calls, the output of which is `output`, or nothing."""
-    result: list[Any] = ["sentence", None] if status else [b"layout", output]
-    return [tag, calls, int(status), *result, "w1", 1, 1, 1, None, calls, 10, 20]
+def reply(*numbers: int, status: Status = Status.OK, output: bytes = b"") -> Record:
+    """A gateway's REPLY to the calls with these numbers, all of one block; by default each has the output b"body"."""
+    tag, places = numbers[0] // MAX_CALLS, sum(1 << number % MAX_CALLS for number in numbers)
+    result: list[Any] = ["sentence", None] if status else [b"layout", output or b"body" * len(numbers)]
+    return [tag, places, int(status), *result, "w1", 1, 1, 1, None, len(numbers), 10, 20]
 
 
-def did_not_run(tag: int) -> Record:
-    """A gateway's REPLY to a call that reached no worker."""
-    record = reply(tag, Status.UNAVAILABLE)
-    record[RAN] = EXECUTED.index(Executed.NO)
+def did_not_run(*numbers: int, status: Status = Status.UNAVAILABLE, retry_after_ms: int | None = None) -> Record:
+    """A gateway's REPLY to calls that reached no worker."""
+    record = reply(*numbers, status=status)
+    record[RAN], record[RETRY_AFTER_MS] = RAN_NO, retry_after_ms
     return record
 
 
-def echo(asked: Record, first: int = 0, calls: int = 0, status: Status = Status.OK) -> Record:
+def echo(asked: Record, places: int = 0, status: Status = Status.OK) -> Record:
     """A REPLY to calls of a REQUEST, by default to all of them, whose output is their input."""
-    calls = calls or asked[CALLS]
-    size = len(asked[PAYLOAD]) // asked[CALLS]
-    return reply(asked[TAG] + first, status, calls, asked[PAYLOAD][first * size : (first + calls) * size])
-
-
-def tags_of(record: Record) -> range:
-    """The tags of the calls that a record is about."""
-    return range(record[TAG], record[TAG] + record[CALLS])
-
-
-def place_and_calls(records: list[Record]) -> list[tuple[int, int]]:
-    """Where in their block records begin, and how many calls they are about."""
-    return [(record[TAG] % MAX_CALLS, record[CALLS]) for record in records]
+    whole = reply(*numbers_of(asked), status=status, output=asked[PAYLOAD])
+    return reply_part(whole, places or asked[CALLS])

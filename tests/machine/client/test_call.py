@@ -1,49 +1,69 @@
-"""What a client keeps of its calls: which of a block are left, and which are alike."""
+"""What a client keeps of its calls: which of a block a record is for, and which are alike."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
+from zmqinfer.machine.block import part_of
 from zmqinfer.machine.client.call import Block, CallOptions
-from zmqinfer.records import MAX_CALLS
+from zmqinfer.records import ALL_CALLS, MAX_CALLS
 
-PLAIN = CallOptions(1.0, 2, b"key", 4, None)
+PLAIN = CallOptions(1.0, 2, 4, None, key=b"key")
 
 
-def block_of(*are_left: bool) -> Block:
-    """A block of which those calls have not ended."""
-    block = Block(MAX_CALLS, 0, ("m", b"layout", PLAIN, 100_000), None, 1_000.0)
-    block.owners = [f"caller {place}" if is_left else None for place, is_left in enumerate(are_left)]
-    block.bodies = [b"body"] * len(are_left)
-    block.left = sum(are_left)
+def block_of(calls: int, options: CallOptions = PLAIN) -> Block:
+    """A block of so many calls, each with a payload and a key of its own."""
+    block = Block(7, 0, ("m", b"layout", options.but_key(), 100_000), options, None, 1_000.0)
+    block.owners = list(range(1, calls + 1))
+    block.bodies = [b"body%02d" % place for place in range(calls)]
+    block.keys = None if options.key is None else [b"%d" % place for place in range(calls)]
+    block.left = calls
     return block
 
 
-@example([True] * MAX_CALLS)
-@example([False] * MAX_CALLS)
-@example([False, True, True, False, False, True])
-@given(st.lists(st.booleans(), min_size=1, max_size=MAX_CALLS))
-def test_runs_are_the_longest_stretches_of_calls_that_are_left(are_left: list[bool]) -> None:
-    """In order; together they are all that is left, and between two of them a call has ended."""
-    runs = list(block_of(*are_left).runs())
+@given(st.integers(1, MAX_CALLS), st.integers(1, ALL_CALLS), st.sampled_from((PLAIN, PLAIN._replace(key=None))))
+def test_a_request_for_some_calls_is_that_part_of_the_one_for_all(
+    calls: int, places: int, options: CallOptions
+) -> None:
+    """Whoever divides a block, its client or a gateway, says the same of each call."""
+    block = block_of(calls, options)
+    everything = (1 << calls) - 1
+    whole, _ = block.request(everything, b"id")
+    places = places & everything or 1
 
-    covered = [place for first, calls in runs for place in range(first, first + calls)]
-    assert covered == [place for place, is_left in enumerate(are_left) if is_left]
-    assert all(calls > 0 for _, calls in runs)
-    ends = [first + calls for first, calls in runs]
-    assert all(end < first for end, (first, _) in zip(ends, runs[1:], strict=False))
+    record, size = block.request(places, b"id")
+
+    assert record == part_of(whole, places)
+    assert size == 6 * places.bit_count()
 
 
-def test_calls_with_the_same_words_are_alike() -> None:
-    """Whoever said them: equal options find each other in a dict."""
-    again = CallOptions(1.0, 2, b"key", 4, None)
+@given(st.integers(1, MAX_CALLS), st.integers(0, ALL_CALLS), st.integers(0, ALL_CALLS))
+def test_pending_is_what_has_not_ended_and_does_not_rest(calls: int, ended: int, resting: int) -> None:
+    """All of it but those; a block is at rest when the others have ended."""
+    block = block_of(calls)
+    everything = (1 << calls) - 1
+    block.owners = [None if ended >> place & 1 else place for place in range(calls)]
+    block.left = calls - block.owners.count(None)
+    block.resting = resting & everything
 
-    assert again == PLAIN
-    assert hash(again) == hash(PLAIN)
+    assert block.pending() == everything & ~ended & ~resting
+    assert block.is_at_rest() is bool(block.resting and not block.pending())
+
+
+def test_attempts_are_counted_for_each_place() -> None:
+    """A record tells the most of any of its calls."""
+    block = block_of(4)
+    block.resting = 0b1110
+
+    block.asks_again(0b0110)
+    block.asks_again(0b0100)
+
+    assert [block.attempt_of(places) for places in (0b0001, 0b0010, 0b0100, 0b1011, 0b1111)] == [1, 2, 3, 2, 3]
+    assert block.resting == 0b1000
 
 
 @pytest.mark.parametrize(
@@ -51,17 +71,18 @@ def test_calls_with_the_same_words_are_alike() -> None:
     [
         ("deadline_s", 1.001),
         ("version", None),
-        ("key", b"another"),
         ("key", None),
         ("priority", 5),
         ("idempotent", False),
+        ("hedge", True),
     ],
 )
 def test_calls_that_differ_in_a_word_are_not_alike(field: str, other: Any) -> None:
-    """None is a word too: it is not the same as False."""
-    assert PLAIN._replace(**{field: other}) != PLAIN
+    """None is a word too: it is not the same as False; but one key is as good as another."""
+    assert PLAIN._replace(**{field: other}).but_key() != PLAIN.but_key()
+    assert PLAIN._replace(key=b"another").but_key() == PLAIN.but_key()
 
 
 def test_nothing_said_is_the_usual_call() -> None:
-    """Of any version, without a key, of priority 4, and idempotent as the model declares."""
-    assert CallOptions(1.0) == (1.0, None, None, 4, None, None)
+    """Of any version, of priority 4, idempotent and hedged as the model declares, and without a key."""
+    assert CallOptions(1.0) == (1.0, None, 4, None, None, None)

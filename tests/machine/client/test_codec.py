@@ -51,7 +51,21 @@ def block(calls: Iterable[dict[str, Any]]) -> Record:
     """The REPLY for a block whose calls have these outputs, of one row each."""
     arrays = [{name: np.asarray(array) for name, array in call.items()} for call in calls]
     payload = b"".join(bytes(part) for call in arrays for part in map(np.ndarray.tobytes, call.values()))
-    return [32, len(arrays), 0, layout_of(arrays[0], None).raw, payload, "w1", 1, 1, 1, None, len(arrays), 10, 20]
+    return [
+        7,
+        2 ** len(arrays) - 1,
+        0,
+        layout_of(arrays[0], None).raw,
+        payload,
+        "w1",
+        1,
+        1,
+        1,
+        None,
+        len(arrays),
+        10,
+        20,
+    ]
 
 
 def failed(status: Status, where: str | None = None, ran: Executed = Executed.NO, retry: int | None = None) -> Record:

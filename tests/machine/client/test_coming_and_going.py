@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.machine.client.playbook import BEAT_S, Playbook, echo, tags_of
+from tests.machine.client.playbook import BEAT_S, Playbook, echo
 from zmqinfer.errors import Status
+from zmqinfer.machine.block import numbers_of
 from zmqinfer.machine.link import LinkState
 from zmqinfer.records import STATUS, Kind
 
@@ -26,7 +27,7 @@ def test_a_gateway_that_is_added_is_greeted_and_gets_its_turn() -> None:
 
     play.up(number)
     for call in range(10):
-        play.calls(call, key=b"%d" % call)
+        play.calls(call, rows=1)
 
     assert number == 1
     assert len(play.asked(0)) == len(play.asked(number)) == 5
@@ -36,7 +37,7 @@ def test_a_gateway_is_left_when_it_has_answered_what_it_has() -> None:
     """Nothing new goes there; then it hears a goodbye, its number is told once, and is not used again."""
     play = Playbook(2).up(0, 1)
     for call in range(4):
-        play.calls(call, key=b"%d" % call)
+        play.calls(call, rows=1)
     asked = play.asked(0)
     play.asked(1)
 
@@ -59,7 +60,7 @@ def test_what_waits_for_a_gateway_that_was_never_there_goes_to_another() -> None
     """It is left at once."""
     play = Playbook(2)
     for call in range(6):
-        play.calls(call, key=b"%d" % call)
+        play.calls(call, rows=1)
     waiting = play.asked(0)
     play.asked(1)
 
@@ -69,7 +70,7 @@ def test_what_waits_for_a_gateway_that_was_never_there_goes_to_another() -> None
 
     assert play.machine.take_left() == [0]
     assert len(waiting) == 3
-    assert list(map(tags_of, moved)) == list(map(tags_of, waiting))
+    assert list(map(numbers_of, moved)) == list(map(numbers_of, waiting))
     assert play.machine.links[1].state is LinkState.UP
 
 

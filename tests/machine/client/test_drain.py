@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.machine.client.playbook import BEAT_S, NO_SESSION, Playbook, card, echo, welcome
+import pytest
+
+from tests.machine.client.playbook import BEAT_S, NO_SESSION, Playbook, card, did_not_run, echo, welcome
 from zmqinfer.errors import EXECUTED, Executed, Status
 from zmqinfer.machine.link import LinkState
 from zmqinfer.records import RAN, STATUS, Kind, Record
@@ -18,14 +20,14 @@ def test_new_calls_go_to_the_other_gateway_and_pending_ones_stay() -> None:
     """They are answered, and then the gateway is let go and greeted after a heartbeat."""
     play = Playbook(2).up(0, 1)
     for number in range(40):
-        play.calls(number, key=b"%d" % number)
+        play.calls(number, rows=1)
     asked = play.asked(0)
     assert asked
     play.asked(1)
 
     play.says(0, Kind.DISCONNECT, DRAINING)
     for number in range(40, 80):
-        play.calls(number, key=b"%d" % number)
+        play.calls(number, rows=1)
 
     assert play.requests(0) == []
     assert len(play.requests(1)) == 40
@@ -84,7 +86,7 @@ def test_a_draining_gateway_that_dies_gives_its_calls_to_the_other() -> None:
     """As any other that falls silent."""
     play = Playbook(2).up(0, 1)
     for number in range(40):
-        play.calls(number, key=b"%d" % number)
+        play.calls(number, rows=1)
     lost = len(play.asked(0))
     play.asked(1)
     play.says(0, Kind.DISCONNECT, DRAINING)
@@ -113,7 +115,7 @@ def test_a_word_that_was_left_over_from_before_moves_what_waits_for_a_connection
     play = Playbook(2).up(0, 1)
     play.now += 60.0
     play.calls("a", idempotent=False)
-    play.calls("b", idempotent=False, key=b"another block")
+    play.calls("b", idempotent=False, rows=1)
     play.machine.seal()
 
     play.says(0, Kind.DISCONNECT, DRAINING)
@@ -152,7 +154,7 @@ def test_what_waits_for_the_next_gateway_may_have_run_at_the_last_one() -> None:
     play = Playbook(2).up(0, 1)
     play.says(0, Kind.DISCONNECT, DRAINING)
     play.calls("a", deadline_s=4.0)
-    play.calls("b", deadline_s=4.0, key=b"another block, for the other gateway")
+    play.calls("b", deadline_s=4.0, rows=1)
     assert len(play.requests(1)) == 2
     play.alive.clear()
     play.waits(BEAT_S)
@@ -166,19 +168,20 @@ def test_what_waits_for_the_next_gateway_may_have_run_at_the_last_one() -> None:
     assert [record[RAN] for record in ended.values()] == [EXECUTED.index(Executed.MAYBE)] * 2
 
 
-def test_what_was_refused_and_rests_waits_for_the_next_gateway() -> None:
-    """A draining gateway has no more of it."""
+@pytest.mark.parametrize("idempotent", [None, False])
+def test_what_was_refused_and_rests_waits_for_the_next_gateway(idempotent: bool | None) -> None:
+    """However long it is greeted in vain; a draining gateway has no more of it, and it did not run."""
     play = Playbook().up()
-    play.calls()
-    (asked,) = play.asked()
-    refused = echo(asked, status=Status.OVERLOADED)
-    refused[RAN] = 0
-    play.says(0, Kind.REPLY, refused).says(0, Kind.DISCONNECT, DRAINING)
+    first, second = (play.calls(owner, idempotent=idempotent) for owner in "ab")
+    play.asked()
+    play.says(0, Kind.REPLY, did_not_run(first, status=Status.OVERLOADED))
+    play.says(0, Kind.REPLY, did_not_run(second, status=Status.OVERLOADED, retry_after_ms=800))
+    play.says(0, Kind.DISCONNECT, DRAINING)
     play.alive.clear()
 
-    play.waits(0.3)
+    play.waits(3.0)
     assert Kind.REQUEST not in play.kinds()
-    play.waits(1.0)
-    play.says(0, Kind.WELCOME, [b"another life....", *welcome(card())[1:]])
+    assert play.ended() == {}
+    play.restarts(0).welcomes(0)
 
-    assert len(play.requests()) == 1
+    assert play.requests() == [first, second]

@@ -16,11 +16,11 @@ from tests.machine.client.playbook import (
     welcome,
 )
 from zmqinfer.errors import EXECUTED, Executed, Status, TooLarge
-from zmqinfer.machine.block import advanced
+from zmqinfer.machine.block import numbers_of
 from zmqinfer.machine.client.machine import GRACE_S
 from zmqinfer.records import (
     BUDGET_US,
-    CALLS,
+    KEY,
     MAX_CALLS,
     MODEL,
     PRIORITY,
@@ -45,7 +45,7 @@ def test_the_greeting_and_the_first_request_leave_together() -> None:
 
     assert hello == (Kind.HELLO, [[SESSION, "test", None, None]])
     record = request[1][0]
-    assert (request[0], record[TAG], record[CALLS], record[MODEL]) == (Kind.REQUEST, tag, 1, "m")
+    assert (request[0], list(numbers_of(record)), record[MODEL], record[KEY]) == (Kind.REQUEST, [tag], "m", [b"k"])
     assert (record[PRIORITY], record[BUDGET_US]) == (1, 2_000_000)
     assert record[REQUEST_ID] == play.machine.request_id(tag) == b"prefix--" + tag.to_bytes(8, "big")
 
@@ -53,9 +53,9 @@ def test_the_greeting_and_the_first_request_leave_together() -> None:
 def test_a_reply_ends_its_call_once() -> None:
     """With its owner beside it; another reply to it is counted, and nothing else."""
     play = Playbook().up()
-    one, two = play.calls("one", key=b"1"), play.calls("two", key=b"2")
+    one, two = play.calls("one", rows=1), play.calls("two", rows=1)
 
-    play.says(0, Kind.REPLY, reply(two, Status.NOT_FOUND), reply(two), reply(one), reply(7777))
+    play.says(0, Kind.REPLY, reply(two, status=Status.NOT_FOUND), reply(two), reply(one), reply(7777))
 
     ended = play.ended()
     assert {owner: record[STATUS] for owner, record in ended.items()} == {
@@ -77,22 +77,25 @@ def test_the_rows_of_a_call_come_back_beside_its_reply() -> None:
 
 
 def test_a_call_that_failed_says_which_it_was() -> None:
-    """The tag of its reply gives the request id that was sent, whoever ended the call, and it reaches the error."""
+    """Its number gives the request id that was sent, whoever ended the call, and it reaches the error."""
     play = Playbook().up()
-    refused = play.calls("refused", key=b"k")
+    refused = play.calls("refused", rows=1)
     for owner in ("late", "later"):
         play.calls(owner, deadline_s=0.1)
     sent = [record[REQUEST_ID] for record in play.asked()]
 
-    play.says(0, Kind.REPLY, [*reply(refused, Status.NOT_FOUND), "unknown"])
+    play.says(0, Kind.REPLY, [*reply(refused, status=Status.NOT_FOUND), "unknown"])
     play.waits(1.0)
 
     machine = play.machine
-    errors = {owner: machine.codec.error(r, machine.request_id(r[TAG])) for owner, r in play.ended().items()}
+    errors = {
+        owner: machine.codec.error(record, machine.request_id(*numbers_of(record)))
+        for owner, record in play.ended().items()
+    }
     assert {owner: error.request_id for owner, error in errors.items()} == {
         "refused": sent[0],
         "late": sent[1],
-        "later": advanced(sent[1], 1),
+        "later": sent[1][:-1] + bytes([sent[1][-1] + 1]),
     }
 
 
@@ -214,11 +217,11 @@ def test_not_run_is_not_believed_of_what_was_sent_twice() -> None:
 def test_calls_of_a_turn_leave_in_one_message() -> None:
     """In the order in which they were made."""
     play = Playbook().up()
-    tags = [play.calls(number, key=b"%d" % number) for number in range(5)]
+    tags = [play.calls(number, rows=1) for number in range(5)]
 
     ((kind, records),) = play.hears()
 
-    assert (kind, [record[TAG] for record in records]) == (Kind.REQUEST, tags)
+    assert (kind, [number for record in records for number in numbers_of(record)]) == (Kind.REQUEST, tags)
 
 
 def test_a_client_at_rest_says_nothing_and_needs_no_timer() -> None:
@@ -281,7 +284,7 @@ def test_a_question_goes_to_its_gateway_and_is_answered() -> None:
 
     record = next(records[0] for kind, records in play.hears(1) if kind is Kind.STATS)
     assert record[1:] == ["status", None, 0, 1]
-    assert record[TAG] // MAX_CALLS != tag // MAX_CALLS
+    assert record[TAG] != tag // MAX_CALLS
     for _ in range(2):
         play.says(1, Kind.STATS, [record[TAG], "status", b"{}", 0, 1], [99, "status", b"{}", 0, 1])
     play.says(0, Kind.REPLY, reply(tag))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from tests.machine.client.playbook import Playbook, did_not_run, reply
-from zmqinfer.errors import EXECUTED, Executed, Status
+from tests.machine.client.playbook import NO_SESSION, Playbook, did_not_run, reply
+from zmqinfer.errors import Status
+from zmqinfer.machine.block import numbers_of
 from zmqinfer.policy.retry import MAX_ATTEMPTS
-from zmqinfer.records import ATTEMPT, RAN, REQUEST_ID, RETRY_AFTER_MS, STATUS, TAG, Kind, Record
+from zmqinfer.records import ATTEMPT, RAN, REQUEST_ID, STATUS, Kind, Record
 
 
-def overloaded(tag: int, calls: int = 1, retry_after_ms: int | None = None) -> Record:
+def overloaded(*numbers: int, retry_after_ms: int | None = None) -> Record:
     """A gateway's REPLY to calls that it did not let in."""
-    record = reply(tag, Status.OVERLOADED, calls)
-    record[RAN] = EXECUTED.index(Executed.NO)
-    record[RETRY_AFTER_MS] = retry_after_ms
-    return record
+    return did_not_run(*numbers, status=Status.OVERLOADED, retry_after_ms=retry_after_ms)
 
 
 def test_an_overloaded_gateway_is_asked_again_after_a_pause() -> None:
@@ -79,14 +77,14 @@ def test_another_gateway_is_asked_if_there_is_one() -> None:
     play.says(number, Kind.REPLY, did_not_run(tag))
     play.waits(0.06)
     assert play.asked(number) == []
-    assert [record[TAG] for record in play.asked(1 - number)] == [tag]
+    assert play.requests(1 - number) == [tag]
 
 
 def test_a_gateway_that_is_down_is_no_other_gateway() -> None:
     """Though it is one to choose from, while the only one that was up drains."""
     play = Playbook(2).up(0)
     tag = play.calls("call")
-    assert [record[TAG] for record in play.asked(0)] == [tag]
+    assert play.requests(0) == [tag]
     play.says(0, Kind.DISCONNECT, ["draining", "this gateway ends"])
 
     play.says(0, Kind.REPLY, did_not_run(tag))
@@ -96,17 +94,23 @@ def test_a_gateway_that_is_down_is_no_other_gateway() -> None:
 
 
 def test_of_a_block_only_what_was_refused_is_repeated() -> None:
-    """The rest may be answered meanwhile, and what was taken back is not asked for."""
+    """Each part when its pause is over; a greeting sends what does not rest, and what was taken back is not sent."""
     play = Playbook().up()
-    tags = [play.calls(number) for number in range(4)]
+    numbers = [play.calls(number) for number in range(6)]
     play.hears()
-    play.says(0, Kind.REPLY, overloaded(tags[1], 3))
-    assert play.cancels(tags[2])
-    play.says(0, Kind.REPLY, reply(tags[0]))
+    play.says(0, Kind.REPLY, overloaded(numbers[1], numbers[3], numbers[4]))
+    play.says(0, Kind.REPLY, overloaded(numbers[0], retry_after_ms=1_000))
+    assert play.cancels(numbers[3])
+    play.hears()
 
-    assert [record[TAG] for record in play.waits(0.06).asked()] == [tags[1], tags[3]]
-    for tag in (tags[1], tags[3]):
-        play.says(0, Kind.REPLY, reply(tag))
+    play.says(0, Kind.DISCONNECT, NO_SESSION)
+    assert play.requests() == [numbers[2], numbers[5]]
+    assert play.waits(0.06).requests() == [numbers[1], numbers[4]]
+    play.up().says(0, Kind.DISCONNECT, NO_SESSION)
+    assert play.requests() == [numbers[place] for place in (1, 2, 4, 5)]
+    play.up().waits(1.5)
+    assert play.requests() == [numbers[0]]
+    play.says(0, Kind.REPLY, reply(*(numbers[place] for place in (0, 1, 2, 4, 5))))
     assert {record[STATUS] for record in play.ended().values()} == {Status.OK}
     assert play.machine.pending == 0
 
@@ -114,7 +118,7 @@ def test_of_a_block_only_what_was_refused_is_repeated() -> None:
 def test_a_thousand_refusals_are_not_repeated_a_thousand_times() -> None:
     """A tenth of them, and some."""
     play = Playbook().up()
-    tags = [play.calls(number, key=b"%d" % number) for number in range(200)]
+    tags = [play.calls(number, rows=1) for number in range(200)]
     play.hears()
     for tag in tags:
         play.says(0, Kind.REPLY, overloaded(tag))
@@ -140,7 +144,7 @@ def test_calls_of_one_block_are_counted_one_by_one() -> None:
         for tag in tags:
             play.says(0, Kind.REPLY, overloaded(tag))
         asked = play.waits(0.2).asked()
-        assert sorted(record[TAG] for record in asked) == tags
+        assert sorted(number for record in asked for number in numbers_of(record)) == tags
     assert {record[ATTEMPT] for record in asked} == {MAX_ATTEMPTS}
     play.says(0, Kind.REPLY, *[reply(tag) for tag in tags])
     assert len(play.ended()) == 3
@@ -149,11 +153,11 @@ def test_calls_of_one_block_are_counted_one_by_one() -> None:
 def test_a_greeting_sends_nothing_that_rests() -> None:
     """It goes out once, when its pause is over; what may not run twice is not lost with a session that had it not."""
     play = Playbook().up()
-    resting, pending = play.calls("resting", idempotent=False), play.calls("pending", key=b"k")
+    resting, pending = play.calls("resting", idempotent=False), play.calls("pending", rows=1)
     play.hears()
     play.says(0, Kind.REPLY, overloaded(resting))
 
-    play.says(0, Kind.DISCONNECT, ["no session", "say HELLO"])
+    play.says(0, Kind.DISCONNECT, NO_SESSION)
 
     assert play.requests() == [pending]
     play.up()

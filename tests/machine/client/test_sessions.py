@@ -11,11 +11,10 @@ from tests.machine.client.playbook import (
     SLOT_S,
     Playbook,
     echo,
-    place_and_calls,
     reply,
-    tags_of,
 )
 from zmqinfer.errors import EXECUTED, Executed, Status
+from zmqinfer.machine.block import numbers_of
 from zmqinfer.machine.client.machine import GRACE_S
 from zmqinfer.machine.link import LinkState
 from zmqinfer.records import (
@@ -23,13 +22,14 @@ from zmqinfer.records import (
     BUDGET_US,
     CALLS,
     HEDGE,
+    KEY,
+    MAX_CALLS,
     MODEL,
     OUTPUT,
     PAYLOAD,
     RAN,
     REQUEST_ID,
     RESULT,
-    ROWS,
     STATUS,
     TAG,
     Kind,
@@ -41,7 +41,7 @@ from zmqinfer.records import (
 def test_no_session_is_answered_by_one_greeting_and_all_that_is_pending() -> None:
     """The same session, the same tags and ids, once, however many complaints come; budgets are those of now."""
     play = Playbook().up()
-    tags = [play.calls(number, deadline_s=10.0, key=b"%d" % number) for number in range(3)]
+    tags = [play.calls(number, deadline_s=10.0, rows=1) for number in range(3)]
     first = play.asked()
     play.says(0, Kind.REPLY, reply(tags[1]))
     play.now += 1.0
@@ -52,29 +52,27 @@ def test_no_session_is_answered_by_one_greeting_and_all_that_is_pending() -> Non
     assert hello == (Kind.HELLO, [[SESSION, "test", None, None]])
     assert kind is Kind.REQUEST
     assert [record[: REQUEST_ID + 1] for record in again] == [first[n][: REQUEST_ID + 1] for n in (0, 2)]
-    assert [record[TAG] for record in again] == [tags[0], tags[2]]
+    assert [number for record in again for number in numbers_of(record)] == [tags[0], tags[2]]
     assert {record[BUDGET_US] for record in again} == {9_000_000}
     assert play.kinds() == []
 
 
-def test_pending_calls_of_a_block_are_sent_again_in_stretches() -> None:
-    """Each with the tag, the id and the payload that it had; those that ended are left out."""
+def test_pending_calls_of_a_block_are_sent_again_as_one_record() -> None:
+    """Each with the place, the key and the payload that it had; those that ended are left out."""
     play = Playbook().up()
-    tags = [play.calls(number, body=b"row%d" % number) for number in range(8)]
+    numbers = [play.calls(number, body=b"row%d" % number, key=b"k%d" % number) for number in range(8)]
     (asked,) = play.asked()
-    play.says(0, Kind.REPLY, echo(asked, 1, 1), echo(asked, 7, 1, Status.MODEL_ERROR))
-    play.cancels(tags[4])
-    play.cancels(tags[5])
+    play.says(0, Kind.REPLY, echo(asked, 0b10), echo(asked, 0b1000_0000, Status.MODEL_ERROR))
+    play.cancels(numbers[4])
+    play.cancels(numbers[5])
     play.hears()
 
     play.says(0, Kind.DISCONNECT, NO_SESSION)
 
-    again = play.asked()
-    assert place_and_calls(again) == [(0, 1), (2, 2), (6, 1)]
-    assert [record[REQUEST_ID] for record in again] == [play.machine.request_id(tags[n]) for n in (0, 2, 6)]
-    assert [record[PAYLOAD] for record in again] == [b"row0", b"row2row3", b"row6"]
-    assert all(record[MODEL:ROWS] == asked[MODEL:ROWS] for record in again)
-    play.says(0, Kind.REPLY, *map(echo, again))
+    (again,) = play.asked()
+    assert again[: MODEL + 1] == [asked[TAG], 0b0100_1101, *asked[REQUEST_ID : MODEL + 1]]
+    assert (again[KEY], again[PAYLOAD]) == ([b"k0", b"k2", b"k3", b"k6"], b"row0row2row3row6")
+    play.says(0, Kind.REPLY, echo(again))
     assert {owner: record[OUTPUT] for owner, record in play.ended().items() if not record[STATUS]} == {
         owner: b"row%d" % owner for owner in (0, 1, 2, 3, 6)
     }
@@ -88,8 +86,9 @@ def test_what_was_not_sent_is_not_sent_twice() -> None:
     play.says(0, Kind.DISCONNECT, NO_SESSION)
     tags.append(play.calls("later"))
 
-    assert place_and_calls(asked := play.asked()) == [(0, 3), (0, 1)]
-    assert [tag for record in asked for tag in tags_of(record)] == tags
+    asked = play.asked()
+    assert [record[CALLS] for record in asked] == [0b111, 1]
+    assert [number for record in asked for number in numbers_of(record)] == tags
 
 
 def test_a_silent_gateway_is_greeted_again() -> None:
@@ -230,7 +229,7 @@ def test_all_that_is_left_of_a_block_expires_at_once() -> None:
     play.now += 0.005
     play.calls("last", deadline_s=1.0)
     (asked,) = play.asked()
-    play.says(0, Kind.REPLY, echo(asked, 0, 1)).ended()
+    play.says(0, Kind.REPLY, echo(asked, 1)).ended()
     play.cancels(cancelled)
 
     play.waits(1.0)
@@ -239,7 +238,7 @@ def test_all_that_is_left_of_a_block_expires_at_once() -> None:
 
     ((owners, record, rows),) = play.machine.completed
     assert (owners, rows) == ([None, "left", None, "last"], None)
-    assert (record[TAG], record[CALLS], record[STATUS]) == (asked[TAG], 4, Status.DEADLINE_EXCEEDED)
+    assert (record[TAG], record[CALLS], record[STATUS]) == (asked[TAG], 0b1111, Status.DEADLINE_EXCEEDED)
     assert (play.machine.pending, play.machine.wake_at()) == (0, None)
 
 
@@ -249,7 +248,7 @@ def test_the_gateways_word_is_taken_within_the_grace() -> None:
     tag = play.calls(deadline_s=1.0)
     play.waits(1.02)
 
-    late = [tag, 1, int(Status.DEADLINE_EXCEEDED), "it ran", "worker", "w", 1, 1, 2, None, 0, 0, 0]
+    late = [tag // MAX_CALLS, 1, int(Status.DEADLINE_EXCEEDED), "it ran", "worker", "w", 1, 1, 2, None, 0, 0, 0]
     play.says(0, Kind.REPLY, late)
     play.waits(1.0)
 
@@ -263,7 +262,7 @@ def test_gateways_take_turns() -> None:
     """Those that are up; a block goes to one of them."""
     play = Playbook(3).up(0, 1, 2)
     for number in range(9):
-        play.calls(number, key=b"%d" % number)
+        play.calls(number, rows=1)
     assert [len(play.requests(number)) for number in range(3)] == [3, 3, 3]
 
     for number in range(9, 14):
@@ -275,7 +274,7 @@ def test_only_gateways_that_are_up_get_calls() -> None:
     """Once one is."""
     play = Playbook(3).up(0, 2)
     for number in range(8):
-        play.calls(number, key=b"%d" % number)
+        play.calls(number, rows=1)
     assert [len(play.requests(number)) for number in range(3)] == [4, 0, 4]
 
 
@@ -299,7 +298,7 @@ def test_calls_at_a_gateway_that_never_answers_move_to_one_that_did() -> None:
 def test_each_gateways_calls_are_resent_to_it_alone() -> None:
     """The session of the other one is not over."""
     play = Playbook(2).up(0, 1)
-    tags = [play.calls(number, key=b"%d" % number) for number in range(4)]
+    tags = [play.calls(number, rows=1) for number in range(4)]
     play.flushed()
     there = play.requests(1)
     play.requests(0)
@@ -329,7 +328,7 @@ def test_who_calls_one_after_the_other_leaves_a_gateway_that_says_nothing() -> N
     play.says(0, Kind.HEARTBEAT)
 
     for number in range(2):
-        play.calls(number + 100, key=b"%d" % number)
+        play.calls(number + 100, rows=1)
     assert len(play.flushed().requests(0)) == 1
 
 

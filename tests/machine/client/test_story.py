@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,12 +12,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.machine.client.playbook import NO_SESSION, SLOT_S, Playbook, card, reply, tags_of
+from tests.machine.client.playbook import NO_SESSION, SLOT_S, Playbook, card, did_not_run, reply
 from zmqinfer.errors import Status
-from zmqinfer.machine.block import singles
+from zmqinfer.machine.block import listed, numbers_of
 from zmqinfer.machine.client.machine import GRACE_S
 from zmqinfer.machine.link import LinkState
 from zmqinfer.records import (
+    ALL_CALLS,
     CALLS,
     IDEMPOTENT,
     KEY,
@@ -27,7 +29,6 @@ from zmqinfer.records import (
     REQUEST_ID,
     ROWS,
     STATUS,
-    TAG,
     Kind,
     Record,
 )
@@ -43,6 +44,11 @@ KINDS = (
     ("m", None, True),
 )
 
+# All, one, and any in between.
+any_places = st.sampled_from((ALL_CALLS, 0, 0b1, 0b110, 0x55555555, 0x66666666, ALL_CALLS - 1)) | st.integers(
+    0, ALL_CALLS
+)
+
 Words: TypeAlias = list[tuple[Kind, Record]]
 
 
@@ -54,27 +60,37 @@ class Call:
     model: str
     rows: int | None
     body: bytes
-    how: dict[str, Any]
+    key: bytes | None
+    idempotent: bool | None
     deadline: float
 
 
+def part_of(numbers: Iterable[int], one: int, places: int) -> list[int]:
+    """Those of the numbers that are at these places of one call's block, or that call alone."""
+    block = sorted(number for number in numbers if number // MAX_CALLS == one // MAX_CALLS)
+    return [number for number in block if places >> number % MAX_CALLS & 1] or [one]
+
+
 class ClientStory(RuleBasedStateMachine):
-    """Callers ask and take back, gateways answer in any parts, come, go and forget."""
+    """Callers ask and take back; gateways answer and refuse any part of a block, come, go, drain and forget."""
 
     def __init__(self) -> None:
         super().__init__()
         cards = [card(model, max_rows=most) for model, most in MAX_ROWS.items()]
         self.play = Playbook(2, connect_timeout_s=1.0).serving(*cards)
         self.count = 0
-        # Every call there was, by tag.
+        # Every call there was, by its number.
         self.calls: dict[int, Call] = {}
-        # By owner the tag of each call that has not ended.
+        # By owner the number of each call that has not ended.
         self.pending: dict[int, int] = {}
         # Made in this turn, and taken back in the turn in which they were made.
         self.fresh: set[int] = set()
         self.never: set[int] = set()
-        # By tag the gateway that was asked last.
+        # By number the gateway that was asked last.
         self.asked_at: dict[int, int] = {}
+        # What each gateway was asked in its session and has not answered, and what was refused and is asked again.
+        self.has: tuple[set[int], set[int]] = (set(), set())
+        self.resting: set[int] = set()
         self.unmatched = 0
 
     @initialize(numbers=st.sampled_from(((0, 1), (0, 1), (0,), (1,), ())))
@@ -85,86 +101,128 @@ class ClientStory(RuleBasedStateMachine):
     # Callers
 
     @rule(
-        kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=4),
-        times=st.sampled_from((1, 1, 2, 3, 12)),
-        key=st.sampled_from((None, None, b"k")),
+        kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=3),
+        times=st.sampled_from((1, 2, 3, 3, 12)),
+        keys=st.sampled_from(((None,), (None,), (b"a", b"b", b""), (None, b"c", None, b"d", b"e"))),
         deadline_s=st.sampled_from((9.0, 9.0, 9.0, 3.0, 0.7, 0.05, 0.0)),
         idempotent=st.sampled_from((None, None, None, False)),
         withdrawn=st.sampled_from((0, 0, 0, 1, 3, 48)),
+        is_turn_over=st.booleans(),
     )
-    def asks(self, kinds: list[tuple[str, int | None, bool]], times: int, withdrawn: int, **how: Any) -> None:
+    def asks(
+        self,
+        kinds: list[tuple[str, int | None, bool]],
+        times: int,
+        keys: tuple[bytes | None, ...],
+        withdrawn: int,
+        is_turn_over: bool,
+        **how: Any,
+    ) -> None:
         for model, rows, in_parts in kinds * times:
             self.count += 1
-            body = b"%08d" % self.count
+            body, key = b"%08d" % self.count, keys[self.count % len(keys)]
             payload = [body] if in_parts else body
-            tag = self.play.calls(self.count, model=model, rows=rows, body=payload, **how)
-            assert tag not in self.calls, "a tag that was in use"
-            self.calls[tag] = Call(self.count, model, rows, body, how, self.play.now + how["deadline_s"])
-            self.pending[self.count] = tag
-            self.fresh.add(tag)
+            number = self.play.calls(self.count, model=model, rows=rows, body=payload, key=key, **how)
+            assert number not in self.calls, "a number that was in use"
+            deadline = self.play.now + how["deadline_s"]
+            self.calls[number] = Call(self.count, model, rows, body, key, how["idempotent"], deadline)
+            self.pending[self.count] = number
+            self.fresh.add(number)
         made = len(kinds) * times
         start = self.count - made + max(0, made - withdrawn) // 2 + 1
         self._cancel([owner for owner in range(start, start + withdrawn) if owner in self.pending])
+        if is_turn_over:
+            self.turn()
 
     @precondition(lambda self: self.pending)
-    @rule(which=st.integers(0), count=st.sampled_from((1, 1, 3, 8)), is_turn_over=st.booleans())
-    def cancels(self, which: int, count: int, is_turn_over: bool) -> None:
+    @rule(which=st.integers(0), count=st.sampled_from((1, 1, 3, 8)), step=st.integers(1, 3), is_turn_over=st.booleans())
+    def cancels(self, which: int, count: int, step: int, is_turn_over: bool) -> None:
         owners = list(self.pending)
         start = which % len(owners)
-        tags = self._cancel(owners[start : start + count])
+        numbers = self._cancel(owners[start : start + count * step : step])
         if is_turn_over:
             words = itertools.chain(*self.turn())
-            told = [record for kind, record in words if kind is Kind.CANCEL]
-            assert all([tag, 1] in told for tag in tags if tag in self.asked_at and tag not in self.never)
+            told = {number for kind, record in words if kind is Kind.CANCEL for number in numbers_of(record)}
+            assert {number for number in numbers if number in self.asked_at} <= told
 
     def _cancel(self, owners: list[int]) -> list[int]:
-        tags = [self.pending.pop(owner) for owner in owners]
-        for tag in tags:
-            assert self.play.cancels(tag)
-            assert not self.play.cancels(tag)
-        self.never.update(tag for tag in tags if tag in self.fresh)
-        return tags
+        numbers = [self.pending.pop(owner) for owner in owners]
+        for number in numbers:
+            assert self.play.cancels(number)
+            assert not self.play.cancels(number)
+        self.never.update(number for number in numbers if number in self.fresh)
+        return numbers
 
     # Gateways
 
     @precondition(lambda self: self.asked_at)
     @rule(
         which=st.integers(0),
-        most=st.sampled_from((MAX_CALLS, MAX_CALLS, 3, 2, 1)),
+        places=any_places,
         status=st.sampled_from((Status.OK, Status.OK, Status.MODEL_ERROR)),
         is_late=st.sampled_from((False, False, False, True)),
     )
-    def answers(self, which: int, most: int, status: Status, is_late: bool) -> None:
-        """A stretch of a block, which may reach into what was answered or taken back already."""
+    def answers(self, which: int, places: int, status: Status, is_late: bool) -> None:
+        """Any part of a block, of which some calls may have been answered or taken back already."""
         awaited = set(self.pending.values())
-        candidates = [tag for tag in self.asked_at if is_late or tag in awaited] or list(self.asked_at)
-        tags = [candidates[which % len(candidates)]]
-        while len(tags) < most and (following := tags[-1] + 1) % MAX_CALLS and following in self.asked_at:
-            tags.append(following)
-        self._answer(tags, status)
+        candidates = [number for number in self.asked_at if is_late or number in awaited] or list(self.asked_at)
+        self._answer(part_of(self.asked_at, candidates[which % len(candidates)], places), status)
 
     @rule()
     def answers_all(self) -> None:
-        for tag in sorted(self.asked_at):
-            if tag in self.pending.values():
-                self._answer([tag], Status.OK)
+        for number in sorted(self.asked_at):
+            if number in self.pending.values():
+                self._answer([number], Status.OK)
 
-    def _answer(self, tags: list[int], status: Status) -> None:
+    def _answer(self, numbers: list[int], status: Status) -> None:
         awaited = set(self.pending.values())
-        output = b"".join(self.calls[tag].body for tag in tags)
-        self.unmatched += sum(tag not in awaited for tag in tags)
+        output = b"".join(self.calls[number].body for number in numbers)
+        self.unmatched += sum(number not in awaited for number in numbers)
+        gateway = self.asked_at[numbers[0]]
 
-        self.play.says(self.asked_at[tags[0]], Kind.REPLY, reply(tags[0], status, len(tags), output))
+        self.play.says(gateway, Kind.REPLY, reply(*numbers, status=status, output=output))
 
-        ended = self.collect()
-        assert {record[TAG]: record[STATUS] for record in ended} == dict.fromkeys(awaited & set(tags), status)
+        self.has[gateway].difference_update(numbers)
+        assert self.collect() == dict.fromkeys(awaited & set(numbers), status)
 
-    @rule(number=st.integers(0, 1), what=st.sampled_from(("lives", "welcome", "dies", "lives", "welcome", "refuse")))
+    @precondition(lambda self: any(self.has))
+    @rule(
+        which=st.integers(0),
+        parts=st.lists(any_places, min_size=1, max_size=3),
+        status=st.sampled_from((Status.OVERLOADED, Status.OVERLOADED, Status.UNAVAILABLE)),
+        retry_after_ms=st.sampled_from((None, 0, 1_000)),
+    )
+    def refuses(self, which: int, parts: list[int], status: Status, retry_after_ms: int | None) -> None:
+        """Any parts of what a gateway has: each part ends, or all of it is asked for again."""
+        gateway = int(not self.has[0] or (which % 2 and bool(self.has[1])))
+        for places in parts:
+            there = sorted(self.has[gateway] & set(self.pending.values()))
+            if not there:
+                return
+            numbers = part_of(there, there[which % len(there)], places)
+            refusal = did_not_run(*numbers, status=status, retry_after_ms=retry_after_ms)
+
+            self.play.says(gateway, Kind.REPLY, refusal)
+
+            self.has[gateway].difference_update(numbers)
+            if ended := self.collect():
+                assert ended == dict.fromkeys(numbers, status)
+            else:
+                self.resting.update(numbers)
+
+    @rule(
+        number=st.integers(0, 1),
+        what=st.sampled_from(("lives", "lives", "welcome", "welcome", "dies", "refuse", "drains", "restarts")),
+    )
     def changes(self, number: int, what: str) -> None:
         if what == "welcome":
             self.play.welcomes(number)
         elif what == "refuse":
             self.play.says(number, Kind.DISCONNECT, ["too many clients", ""])
+        elif what == "drains":
+            self.play.says(number, Kind.DISCONNECT, ["draining", ""])
+        elif what == "restarts":
+            self.play.restarts(number)
         elif what == "dies":
             self.play.alive.discard(number)
         else:
@@ -175,18 +233,19 @@ class ClientStory(RuleBasedStateMachine):
     def forgets(self, number: int, is_turn_over: bool) -> None:
         """A gateway that was welcome has no session: what is pending there comes again, and nothing else."""
         was_up = self.play.machine.links[number].state is LinkState.UP
+        self.has[number].clear()
         self.play.says(number, Kind.DISCONNECT, NO_SESSION)
         self.collect()
         if not was_up:
             return
         self.fresh.clear()
         if is_turn_over:
-            there = {tag for tag in self.pending.values() if self.asked_at.get(tag) == number}
+            there = {call for call in self.pending.values() if self.asked_at.get(call) == number} - self.resting
+            resting = self.resting.copy()
             words = self.turn()[number]
-            again = [tag for kind, record in words if kind is Kind.REQUEST for tag in tags_of(record)]
+            again = [call for kind, record in words if kind is Kind.REQUEST for call in numbers_of(record)]
             assert words[0][0] is Kind.HELLO
-            assert len(set(again)) == len(again)
-            assert there <= set(again) <= set(self.pending.values())
+            assert there <= set(again) <= set(self.pending.values()) - resting
 
     @rule(seconds=st.sampled_from((0.0, 0.004, 0.01, 0.4, 2.0)))
     def time_passes(self, seconds: float) -> None:
@@ -211,39 +270,50 @@ class ClientStory(RuleBasedStateMachine):
     # What must hold
 
     def look(self, number: int) -> Words:
-        """Reads what came to a gateway: each call as it was made, and none that was taken back in its turn."""
+        """Reads what came to a gateway: each call as it was made, once in a session, and none that never left."""
         words = [(kind, record) for kind, records in self.play.heard(number) for record in records]
         for kind, record in words:
-            if kind is Kind.CANCEL:
-                assert record[CALLS] == 1
-                assert not {record[TAG]} & (self.never | set(self.pending.values()))
-            if kind is Kind.REQUEST:
-                assert record[CALLS] <= MAX_ROWS[record[MODEL]]
-                assert record[CALLS] == 1 or all(self.calls[tag].rows is None for tag in tags_of(record))
-                for single in singles(record):
-                    self._is_as_made(single)
-                    self.asked_at[single[TAG]] = number
+            if kind in {Kind.HELLO, Kind.DISCONNECT}:
+                self.has[number].clear()
+            elif kind is Kind.CANCEL:
+                cancelled = set(numbers_of(record))
+                assert not cancelled & (self.never | set(self.pending.values()))
+                self.has[number].difference_update(cancelled)
+            elif kind is Kind.REQUEST:
+                asked = set(numbers_of(record))
+                assert not asked & (self.has[number] | self.never)
+                self._is_as_made(record)
+                self.has[number].update(asked)
+                self.resting -= asked
+                self.asked_at.update(dict.fromkeys(asked, number))
         return words
 
     def _is_as_made(self, record: Record) -> None:
-        tag, payload = record[TAG], record[PAYLOAD]
-        call = self.calls[tag]
-        assert tag not in self.never
-        assert record[REQUEST_ID] == self.play.machine.request_id(tag)
-        assert (record[MODEL], record[ROWS]) == (call.model, call.rows or 1)
-        assert (record[KEY], record[IDEMPOTENT]) == (call.how["key"], call.how["idempotent"])
-        assert (payload if type(payload) is bytes else b"".join(payload)) == call.body
+        numbers, payload, places = numbers_of(record), record[PAYLOAD], record[CALLS]
+        calls = [self.calls[number] for number in numbers]
+        assert len(calls) <= MAX_ROWS[record[MODEL]]
+        assert len(calls) == 1 or all(call.rows is None for call in calls)
+        assert record[ROWS] == sum(call.rows or 1 for call in calls)
+        assert {(call.model, call.idempotent) for call in calls} == {(record[MODEL], record[IDEMPOTENT])}
+        assert [call.key for call in calls] == (record[KEY] or [None] * len(calls))
+        assert (payload if type(payload) is bytes else b"".join(payload)) == b"".join(call.body for call in calls)
+        # A call's id is the block's with its place added, so each keeps its own however the block is divided.
+        block = int.from_bytes(record[REQUEST_ID], "big")
+        ids = [int.from_bytes(self.play.machine.request_id(number), "big") for number in numbers]
+        assert ids == [block + place for place in listed(places)]
 
-    def collect(self) -> list[Record]:
+    def collect(self) -> dict[int, Status]:
         """Takes the calls that ended: each for the first time, at its time, with the answer to its own input."""
-        ended = self.play.ended()
-        for owner, record in ended.items():
+        statuses = {}
+        for owner, record in self.play.ended().items():
             assert isinstance(owner, int)
-            assert self.pending.pop(owner) == record[TAG]
-            call = self.calls[record[TAG]]
+            (number,) = numbers_of(record)
+            assert self.pending.pop(owner) == number
+            call = self.calls[number]
             assert record[STATUS] != Status.DEADLINE_EXCEEDED or call.deadline <= self.play.now
             assert record[STATUS] != Status.OK or record[OUTPUT] == call.body
-        return list(ended.values())
+            statuses[number] = Status(record[STATUS])
+        return statuses
 
     @invariant()
     def agrees(self) -> None:
@@ -254,16 +324,17 @@ class ClientStory(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_for_ever(self) -> None:
-        earliest = min((self.calls[tag].deadline for tag in self.pending.values()), default=self.play.now)
+        earliest = min((self.calls[number].deadline for number in self.pending.values()), default=self.play.now)
         due = self.play.machine.wake_at()
         assert earliest + GRACE_S + SLOT_S >= self.play.now or (due is not None and due <= self.play.now)
 
     def teardown(self) -> None:
         self.play.waits(10.0)
         self.collect()
+        self.turn()
         assert self.pending == {}
         assert self.play.machine.pending == 0
 
 
 TestClientStory = pytest.mark.slow(ClientStory.TestCase)
-TestClientStory.settings = settings(max_examples=100, stateful_step_count=50)
+TestClientStory.settings = settings(max_examples=200, stateful_step_count=50)

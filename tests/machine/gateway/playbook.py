@@ -12,13 +12,14 @@ from typing import Any
 
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
+from zmqinfer.machine.block import numbers_of
 from zmqinfer.machine.gateway.machine import GatewayMachine
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.ring import key_hash
 from zmqinfer.records import CALLS, REQUEST_ID, STATUS, TAG, Kind, Record
 from zmqinfer.wire import decode, encode
 
-__all__ = ["START", "Playbook", "card", "identities", "outcome", "reply", "request", "session_of"]
+__all__ = ["START", "Playbook", "card", "identities", "numbers", "outcome", "reply", "request", "session_of"]
 
 # Later than any interval in use: nothing may depend on a clock that began with the test.
 START = 1_000.0
@@ -42,7 +43,7 @@ def request(
     model: str = "m",
     version: int | None = None,
     *,
-    key: bytes | None = None,
+    key: bytes | list[bytes] | None = None,
     request_id: bytes | None = None,
     budget_s: float = 30.0,
     priority: int = 4,
@@ -51,14 +52,15 @@ def request(
     payload: Any = b"body",
     calls: int = 1,
 ) -> Record:
-    """A REQUEST as a client sends it; one for a block if it is for several calls."""
+    """A REQUEST as a client sends it; of several calls with a key for each, or one for all."""
     identity = request_id or b"id%d" % tag
     if calls > 1:
-        identity = request_id or b"id" + tag.to_bytes(8, "big")
+        identity = request_id or b"id" + (32 * tag).to_bytes(8, "big")
         rows, payload = calls, payload * calls
+    keys = [key] * calls if isinstance(key, bytes) else key
     budget_us = int(budget_s * 1e6)
-    said = [model, version, key, budget_us, priority, 1, idempotent]
-    return [tag, calls, identity, *said, rows, b"layout", payload]
+    said = [model, version, keys, budget_us, priority, 1, idempotent]
+    return [tag, 2**calls - 1, identity, *said, rows, b"layout", payload]
 
 
 def reply(
@@ -67,7 +69,7 @@ def reply(
     """A worker's REPLY to a REQUEST that it was sent."""
     result: list[object] = [b"layout", output] if status is Status.OK else ["a sentence", None]
     if status is Status.OK:
-        result[1] = output * asked[CALLS]
+        result[1] = output * asked[CALLS].bit_count()
     return [asked[TAG], asked[CALLS], status, *result, worker, 1, 1, ran, None, 1, 10, 20]
 
 
@@ -290,6 +292,11 @@ class Playbook:
 def identities(records: list[Record]) -> list[bytes]:
     """The request ids of records, in order."""
     return [record[REQUEST_ID] for record in records]
+
+
+def numbers(records: list[Record]) -> list[int]:
+    """The numbers of the calls that records are about, in order."""
+    return [number for record in records for number in numbers_of(record)]
 
 
 def outcome(record: Record) -> tuple[int, Status]:

@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 from tests.machine.gateway.playbook import Playbook, card, reply, request, session_of
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
-from zmqinfer.machine.block import cut_reply
+from zmqinfer.machine.block import numbers_of, reply_part
 from zmqinfer.policy.ring import ring_of
-from zmqinfer.records import CALLS, OUTPUT, PAYLOAD, ROWS, STATUS, TAG, Kind, Record
+from zmqinfer.records import CALLS, KEY, OUTPUT, PAYLOAD, ROWS, STATUS, Kind, Record
 
 WORKERS = ("w1", "w2", "w3", "w4")
 # Compiled once: a ring is dropped when nobody uses it.
@@ -22,14 +22,9 @@ workers_named = st.sampled_from(WORKERS)
 clients_named = st.sampled_from(("alice", "bob"))
 
 
-def body_of(client: str, tag: int) -> bytes:
+def body_of(client: str, number: int) -> bytes:
     """The input of a call, by which its answer is known."""
-    return b"%s%08d" % (client.encode()[:1], tag)
-
-
-def tags_of(record: Record) -> range:
-    """The tags of the calls that a record is about."""
-    return range(record[TAG], record[TAG] + record[CALLS])
+    return b"%s%08d" % (client.encode()[:1], number)
 
 
 def echo(asked: Record, worker: str = "w1", status: Status = Status.OK) -> Record:
@@ -40,7 +35,7 @@ def echo(asked: Record, worker: str = "w1", status: Status = Status.OK) -> Recor
     return answer
 
 
-__all__ = ["Story", "body_of", "clients_named", "echo", "tags_of", "workers_named"]
+__all__ = ["Story", "body_of", "clients_named", "echo", "workers_named"]
 
 
 class Story(RuleBasedStateMachine):
@@ -51,7 +46,7 @@ class Story(RuleBasedStateMachine):
         self.play = Playbook(GatewaySettings(max_queued=40, max_client_requests=60, affinity_wait_ms=50))
         self.tag = 0
         self.lives = 0
-        # By client and tag: the outcomes that it was given, or gave itself.
+        # By client and call: the outcomes that it was given, or gave itself.
         self.ends: dict[tuple[str, int], list[str]] = {}
         self.connection: dict[str, str | None] = {}
         # By connection of a worker: its name, its credits, and what it was sent and has not answered.
@@ -84,55 +79,57 @@ class Story(RuleBasedStateMachine):
         """Requests of so many calls each, whose ends are noted from now on."""
         records = []
         for calls in sizes if self.connection[client] else ():
-            self.tag += 32
-            # Anywhere within its block of tags.
-            tag = self.tag + self.tag // 32 % (33 - calls)
-            record = request(tag, request_id=b"id" + tag.to_bytes(8, "big"), calls=calls, **fields)
-            record[PAYLOAD] = b"".join(body_of(client, tag + n) for n in range(calls))
+            self.tag += 1
+            record = request(self.tag, calls=calls, **fields)
+            own = numbers_of(record)
+            record[PAYLOAD] = b"".join(body_of(client, number) for number in own)
+            if record[KEY] is not None:
+                # Some of them have the key of others.
+                record[KEY] = [b"%s-%d" % (key, number % 3) for key, number in zip(record[KEY], own, strict=True)]
             records.append(record)
-            self.ends.update({(client, tag + n): [] for n in range(calls)})
+            self.ends.update({(client, number): [] for number in own})
         return records
 
-    def cancel(self, client: str, tag: int, calls: int) -> None:
+    def cancel(self, client: str, tag: int, places: int) -> None:
         """A client takes calls back, some of which may have ended or never been asked."""
-        for n in range(calls):
-            if (client, tag + n) in self.ends and not self.ends[client, tag + n]:
-                self.ends[client, tag + n].append("cancelled")
-        self.play.hears(self.connection[client] or "", Kind.CANCEL, [tag, calls])
+        for number in numbers_of([tag, places]):
+            if self.ends.get((client, number)) == []:
+                self.ends[client, number].append("cancelled")
+        self.play.hears(self.connection[client] or "", Kind.CANCEL, [tag, places])
         self.collect()
 
     def alive(self, name: str) -> str | None:
         return next((peer for peer, known in reversed(self.names.items()) if known == name), None)
 
-    def reply(self, peer: str, done: list[Record], status: Status, part: int = 32) -> None:
-        """Answers each with its own input, of a block so many calls at a time, the first of them last."""
+    def reply(self, peer: str, done: list[Record], status: Status, *parts: int) -> None:
+        """Answers each with its own input, of a block first those at these places, and then the others."""
         answers: list[Record] = []
         for record in done:
             self.unanswered[peer].remove(record)
             answer = echo(record, self.names[peer], status)
-            while answer[CALLS] > part:
-                head, answer = cut_reply(answer, part)
-                answers.insert(0, head)
-            answers.insert(0, answer)
+            left = answer[CALLS]
+            for places in (*parts, left):
+                if left & places:
+                    answers.append(reply_part(answer, left & places))
+                    left &= ~places
         self.play.hears(peer, Kind.REPLY, *answers)
         self.collect()
 
     def pending_at_the_gateway(self, client: str) -> set[int]:
-        flights = self._session(client).requests
-        return {flight.tag + n for flight in flights.values() for n in range(flight.calls)}
+        return {number for one in self._session(client).requests for number in numbers_of([one.tag, one.places])}
 
     def _session(self, client: str) -> Any:
         return self.play.machine.clients._by_session[session_of(client)]
 
     def pending(self, client: str) -> list[int]:
-        return [tag for (who, tag), ends in self.ends.items() if who == client and not ends]
+        return [number for (who, number), ends in self.ends.items() if who == client and not ends]
 
     def note(self, client: str, record: Record) -> None:
-        for tag in tags_of(record):
-            assert self.ends[client, tag] == [], "a second outcome"
-            self.ends[client, tag].append(Status(record[STATUS]).name)
+        for number in numbers_of(record):
+            assert self.ends[client, number] == [], "a second outcome"
+            self.ends[client, number].append(Status(record[STATUS]).name)
         if record[STATUS] == Status.OK:
-            wanted = b"".join(body_of(client, tag) for tag in tags_of(record))
+            wanted = b"".join(body_of(client, number) for number in numbers_of(record))
             assert record[OUTPUT] == wanted, "another call's answer"
 
     def collect(self) -> None:
@@ -140,8 +137,8 @@ class Story(RuleBasedStateMachine):
             for record in self.play.said(peer, Kind.REPLY) if peer else ():
                 self.note(client, record)
             if session_of(client) not in self.play.machine.clients._by_session:
-                for tag in self.pending(client):
-                    self.ends[client, tag].append("cancelled")
+                for number in self.pending(client):
+                    self.ends[client, number].append("cancelled")
         for peer, unanswered in self.unanswered.items():
             for record in self.play.said(peer, Kind.REQUEST):
                 held = sum(earlier[ROWS] for earlier in unanswered)
@@ -180,4 +177,4 @@ class Story(RuleBasedStateMachine):
         assert not machine.routes._absent
         for peer in list(self.names):
             self.play.hears(peer, Kind.REPLY, *[echo(record) for record in self.unanswered[peer]])
-        assert machine.scheduler.dispatches._open == {}
+        assert not list(machine.scheduler.dispatches._open)

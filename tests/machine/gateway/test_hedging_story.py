@@ -52,14 +52,14 @@ class HedgingStory(Story):
             case "reply" if peer and self.unanswered[peer]:
                 # The last ones are those that took the room.
                 one = self.unanswered[peer][-1 - which % len(self.unanswered[peer])]
-                self.reply(peer, [one], Status.OK, 1 if is_either else 32)
+                self.reply(peer, [one], Status.OK, *([0b10101, 0b10] if is_either else []))
             case "lose" if peer:
                 self.play.loses(peer) if is_either else self.play.falls_silent(peer)
                 del self.names[peer]
             case "join" if not peer:
                 self.join(name, CREDITS)
             case "cancel" if pending := self.pending("alice"):
-                self.cancel("alice", pending[which % len(pending)], calls // 2 + 1)
+                self.cancel("alice", pending[which % len(pending)] // 32, 0b1011 if is_either else 0b100)
             case _:
                 pass
         self.collect()

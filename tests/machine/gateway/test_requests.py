@@ -12,7 +12,7 @@ from zmqinfer.records import MODEL_VERSION, TAG, Kind, Record
 
 def a_request(record: Record) -> Request:
     client = ClientSession(session_of("alice"), Outbox(b"alice", []), None, Owner())
-    return Request(record, client, 1_010.0, 42, 40, Route("m", 3))
+    return Request(record, client, 1_010.0, 40, Route("m", 3))
 
 
 def test_request_takes_what_it_needs_from_its_record() -> None:
@@ -28,7 +28,7 @@ def test_request_keeps_what_came_and_each_dispatch_has_a_record_of_its_own() -> 
     play = Playbook().with_workers("w1").with_clients("alice").hears("alice", Kind.REQUEST, request(1))
     (client,) = play.machine.clients.everyone()
 
-    one = client.requests[1]
+    (one,) = client.requests
     sent = play.says("w1", Kind.REQUEST)
 
     assert (one.version, one.record[TAG]) == (None, 1)
@@ -44,10 +44,13 @@ def test_division_of_a_request_divides_all_its_dispatches() -> None:
         one.dispatches += (Dispatch(tag, one, Replica(worker, "m", 3, 32, 64)),)
     one.losses, one.may_have_run = 1, True
 
-    head = one.cut(2)
+    head = one.cut(0b01010)
 
-    assert [(part.tag, part.calls, part.rows, part.size) for part in (head, one)] == [(64, 2, 2, 16), (66, 3, 3, 24)]
-    for part, tags in ((head, [320, 640]), (one, [322, 642])):
-        assert [(dispatch.tag, dispatch.calls) for dispatch in part.dispatches] == [(tag, part.calls) for tag in tags]
+    sizes = [(part.tag, part.places, part.calls, part.rows, part.size) for part in (head, one)]
+    assert sizes == [(64, 0b01010, 2, 2, 16), (64, 0b10101, 3, 3, 24)]
+    for part in (head, one):
+        assert [(dispatch.tag, dispatch.places, dispatch.calls, dispatch.rows) for dispatch in part.dispatches] == [
+            (tag, part.places, part.calls, part.calls) for tag in (320, 640)
+        ]
         assert all(dispatch.request is part for dispatch in part.dispatches)
         assert (part.losses, part.may_have_run, part.is_open) == (1, True, True)

@@ -31,7 +31,7 @@ def join(routes: Routes[Request], name: str, version: int = 1, model: str = "m")
 
 def waiting_in(route: Route[Request], tag: int = 1) -> Request:
     client = ClientSession(session_of("alice"), Outbox(b"alice", []), None, Owner())
-    waiting = Request(request(tag, route.model, route.version), client, 2_000.0, 0, 4, route)
+    waiting = Request(request(tag, route.model, route.version), client, 2_000.0, 4, route)
     route.waiting.put(waiting, 0.0)
     return waiting
 

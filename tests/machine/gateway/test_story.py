@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from tests.machine.gateway.playbook import reply
-from tests.machine.gateway.story import Story, clients_named, echo, tags_of, workers_named
+from tests.machine.gateway.story import Story, clients_named, echo, workers_named
 from zmqinfer.errors import Status
-from zmqinfer.machine.block import singles
-from zmqinfer.records import CALLS, TAG, Kind
+from zmqinfer.machine.block import numbers_of, part_of
+from zmqinfer.records import ALL_CALLS, CALLS, TAG, Kind
 
+some_places = st.integers(1, ALL_CALLS) | st.sampled_from((1, 0b11, ALL_CALLS))
 SILENCE_S = 2.0  # by then a silent worker is lost: three heartbeats of 0.5 s and a look
 
 
@@ -50,10 +51,11 @@ class GatewayStory(Story):
             self.play.waits(SILENCE_S)
         else:
             others = [record for other in self.names if other != peer for record in self.unanswered[other]]
-            open_tags = [record for record in others if record[TAG] in self.play.machine.scheduler.dispatches._open]
-            if not open_tags:
+            table = self.play.machine.scheduler.dispatches._open
+            still_open = [record for record in others if table.about(record[TAG], record[CALLS])]
+            if not still_open:
                 return
-            self.play.hears(peer, Kind.REPLY, *[reply(open_tags[0])] * 3)
+            self.play.hears(peer, Kind.REPLY, *[reply(still_open[0])] * 3)
         del self.names[peer]
         self.collect()
 
@@ -68,14 +70,14 @@ class GatewayStory(Story):
         which=st.integers(0, 50),
         count=st.integers(1, 4),
         status=st.sampled_from((0, 0, 0, 12)),
-        part=st.sampled_from((1, 2, 32)),
+        parts=st.lists(some_places, max_size=3),
     )
-    def replies(self, which: int, count: int, status: int, part: int) -> None:
+    def replies(self, which: int, count: int, status: int, parts: list[int]) -> None:
         busy = [peer for peer in self.names if self.unanswered[peer]]
         if busy:
             peer = busy[which % len(busy)]
             start = which % len(self.unanswered[peer])
-            self.reply(peer, self.unanswered[peer][start : start + count], Status(status), part)
+            self.reply(peer, self.unanswered[peer][start : start + count], Status(status), *parts)
 
     @rule()
     def all_reply(self) -> None:
@@ -110,7 +112,7 @@ class GatewayStory(Story):
         idempotent=st.sampled_from((None, True, False)),
         priority=st.integers(1, 8),
         again=st.booleans(),
-        withdrawn=st.sampled_from((0, 0, 0, 1, 3)),
+        withdrawn=st.sampled_from((0, 0, 0)) | some_places,
     )
     def asks(self, client: str, sizes: list[int], again: bool, withdrawn: int, rows: int, **fields: Any) -> None:
         records = self.blocks(client, sizes, rows=rows, **fields)
@@ -119,29 +121,32 @@ class GatewayStory(Story):
             return
         if withdrawn:
             # In the same turn: the request is still in the worker's outbox.
-            tag = records[0][TAG] + records[0][CALLS] // 2
-            self.play.hears_at_once(peer, (Kind.REQUEST, records), (Kind.CANCEL, [[tag, withdrawn]]))
+            cancel = [records[0][TAG], withdrawn]
+            self.play.hears_at_once(peer, (Kind.REQUEST, records), (Kind.CANCEL, [cancel]))
             for answered in self.play.said(peer, Kind.REPLY):
                 self.note(client, answered)
-            for n in range(withdrawn):
-                if (client, tag + n) in self.ends and not self.ends[client, tag + n]:
-                    self.ends[client, tag + n].append("cancelled")
+            for number in numbers_of(cancel):
+                if self.ends.get((client, number)) == []:
+                    self.ends[client, number].append("cancelled")
         else:
             self.play.hears(peer, Kind.REQUEST, *records)
         if again:
             pending = self.pending_at_the_gateway(client)
-            calls_again = [call for record in records for call in singles(record.copy())]
-            self.play.hears(peer, Kind.REQUEST, *[call for call in calls_again if call[TAG] in pending])
-            whole = [record for record in records if set(tags_of(record)) <= pending]
-            self.play.hears(peer, Kind.REQUEST, *whole)
+            for record in records:
+                still = sum(1 << number % 32 for number in numbers_of(record) if number in pending)
+                one = still & -still
+                for places in (still, one, record[CALLS]) if still else ():
+                    # Those that ended would be taken for new ones.
+                    if places & ~still == 0:
+                        self.play.hears(peer, Kind.REQUEST, part_of(record, places))
         self.collect()
 
-    @rule(client=clients_named, which=st.integers(0, 50), calls=st.sampled_from((1, 1, 3, 32)))
-    def cancels(self, client: str, which: int, calls: int) -> None:
+    @rule(client=clients_named, which=st.integers(0, 50), places=some_places)
+    def cancels(self, client: str, which: int, places: int) -> None:
         pending = self.pending(client)
         peer = self.connection[client]
         if pending and peer is not None:
-            self.cancel(client, pending[which % len(pending)], calls)
+            self.cancel(client, pending[which % len(pending)] // 32, places)
 
     @rule(client=clients_named)
     def vanishes(self, client: str) -> None:
@@ -160,8 +165,8 @@ class GatewayStory(Story):
         peer = self.connection[client]
         if peer is None:
             return
-        for tag in self.pending(client):
-            self.ends[client, tag].append("cancelled")
+        for number in self.pending(client):
+            self.ends[client, number].append("cancelled")
         self.play.hears(peer, Kind.DISCONNECT, ["closing", ""])
         self.connection[client] = None
         self.collect()

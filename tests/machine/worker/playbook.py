@@ -12,10 +12,7 @@ from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.machine.worker.served import ModelCard
 from zmqinfer.machine.worker.task import Batch, Outcome
 from zmqinfer.policy.batching import BatchLimits
-from zmqinfer.records import (
-    Kind,
-    Record,
-)
+from zmqinfer.records import MAX_CALLS, Kind, Record
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import layout_of
 from zmqinfer.wire import decode, encode
@@ -49,16 +46,16 @@ def asks(
     budget_s: float = 30.0,
     raw: bytes | None = None,
     payload: Any = None,
-    calls: int = 1,
+    places: int = 1,
 ) -> Record:
-    """A REQUEST as a gateway sends it, of several calls if it is for a block."""
-    rows = max(rows, calls)
+    """A REQUEST as a gateway sends it, for these places of a block."""
+    rows = max(rows, places.bit_count())
     body = bytes(4 * rows) if payload is None else payload
     raw = layout() if raw is None else raw
     return [
         tag,
-        calls,
-        b"id " + tag.to_bytes(8, "big"),
+        places,
+        b"id " + (MAX_CALLS * tag).to_bytes(8, "big"),
         model,
         version,
         None,

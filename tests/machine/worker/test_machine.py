@@ -10,6 +10,7 @@ from zmqinfer.machine.worker.served import ModelCard
 from zmqinfer.policy.batching import BatchLimits
 from zmqinfer.records import (
     MAX_TAGS,
+    REQUEST_ID,
     TAG,
     Kind,
 )
@@ -157,6 +158,19 @@ def test_worker_beats_for_each_model() -> None:
     assert first == [0, 2, 4, 500_000, [1, 2]]
     assert second == [1, 8, 0, None, []]
     assert shift.said(Kind.HEARTBEAT, 1)[0] == [0, 2, 4, 500_000, []]
+
+
+def test_heartbeat_names_a_block_once() -> None:
+    """Though its calls came one by one into the batch, because one of them was known."""
+    shift = Shift().welcomed().hears(0, Kind.REQUEST, asks(1)).works()
+    again = asks(2, places=0b111)
+    again[REQUEST_ID] = asks(1)[REQUEST_ID]
+    (batch,) = shift.hears(0, Kind.REQUEST, again).begins()
+    assert [task.places for task in batch.tasks] == [0b010, 0b100]
+
+    shift.waits(0.55)
+
+    assert shift.said(Kind.HEARTBEAT)[-1][4] == [2]
 
 
 def test_heartbeat_of_a_huge_batch_can_travel() -> None:

@@ -21,10 +21,10 @@ def model(max_rows: int = 32) -> ServedModel:
     return ServedModel(0, ModelCard("m", 1, TWO, BatchLimits(max_rows=max_rows)))
 
 
-def request(arrays: dict[str, Any], *, rows: int = 1, calls: int = 1, payload: Any = None) -> Record:
+def request(arrays: dict[str, Any], *, rows: int = 1, places: int = 1, payload: Any = None) -> Record:
     raw = layout_of(arrays, None).raw
     body = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values()) * rows
-    return [1, calls, b"i", "m", 1, None, 1_000, 4, 1, None, rows, raw, body if payload is None else payload]
+    return [1, places, b"i", "m", 1, None, 1_000, 4, 1, None, rows, raw, body if payload is None else payload]
 
 
 A, B = np.zeros(3, np.float32), np.asarray(7)
@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_said(record: Record, error: type[Exception], words
 
 def test_block_may_have_more_calls_than_a_batch_has_rows() -> None:
     """It can be divided, one call cannot."""
-    bound, size = model(max_rows=8).fit(request({"a": A, "b": B}, rows=20, calls=20))
+    bound, size = model(max_rows=8).fit(request({"a": A, "b": B}, rows=20, places=2**20 - 1))
 
     assert size == 20 * bound.layout.row_bytes
 

@@ -28,40 +28,41 @@ BOUND = Bound(parse_layout(RAW), (0,))
 NOW = 1_000.0
 
 
-def task(place: int, payload: Payload, calls: int = 1) -> Task:
-    """A request for calls of one block, from this place on."""
-    record: Record = [32 + place, calls, b"id" + bytes([place]), "m", 1, None, 0, 4, 1, None, calls, RAW, payload]
+def task(places: int, payload: Payload) -> Task:
+    """A request for some calls of one block."""
+    calls = places.bit_count()
+    record: Record = [7, places, b"id", "m", 1, None, 0, 4, 1, None, calls, RAW, payload]
     return Task(0, record, BOUND, 4 * calls, NOW + 1, NOW)
 
 
 def test_parts_of_a_block_are_no_twins() -> None:
     """Only the same call is one, wherever the block was divided."""
     twins = Twins()
-    first, second = task(0, b"aaaabbbb", 2), task(2, b"cccc")
+    first, second = task(0b0101, b"aaaacccc"), task(0b0010, b"bbbb")
     assert twins.begin(first)
     assert twins.begin(second)
-    assert not twins.begin(task(1, b"bbbbccccdddd", 3))
-    assert twins.find(task(1, b"bbbb")) is first
-    assert twins.find(task(3, b"dddd")) is None
+    assert not twins.begin(task(0b1110, b"bbbbccccdddd"))
+    assert twins.find(task(0b0100, b"cccc")) is first
+    assert twins.find(task(0b1000, b"dddd")) is None
     twins.forget(first)
     twins.forget(second)
     twins.check(set())
-    assert twins.begin(task(1, b"bbbb"))
+    assert twins.begin(task(0b0100, b"cccc"))
 
 
 def test_answers_are_told_apart_within_a_block() -> None:
     """And each has the input that it belongs to."""
     twins = Twins()
-    one = task(0, b"aaaabbbbcccc", 3)
+    one = task(0b11010, b"aaaabbbbcccc")
     twins.begin(one)
     twins.keep(one, [(1, RAW, b"AAAA"), (2, RAW, b"BBBBCCCC")], (3, 0, 0), NOW)
     twins.check(set())
-    again = task(2, b"cccc")
+    again = task(0b10000, b"cccc")
     found = twins.find(again)
     assert isinstance(found, tuple)
     assert outcome_of(found, again) == (1, RAW, b"CCCC")
     assert is_alike(again, found)
-    assert not is_alike(task(2, b"bbbb"), found)
+    assert not is_alike(task(0b10000, b"bbbb"), found)
     twins.trim(NOW + 61)
     assert (twins.count, twins.bytes, twins.find(again)) == (0, 0, None)
 
@@ -70,16 +71,16 @@ def test_large_inputs_are_compared_by_their_ends() -> None:
     """And by their sizes, so that none is kept."""
     whole = bytes(100_000)
     twins = Twins()
-    one = task(0, [whole])
+    one = task(1, [whole])
     twins.begin(one)
     twins.keep(one, [(1, RAW, b"AAAA")], (1, 0, 0), NOW)
     found = twins.find(one)
     assert isinstance(found, tuple)
     assert twins.bytes < 1_000
-    assert is_alike(task(0, [bytes(100_000)]), found)
-    assert not is_alike(task(0, [bytes(99_999)]), found)
-    assert not is_alike(task(0, [whole[:-1] + b"x"]), found)
-    assert not is_alike(task(0, whole), found)
+    assert is_alike(task(1, [bytes(100_000)]), found)
+    assert not is_alike(task(1, [bytes(99_999)]), found)
+    assert not is_alike(task(1, [whole[:-1] + b"x"]), found)
+    assert not is_alike(task(1, whole), found)
 
 
 def with_id(record: Record, other: Record) -> Record:
@@ -90,24 +91,24 @@ def with_id(record: Record, other: Record) -> Record:
 def test_running_twin_is_joined_and_a_finished_one_answered_again() -> None:
     """One execution and a reply for each tag, through whichever gateway it was asked for."""
     shift = Shift(gateways=2).welcomed()
-    first = asks(32, calls=3)
+    first = asks(1, places=0b1011)
     shift.hears(0, Kind.REQUEST, first)
     (batch,) = shift.begins()
-    shift.hears(1, Kind.REQUEST, with_id(asks(640, calls=3), first))
+    shift.hears(1, Kind.REQUEST, with_id(asks(2, places=0b1011), first))
     assert not shift.begins()
 
     answers = [(1, b"layout", b"aaaa"), (2, b"layout", b"bbbbcccc")]
     shift.runs(batch, *answers)
-    shift.hears(1, Kind.REQUEST, with_id(asks(960, calls=2), asks(33)))
+    shift.hears(1, Kind.REQUEST, with_id(asks(3, places=0b1010), first))
 
     replies = [
         (record[TAG], record[CALLS], record[OUTPUT]) for number in (0, 1) for record in shift.said(Kind.REPLY, number)
     ]
     assert replies == [
-        (32, 1, b"aaaa"),
-        (33, 2, b"bbbbcccc"),
-        *[(640, 1, b"aaaa"), (641, 1, b"bbbb"), (642, 1, b"cccc")],
-        *[(960, 1, b"bbbb"), (961, 1, b"cccc")],
+        (1, 0b0001, b"aaaa"),
+        (1, 0b1010, b"bbbbcccc"),
+        *[(2, 0b0001, b"aaaa"), (2, 0b0010, b"bbbb"), (2, 0b1000, b"cccc")],
+        *[(3, 0b0010, b"bbbb"), (3, 0b1000, b"cccc")],
     ]
     assert not shift.begins()
     assert (shift.machine.tasks.joined, shift.machine.tasks.replayed, shift.machine.held) == (3, 5, 0)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.machine.worker.playbook import NO, YES, Shift, asks, layout
 from zmqinfer.errors import Status
-from zmqinfer.machine.worker.task import Batch
 from zmqinfer.policy.batching import BatchLimits
 from zmqinfer.records import (
     BATCH_ROWS,
     CALLS,
     COMPUTE_US,
     OUTPUT,
-    PAYLOAD,
     QUEUE_US,
     RAN,
     RESULT,
@@ -193,19 +189,21 @@ def test_requests_of_several_gateways_share_batches_and_each_gets_its_own_replie
 
 
 def test_tag_that_is_used_already_is_not_taken_again() -> None:
-    """Not even within a block: the first request keeps it, and the worker goes on."""
-    shift = Shift().welcomed().hears(0, Kind.REQUEST, asks(32, calls=4), asks(64))
+    """For calls that are here: the first request keeps it, and the worker goes on; other parts of a block are taken."""
+    shift = Shift().welcomed().hears(0, Kind.REQUEST, asks(1, places=0b1010), asks(2))
 
-    shift.hears(0, Kind.REQUEST, asks(32), asks(34), asks(64), asks(33, calls=8)).works()
+    shift.hears(
+        0, Kind.REQUEST, asks(1, places=0b1000), asks(2), asks(1, places=0b0110), asks(1, places=0b0101)
+    ).works()
 
-    assert [(record[TAG], record[CALLS]) for record in shift.said(Kind.REPLY)] == [(32, 4), (64, 1)]
-    assert (shift.machine.held, shift.machine.tasks.dropped) == (0, 11)
+    assert [record[: CALLS + 1] for record in shift.said(Kind.REPLY)] == [[1, 0b1010], [2, 1], [1, 0b0101]]
+    assert (shift.machine.held, shift.machine.tasks.dropped) == (0, 4)
 
 
 def test_block_is_divided_where_the_batch_is_full() -> None:
     """Its first calls run at once, the others next, and each part has its own reply."""
     shift = Shift(limits=BatchLimits(max_rows=8)).welcomed()
-    shift.hears(0, Kind.REQUEST, asks(1), asks(2), asks(32, calls=10), asks(64, calls=3))
+    shift.hears(0, Kind.REQUEST, asks(1), asks(2), asks(3, places=0b11_0111_1001_0101), asks(4, places=0b111))
 
     batches = shift.begins()
     shift.runs(batches[0]).works()
@@ -215,65 +213,7 @@ def test_block_is_divided_where_the_batch_is_full() -> None:
     assert answers == [
         (1, 1, b"yyyy"),
         (2, 1, b"yyyy"),
-        (32, 6, b"yyyy" * 6),
-        (38, 4, b"yyyy" * 4),
-        (64, 3, b"yyyy" * 3),
+        (3, 0b00_0011_1001_0101, b"yyyy" * 6),
+        (3, 0b11_0100_0000_0000, b"yyyy" * 3),
+        (4, 0b111, b"yyyy" * 3),
     ]
-
-
-def test_outcomes_of_a_block_may_differ_from_call_to_call() -> None:
-    """One of three raised: three replies, each for its own calls."""
-    shift = Shift().welcomed().hears(0, Kind.REQUEST, asks(32, calls=4))
-
-    shift.runs(shift.begins()[0], (1, b"layout", b"aaaa"), (1, Status.MODEL_ERROR, "no"), (2, b"layout", b"ccccdddd"))
-
-    answers = [(record[TAG], record[CALLS], record[STATUS], record[OUTPUT]) for record in shift.said(Kind.REPLY)]
-    assert answers == [(32, 1, 0, b"aaaa"), (33, 1, 12, "model"), (34, 2, 0, b"ccccdddd")]
-
-
-def test_cancelled_call_of_a_block_does_not_run() -> None:
-    """The calls around it do, in their places."""
-    shift = Shift().welcomed().hears(0, Kind.REQUEST, asks(32, calls=5, payload=b"aaaabbbbccccddddeeee"))
-
-    shift.hears(0, Kind.CANCEL, [34, 1])
-
-    cancelled = shift.says(Kind.REPLY)
-    assert (cancelled[TAG], cancelled[CALLS], cancelled[STATUS]) == (34, 1, Status.CANCELLED)
-    (batch,) = shift.begins()
-    assert [(task.tag, task.record[PAYLOAD]) for task in batch.tasks] == [(32, b"aaaabbbb"), (35, b"ddddeeee")]
-
-
-@settings(max_examples=60)
-@given(st.data())
-def test_each_call_gets_exactly_one_reply(data: st.DataObject) -> None:
-    """Whatever becomes of it: run, refused, expired, cancelled, alone or in a block."""
-    shift = Shift(limits=BatchLimits(max_rows=4)).welcomed()
-    running: list[Batch] = []
-    asked: list[int] = []
-    for _ in range(data.draw(st.integers(1, 25))):
-        match data.draw(st.sampled_from(("ask", "ask", "cancel", "begin", "finish", "wait"))):
-            case "ask":
-                tag, calls = 32 * (len(asked) + 1), data.draw(st.sampled_from((1, 1, 2, 3, 4)))
-                rows, budget_s = data.draw(st.integers(1, 5)), data.draw(st.sampled_from((0.0, 0.01, 5.0)))
-                rows = rows if calls == 1 else calls
-                payload = data.draw(st.sampled_from((None, None, b"bad!" + bytes(4 * (calls - 1)), b"x" * calls)))
-                asked += range(tag, tag + calls)
-                shift.hears(0, Kind.REQUEST, asks(tag, rows=rows, budget_s=budget_s, payload=payload, calls=calls))
-            case "cancel" if asked:
-                calls = data.draw(st.sampled_from((1, 2, 4)))
-                shift.hears(0, Kind.CANCEL, [data.draw(st.sampled_from(asked)), calls])
-            case "begin":
-                running += shift.begins()
-            case "finish" if running:
-                shift.runs(running.pop(0))
-            case _:
-                shift.now += data.draw(st.sampled_from((0.001, 0.02)))
-    for batch in running:
-        shift.runs(batch)
-    shift.works()
-    shift.now += 5.0
-    shift.works()
-
-    replied = [record[TAG] + n for record in shift.said(Kind.REPLY) for n in range(record[CALLS])]
-    assert sorted(replied) == sorted(asked)
-    assert shift.machine.held == 0

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
+from zmqinfer.machine.block import listed
 from zmqinfer.policy.wheel import SLOTS_PER_S
 from zmqinfer.records import ANSWER, PAGE, PAGES, Kind, Record
 from zmqinfer.tensor import Buffer, Payload, SharedPayload, payload_bytes
 
-__all__ = ["DEFAULT_PRIORITY", "Block", "Body", "CallOptions", "Question", "SharedBody", "body_bytes"]
+__all__ = ["DEFAULT_PRIORITY", "Alike", "Block", "Body", "CallOptions", "Question", "SharedBody", "body_bytes"]
 
 DEFAULT_PRIORITY = 4
 
 
 class CallOptions(NamedTuple):
-    """What a caller may say of a call besides its input. Of two blocks alike in these the calls may travel as one."""
+    """What a caller may say of a call besides its input. Calls alike in these, but for the key, may travel as one."""
 
     deadline_s: float
     version: int | None = None
-    key: bytes | None = None
     priority: int = DEFAULT_PRIORITY
     idempotent: bool | None = None
     hedge: bool | None = None
+    key: bytes | None = None
+
+    def but_key(self) -> tuple[object, ...]:
+        """All of it, but of the key only whether there is one."""
+        return (*self[:-1], self.key is None)
 
 
 class SharedBody:
@@ -51,53 +55,55 @@ def body_bytes(payload: Payload | SharedBody) -> int:
 
 # Layout and payload of a call.
 Body: TypeAlias = tuple[bytes, Payload | SharedBody]
-
-
-_NOBODY: frozenset[int] = frozenset()
+# What the calls of a block have in common: model, layout, options, and the slot of the deadline.
+Alike: TypeAlias = tuple[str, bytes, tuple[object, ...], int]
 
 
 class Block:
     """Calls of a client that are alike and leave as one record.
 
     Attributes:
-        tag: of the first call; the others follow.
-        alike: what its calls have in common: model, layout, options, and the slot of the deadline.
+        alike: what its calls have in common.
+        options: those of its calls, as its first one has them.
         owners: of the calls by place, None for those that have ended.
         bodies: their payloads, kept to be sent again.
+        keys: their keys, if they have any.
         rows: None for calls of one row without a batch axis.
         left: how many calls have not ended.
         link: the number of the gateway that has it.
         most: how many calls it takes.
         attempts: how often calls were asked for, by place, where that was more than once.
-        resting: the places of calls that were refused and wait to be asked for again.
+        resting: the places, as a bit set, of calls that were refused and wait to be asked for again.
         sends: how often it may have left, to one gateway or another.
         is_held: whether it waits for a WELCOME.
         closes_at: it takes calls whose deadlines are before that.
     """
 
     __slots__ = (
-        "alike", "attempts", "bodies", "closes_at", "deadline", "is_held", "layout", "left", "link", "model", "most",
-        "options", "owners", "resting", "rows", "sends", "slot", "tag",
+        "alike", "attempts", "bodies", "closes_at", "deadline", "is_held", "keys", "layout", "left", "link", "model",
+        "most", "options", "owners", "resting", "rows", "sends", "slot", "tag",
     )  # fmt: skip
 
     def __init__(
-        self, tag: int, link: int, alike: tuple[str, bytes, CallOptions, int], rows: int | None, deadline: float
+        self, tag: int, link: int, alike: Alike, options: CallOptions, rows: int | None, deadline: float
     ) -> None:
         self.tag = tag
         self.link = link
         self.alike = alike
-        self.model, self.layout, self.options, slot = alike
+        self.model, self.layout, _, slot = alike
+        self.options = options
         self.closes_at = (slot + 1) / SLOTS_PER_S
         self.rows = rows
         self.deadline = deadline
         self.owners: list[object] = []
         self.bodies: list[Payload | SharedBody] = []
+        self.keys: list[bytes] | None = None if options.key is None else []
         self.left = 0
         self.most = 1
         self.sends = 0
         self.is_held = False
         self.attempts: dict[int, int] | None = None
-        self.resting: frozenset[int] = _NOBODY
+        self.resting = 0
 
     slot: int
 
@@ -105,9 +111,23 @@ class Block:
         """Takes no more calls."""
         self.closes_at = float("-inf")
 
-    def request(self, first: int, calls: int, request_id: bytes) -> tuple[Record, int]:
+    def pending(self) -> int:
+        """Returns the places, as a bit set, of the calls that a gateway should have."""
+        pending = ~self.resting & ((1 << len(self.owners)) - 1)
+        if self.left < len(self.owners):
+            for place, owner in enumerate(self.owners):
+                if owner is None:
+                    pending &= ~(1 << place)
+        return pending
+
+    def request(self, places: int, request_id: bytes) -> tuple[Record, int]:
         """Returns the REQUEST record of some of its calls, without its budget, and the bytes of its payload."""
-        bodies = self.bodies[first : first + calls]
+        calls = places.bit_count()
+        bodies, keys = self.bodies, self.keys
+        if calls < len(bodies):
+            chosen = listed(places)
+            bodies = [bodies[place] for place in chosen]
+            keys = keys and [keys[place] for place in chosen]
         # Only inline payloads have company.
         payload = bodies[0] if calls == 1 else b"".join(bodies)  # type: ignore[arg-type]
         size = body_bytes(payload)
@@ -115,15 +135,15 @@ class Block:
             payload, size = (payload.parts, size) if payload.goes_inline else (payload.place, 0)
         options = self.options
         record = [
-            self.tag + first,
-            calls,
+            self.tag,
+            places,
             request_id,
             self.model,
             options.version,
-            options.key,
+            keys,
             0,
             options.priority,
-            self.attempt_of(first),
+            self.attempt_of(places),
             options.idempotent,
             calls if self.rows is None else self.rows,
             self.layout,
@@ -135,32 +155,21 @@ class Block:
             record += [None, options.hedge]
         return record, size
 
-    def attempt_of(self, place: int) -> int:
-        """Returns how often a call was asked for, from 1."""
-        return self.attempts.get(place, 1) if self.attempts else 1
+    def attempt_of(self, places: int) -> int:
+        """Returns how often calls were asked for, the most of any of them, from 1."""
+        return max(self.attempts.get(place, 1) for place in listed(places)) if self.attempts else 1
 
-    def asks_again(self, first: int, calls: int) -> None:
+    def asks_again(self, places: int) -> None:
         """Ends the rest of calls, whose next attempt this is."""
-        places = range(first, first + calls)
         if self.attempts is None:
             self.attempts = {}
-        for place in places:
-            self.attempts[place] = self.attempt_of(place) + 1
-        self.resting = self.resting.difference(places)
+        for place in listed(places):
+            self.attempts[place] = self.attempts.get(place, 1) + 1
+        self.resting &= ~places
 
     def is_at_rest(self) -> bool:
         """Whether all calls that have not ended wait to be asked for again, so that no gateway has any of them."""
-        return bool(self.resting) and all(
-            owner is None or place in self.resting for place, owner in enumerate(self.owners)
-        )
-
-    def runs(self, first: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
-        """Yields the stretches, from `first` up to `end`, that a gateway should have: a place, and how many calls."""
-        for place, owner in enumerate([*self.owners[first:end], None], first):
-            if owner is None or place in self.resting:
-                if place > first:
-                    yield first, place - first
-                first = place + 1
+        return bool(self.resting) and not self.pending()
 
 
 class Question:

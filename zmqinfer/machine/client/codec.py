@@ -165,7 +165,7 @@ class Codec:
         """
         raw: bytes = reply[RESULT]
         payload: Payload = reply[OUTPUT]
-        calls: int = reply[CALLS]
+        calls: int = reply[CALLS].bit_count()
         known = self._results.get(raw)
         if known is None:
             known = self._remember(raw)

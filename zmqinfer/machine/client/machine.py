@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import Status, TooLarge
-from zmqinfer.machine.client.call import Block, Body, CallOptions, Question, SharedBody, body_bytes
+from zmqinfer.machine.client.call import Alike, Block, Body, CallOptions, Question, SharedBody, body_bytes
 from zmqinfer.machine.client.codec import Codec
 from zmqinfer.machine.client.pending import Pending
 from zmqinfer.machine.client.reach import Reach
@@ -69,7 +69,7 @@ class ClientMachine:
         self.full_blocks = 0
         self._settings = settings
         self._tag = 0
-        self._filling: dict[tuple[str, bytes, CallOptions, int], Block] = {}
+        self._filling: dict[Alike, Block] = {}
         # Of those the one that took the last call, if it takes more.
         self._last: Block | None = None
         self._unsent: list[Block] = []
@@ -136,7 +136,7 @@ class ClientMachine:
         options: CallOptions,
         now: float,
     ) -> int:
-        """Sends a call with the next turn, and returns its tag.
+        """Sends a call with the next turn, and returns its number.
 
         Args:
             owner: whatever the shell wants back beside the reply; not None.
@@ -162,6 +162,8 @@ class ClientMachine:
         place = len(owners)
         owners.append(owner)
         block.bodies.append(payload)
+        if block.keys is not None:
+            block.keys.append(options.key or b"")
         block.deadline = deadline
         block.left += 1
         self._pending.count += 1
@@ -169,7 +171,7 @@ class ClientMachine:
             del self._filling[block.alike]
             self._last = None
             self.full_blocks += 1
-        return block.tag + place
+        return block.tag * MAX_CALLS + place
 
     def _block_for(
         self,
@@ -182,29 +184,30 @@ class ClientMachine:
         now: float,
     ) -> Block:
         # Deadlines are kept in slots of 10 ms, and those of a block are in one of them.
-        alike = (model, layout, options, int(deadline * SLOTS_PER_S))
+        alike = (model, layout, options.but_key(), int(deadline * SLOTS_PER_S))
         block = self._filling.get(alike)
         if block is None or deadline >= block.closes_at or rows is not None or type(payload) is not bytes:
-            block = self._begin(alike, payload, rows, deadline, now)
+            block = self._begin(alike, options, payload, rows, deadline, now)
         self._last = block if block.most > 1 else None
         return block
 
     def _begin(
         self,
-        alike: tuple[str, bytes, CallOptions, int],
+        alike: Alike,
+        options: CallOptions,
         payload: Payload | SharedBody,
         rows: int | None,
         deadline: float,
         now: float,
     ) -> Block:
-        model, _, options, _ = alike
+        model = alike[0]
         size = body_bytes(payload)
         if detail := self._sessions.excess(size, rows):
             if isinstance(payload, SharedBody):
                 self.released.append(payload.place)
             raise TooLarge(detail)
-        self._tag += MAX_CALLS
-        block = Block(self._tag, 0, alike, rows, deadline)
+        self._tag += 1
+        block = Block(self._tag, 0, alike, options, rows, deadline)
         block.link = self._sessions.choose(block)
         card = self.codec.card(model, options.version)
         if rows is None and type(payload) is bytes and card is not None:
@@ -240,19 +243,20 @@ class ClientMachine:
     def ask(self, owner: object, kind: Kind, words: Record, number: int, deadline: float, now: float) -> None:
         """Sends a STATS or ADMIN question to the gateway with this number with the next turn."""
         assert deadline < float("inf"), deadline
-        self._tag += MAX_CALLS
+        self._tag += 1
         question = Question(owner, kind, [self._tag, *words], number, deadline)
         self._add(question, now)
         self.links[number].outbox.put(kind, question.record)
 
-    def cancel(self, tag: int) -> bool:
-        """Takes a call back; False if it had ended already. Its owner hears nothing of it."""
-        block = self._pending.block_of(tag)
-        if block is None or block.owners[tag % MAX_CALLS] is None:
+    def cancel(self, number: int) -> bool:
+        """Takes back the call with this number; False if it had ended already. Its owner hears nothing of it."""
+        tag, place = divmod(number, MAX_CALLS)
+        block = self._pending.block(tag)
+        if block is None or block.owners[place] is None:
             return False
-        self._pending.take(block, tag % MAX_CALLS, 1)
+        self._pending.take(block, 1 << place)
         if block.sends:
-            self.links[block.link].outbox.put(Kind.CANCEL, [tag, 1])
+            self.links[block.link].outbox.put(Kind.CANCEL, [tag, 1 << place])
         return True
 
     def fail_all(self, detail: str) -> None:
@@ -261,9 +265,9 @@ class ClientMachine:
             self._pending.fail(entry, Status.CANCELLED, detail, None, RAN_MAYBE)
         self._sessions.close()
 
-    def request_id(self, tag: int) -> bytes:
-        """Returns the id of the call with this tag."""
-        return self._pending.request_id(tag)
+    def request_id(self, number: int) -> bytes:
+        """Returns the id of the call with this number."""
+        return self._pending.request_id(number)
 
     # Messages ------------------------------------------------------------------------------------
 
@@ -276,11 +280,10 @@ class ClientMachine:
         self._reach.heard(now)
         if kind is Kind.REPLY:
             for record in records:
-                tag, calls = record[TAG], record[CALLS]
-                block = self._pending.block_of(tag)
-                place = tag % MAX_CALLS
-                if block is None or place + calls > len(block.owners):
-                    self.unmatched += calls
+                places = record[CALLS]
+                block = self._pending.block(record[TAG])
+                if block is None or places >> len(block.owners):
+                    self.unmatched += places.bit_count()
                     continue
                 if record[OUTPUT] == INLINE and self._goes_inline(block):
                     continue
@@ -289,7 +292,7 @@ class ClientMachine:
                 if block.sends > 1 and record[RAN] == RAN_NO:
                     # Who says so speaks of one of the times it was sent.
                     record[RAN] = RAN_MAYBE
-                owners = self._pending.take(block, place, calls)
+                owners = self._pending.take(block, places)
                 self.unmatched += owners.count(None)
                 self._pending.completed.append((owners, record, block.rows))
         elif kind is Kind.WELCOME:
@@ -324,31 +327,33 @@ class ClientMachine:
     def _is_repeated(self, block: Block, record: Record, now: float) -> bool:
         """Whether calls that were refused are asked for again, rather than ended."""
         has_others = bool(self._sessions.others(block))
-        request_id = self._pending.request_id(record[TAG])
+        request_id = self._pending.request_id(block.tag * MAX_CALLS)
         # One of the times that it was sent says nothing of the others.
         if record[RAN] != RAN_NO or (block.sends > 1 and not self._sessions.may_run_twice(block)):
             return False
         if not self._repeats.takes(block, record, request_id, now, has_others=has_others):
             return False
-        place = record[TAG] % MAX_CALLS
-        block.resting = block.resting.union(range(place, place + record[CALLS]))
+        block.resting |= record[CALLS]
         return True
 
     def _repeat(self, now: float) -> None:
         """Asks again for what has rested long enough: another gateway, if nothing of the block is at this one."""
-        for block, first, calls in self._repeats.due(now):
-            if self._pending.block_of(block.tag) is not block:
+        for block, places in self._repeats.due(now):
+            if self._pending.block(block.tag) is not block:
                 continue  # all of its calls have ended
             others = self._sessions.others(block)
             has_nothing = block.is_at_rest()
             if others and has_nothing:
-                block.link = others[block.tag // MAX_CALLS % len(others)]
-            block.asks_again(first, calls)
+                block.link = others[block.tag % len(others)]
+            block.asks_again(places)
+            if block.is_held:
+                continue  # it leaves with what is held
             if has_nothing and self.links[block.link].state in PARTING:
                 block.is_held = True
+                if block.sends == 1:
+                    block.sends = 0  # the only time that it was sent it did not run
                 continue
-            for place, run in block.runs(first, first + calls):
-                self._sessions.send_calls(block, place, run)
+            self._sessions.send_calls(block, places & block.pending())
 
     # Time ----------------------------------------------------------------------------------------
 

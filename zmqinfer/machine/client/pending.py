@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zmqinfer.errors import Status
+from zmqinfer.machine.block import listed
 from zmqinfer.machine.client.call import Block, Question, SharedBody
 from zmqinfer.machine.replies import failure
 from zmqinfer.policy.wheel import TimingWheel
@@ -31,14 +32,13 @@ class Pending:
         self.released: list[SharedPayload] = []
         self.count = 0
         self._id_prefix = id_prefix
-        # By the number of their tags' block, which is what a tag is without its last five bits.
         self._blocks: dict[int, Block] = {}
         self._questions: dict[int, Question] = {}
         self._wheel: TimingWheel[Block | Question] = TimingWheel()
 
-    def request_id(self, tag: int) -> bytes:
-        """Returns the id of the call with this tag."""
-        return self._id_prefix + tag.to_bytes(8, "big")
+    def request_id(self, number: int) -> bytes:
+        """Returns the id of the call with this number; of a block's first place it is that of the block."""
+        return self._id_prefix + number.to_bytes(8, "big")
 
     # In ------------------------------------------------------------------------------------------
 
@@ -48,12 +48,12 @@ class Pending:
             self._questions[entry.record[TAG]] = entry
             self.count += 1
         else:
-            self._blocks[entry.tag // MAX_CALLS] = entry
+            self._blocks[entry.tag] = entry
         entry.slot = self._wheel.add(entry, until)
 
-    def block_of(self, tag: int) -> Block | None:
-        """Returns the block that a call's tag belongs to, unless all of it has ended."""
-        return self._blocks.get(tag // MAX_CALLS)
+    def block(self, tag: int) -> Block | None:
+        """Returns the block with this tag, unless all of it has ended."""
+        return self._blocks.get(tag)
 
     def question(self, tag: int) -> Question | None:
         """Returns the question with this tag, unless it has ended."""
@@ -73,21 +73,27 @@ class Pending:
 
     # Out -----------------------------------------------------------------------------------------
 
-    def take(self, block: Block, place: int, calls: int) -> list[object]:
+    def take(self, block: Block, places: int) -> list[object]:
         """Ends calls of a block and returns their owners, None where one had ended before."""
-        owners = block.owners[place : place + calls]
-        ended = len(owners) - owners.count(None)
+        owners = block.owners
+        if places.bit_count() == len(owners):
+            taken, block.owners = owners, [None] * len(owners)
+        else:
+            chosen = listed(places)
+            taken = [owners[place] for place in chosen]
+            for place in chosen:
+                owners[place] = None
+        ended = len(taken) - taken.count(None)
         self.count -= ended
         block.left -= ended
-        block.owners[place : place + calls] = [None] * len(owners)
         if not block.left:
             body = block.bodies[0]
             if isinstance(body, SharedBody):
                 self.released.append(body.place)
             block.close()
-            del self._blocks[block.tag // MAX_CALLS]
+            del self._blocks[block.tag]
             self._wheel.remove(block, block.slot)
-        return owners
+        return taken
 
     def forget(self, question: Question) -> None:
         """Ends a question."""
@@ -99,10 +105,11 @@ class Pending:
         """Ends all that is left of a block, or a question, with an outcome that this client decides."""
         if isinstance(entry, Question):
             self.forget(entry)
-            tag, owners, rows = entry.record[TAG], [entry.owner], None
+            tag, places, owners, rows = entry.record[TAG], 1, [entry.owner], None
         else:
-            tag, owners, rows = entry.tag, self.take(entry, 0, len(entry.owners)), entry.rows
-        self.completed.append((owners, failure(tag, len(owners), status, detail, where, ran=ran), rows))
+            places = (1 << len(entry.owners)) - 1
+            tag, owners, rows = entry.tag, self.take(entry, places), entry.rows
+        self.completed.append((owners, failure(tag, places, status, detail, where, ran=ran), rows))
 
     # Time ----------------------------------------------------------------------------------------
 
@@ -123,7 +130,7 @@ class Pending:
         assert len(self._wheel) == len(self._blocks) + len(self._questions)
         assert self.count == sum(block.left for block in self._blocks.values()) + len(self._questions)
         self._wheel.check()
-        for number, block in self._blocks.items():
-            assert block.tag == number * MAX_CALLS
+        for tag, block in self._blocks.items():
+            assert block.tag == tag
             assert 0 < block.left == len(block.owners) - block.owners.count(None)
             assert len(block.owners) == len(block.bodies) <= block.most <= MAX_CALLS

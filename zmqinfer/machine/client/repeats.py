@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from zmqinfer.errors import Status
 from zmqinfer.policy.retry import MAX_ATTEMPTS, RetryBudget, pause_s
-from zmqinfer.records import CALLS, RETRY_AFTER_MS, STATUS, TAG, Record
+from zmqinfer.records import CALLS, RETRY_AFTER_MS, STATUS, Record
 
 if TYPE_CHECKING:
     from zmqinfer.machine.client.call import Block
@@ -22,8 +22,8 @@ class Repeats:
 
     def __init__(self, now: float) -> None:
         self._budget = RetryBudget(now)
-        # Pauses by when they end: of which block, from which place on, and of how many calls.
-        self._resting: list[tuple[float, int, Block, int, int]] = []
+        # Pauses by when they end: of which block, and of its calls at which places.
+        self._resting: list[tuple[float, int, Block, int]] = []
         self._sequence = 0
 
     def earn(self, calls: int) -> None:
@@ -34,30 +34,28 @@ class Repeats:
         """Whether calls that a REPLY refused are repeated; then they rest until `due` names them.
 
         Args:
-            request_id: of the first of these calls.
+            request_id: of their block.
             has_others: whether another gateway is up. One without a worker has waited for one already.
         """
         status = record[STATUS]
         if status != Status.OVERLOADED and (status != Status.UNAVAILABLE or not has_others):
             return False
-        place = record[TAG] - block.tag
-        attempt = block.attempt_of(place)
+        places = record[CALLS]
+        attempt = block.attempt_of(places)
         if attempt >= MAX_ATTEMPTS:
             return False
-        calls = record[CALLS]
         ends_at = now + pause_s(request_id, attempt, record[RETRY_AFTER_MS])
-        if ends_at >= block.deadline or not self._budget.spend(calls, now):
+        if ends_at >= block.deadline or not self._budget.spend(places.bit_count(), now):
             return False
         self._sequence += 1
-        heapq.heappush(self._resting, (ends_at, self._sequence, block, place, calls))
+        heapq.heappush(self._resting, (ends_at, self._sequence, block, places))
         return True
 
-    def due(self, now: float) -> list[tuple[Block, int, int]]:
-        """Removes and returns what is to be sent again: blocks, the places of first calls, and how many."""
+    def due(self, now: float) -> list[tuple[Block, int]]:
+        """Removes and returns what is to be sent again: blocks, and the places of their calls."""
         found = []
         while self._resting and self._resting[0][0] <= now:
-            _, _, block, place, calls = heapq.heappop(self._resting)
-            found.append((block, place, calls))
+            found.append(heapq.heappop(self._resting)[2:])
         return found
 
     def wake_at(self) -> float | None:

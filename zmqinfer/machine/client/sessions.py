@@ -105,7 +105,7 @@ class Sessions:
 
     def choose(self, block: Block) -> int:
         """Returns which gateway should have a block: they take turns."""
-        return self._choice[block.tag // MAX_CALLS % len(self._choice)]
+        return self._choice[block.tag % len(self._choice)]
 
     def others(self, block: Block) -> list[int]:
         """Returns the gateways to choose from that are up, without the one that a block is at."""
@@ -141,14 +141,13 @@ class Sessions:
         if not self._may_leave(block):
             return
         block.sends += 1
-        is_whole = block.left == len(block.owners) and not block.resting
-        for first, calls in ((0, block.left),) if is_whole else block.runs():
-            self.send_calls(block, first, calls)
+        self.send_calls(block, block.pending())
 
-    def send_calls(self, block: Block, first: int, calls: int) -> None:
+    def send_calls(self, block: Block, places: int) -> None:
         """Sends some calls of a block to its gateway."""
-        record, size = block.request(first, calls, self._pending.request_id(block.tag + first))
-        self.links[block.link].outbox.put_request(record, block.deadline, size)
+        if places:
+            record, size = block.request(places, self._pending.request_id(block.tag * MAX_CALLS))
+            self.links[block.link].outbox.put_request(record, block.deadline, size)
 
     def _may_leave(self, block: Block) -> bool:
         """Whether a block may leave for its gateway now, or for another one if that leaves; else it is held."""

@@ -87,8 +87,8 @@ class Clients:
             case Kind.REQUEST:
                 self._intake.take(client, records, now, gap)
             case Kind.CANCEL:
-                for tag, calls, *_ in records:
-                    self._scheduler.cancel(client, tag, calls)
+                for tag, places, *_ in records:
+                    self._scheduler.cancel(client, tag, places)
             case Kind.HEARTBEAT:
                 client.outbox.beat()
             case Kind.HELLO:
@@ -207,7 +207,7 @@ class Clients:
         return ends_at
 
     def _end(self, client: ClientSession) -> None:
-        for request in list(client.requests.values()):
+        for request in list(client.requests):
             self._scheduler.withdraw(request)
         client.outbox.clear()
         if isinstance(client.outbox.address, bytes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from zmqinfer.errors import Status
-from zmqinfer.machine.block import covering, cut_reply
+from zmqinfer.machine.block import Parts, reply_part
 from zmqinfer.machine.gateway.members import Replica, WorkerSession
 from zmqinfer.machine.gateway.requests import Dispatch, Request
 from zmqinfer.records import (
@@ -13,7 +13,7 @@ from zmqinfer.records import (
     BATCH_ROWS,
     CALLS,
     COMPUTE_US,
-    MAX_CALLS,
+    KEY,
     MODEL_VERSION,
     RAN,
     RAN_NO,
@@ -27,7 +27,7 @@ __all__ = ["Dispatches"]
 
 
 class Dispatches:
-    """All dispatches by the tag of their first call, tombstones too.
+    """All dispatches by their tags, tombstones too.
 
     Attributes:
         late_replies: answers to calls that had ended or moved.
@@ -37,20 +37,21 @@ class Dispatches:
     __slots__ = ("_divide", "_open", "_tag", "late_replies", "stray_replies")
 
     def __init__(self, first_tag: int, divide: Callable[[Request, int], Request]) -> None:
-        """Makes an empty table; `divide` cuts the first calls off a request, in all tables."""
-        self._tag = first_tag - first_tag % MAX_CALLS
+        """Makes an empty table; `divide` cuts some of the calls off a request, in all tables."""
+        self._tag = first_tag
         self._divide = divide
-        self._open: dict[int, Dispatch] = {}
+        self._open: Parts[Dispatch] = Parts()
         self.late_replies = self.stray_replies = 0
 
     def send(self, request: Request, replica: Replica) -> Dispatch:
-        """Gives a request to a replica, under new tags."""
-        self._tag = tag = self._tag + MAX_CALLS
+        """Gives a request to a replica, under a new tag."""
+        self._tag = tag = self._tag + 1
         dispatch = Dispatch(tag, request, replica)
         request.dispatches += (dispatch,)
-        self._open[tag] = dispatch
+        self._open.add(tag, dispatch)
         record = request.record.copy()
         record[TAG] = tag
+        record[KEY] = None  # it has found its worker
         record[MODEL_VERSION] = request.route.version
         if dispatch.is_alone:
             record[ALONE : ALONE + 1] = [True]
@@ -60,15 +61,15 @@ class Dispatches:
         replica.worker.outbox.put_request(record, request.deadline, request.size)
         return dispatch
 
-    def enter(self, request: Request) -> None:
-        """Notes the dispatches of a request that was divided while workers had it."""
-        for dispatch in request.dispatches:
-            self._open[dispatch.tag] = dispatch
+    def enter(self, head: Request) -> None:
+        """Notes the dispatches of a request that was cut off from another one while workers had it."""
+        for dispatch in head.dispatches:
+            self._open.add(dispatch.tag, dispatch)
 
     @staticmethod
     def take_back(dispatch: Dispatch) -> None:
         """Asks a worker for what it has not begun; what it has begun it answers as always."""
-        dispatch.replica.worker.outbox.put(Kind.CANCEL, [dispatch.tag, dispatch.calls])
+        dispatch.replica.worker.outbox.put(Kind.CANCEL, [dispatch.tag, dispatch.places])
 
     def take(self, worker: WorkerSession, record: Record) -> Iterator[tuple[Dispatch, Record]]:
         """Yields the dispatches that a REPLY ends, each with its part of it; their credit is given back.
@@ -76,34 +77,28 @@ class Dispatches:
         A worker may answer a block in parts, and the gateway may have divided it since: both are cut
         until they are alike.
         """
-        rest: Record | None = record
-        while rest is not None:
-            part, rest = rest, None
-            dispatch = self._open.get(part[TAG]) or covering(self._open, part[TAG])
-            if dispatch is None or dispatch.replica.worker is not worker:
-                if dispatch is None:
-                    self.late_replies += 1
-                else:
-                    self.stray_replies += 1
-                    worker.strays += 1
-                if part[CALLS] > 1:
-                    _, rest = cut_reply(part, 1)
+        tag, places = record[TAG], record[CALLS]
+        late = places
+        for dispatch in self._open.about(tag, places):
+            own = dispatch.places & places
+            late ^= own
+            if dispatch.replica.worker is not worker:
+                self.stray_replies += own.bit_count()
+                worker.strays += own.bit_count()
                 continue
-            if dispatch.tag < part[TAG]:
-                self._divide(dispatch.request, part[TAG] - dispatch.tag)
-            if dispatch.calls > part[CALLS]:
-                self._divide(dispatch.request, part[CALLS])
-                dispatch = self._open[part[TAG]]
-            elif dispatch.calls < part[CALLS]:
-                part, rest = cut_reply(part, dispatch.calls)
+            if own != dispatch.places:
+                head = self._divide(dispatch.request, own)
+                (dispatch,) = [one for one in head.dispatches if one.tag == tag]  # noqa: PLW2901 - the part of it
+            part = record if own == places else reply_part(record, own)
             self._end(dispatch)
             self._count(dispatch, part)
             if not dispatch.request.is_open:
                 self.late_replies += dispatch.calls
             yield dispatch, part
+        self.late_replies += late.bit_count()
 
     def _end(self, dispatch: Dispatch) -> None:
-        del self._open[dispatch.tag]
+        self._open.remove(dispatch.tag, dispatch)
         request = dispatch.request
         others = [other for other in request.dispatches if other is not dispatch]
         request.dispatches = tuple(others) if others else ()
@@ -126,18 +121,18 @@ class Dispatches:
 
     def awaited_from(self, replica: Replica) -> list[Dispatch]:
         """Returns what a replica has that somebody waits for."""
-        return [one for one in self._open.values() if one.replica is replica and one.request.is_open]
+        return [one for one in self._open if one.replica is replica and one.request.is_open]
 
     def withdraw(self, worker: WorkerSession) -> list[Dispatch]:
         """Takes out and returns all that a lost worker held, tombstones too, in the order in which it was sent.
 
         Its replies are late from now on.
         """
-        held = [dispatch for dispatch in self._open.values() if dispatch.replica.worker is worker]
+        held = [dispatch for dispatch in self._open if dispatch.replica.worker is worker]
         for dispatch in held:
             self._end(dispatch)
-        # A part that was divided off is behind others in the table.
-        held.sort(key=lambda dispatch: dispatch.tag)
+        # Of one block the parts lie in the order of their division.
+        held.sort(key=lambda dispatch: (dispatch.tag, dispatch.places & -dispatch.places))
         return held
 
     def check(self) -> tuple[int, dict[Replica, int]]:
@@ -148,11 +143,12 @@ class Dispatches:
         """
         awaited = 0
         held: dict[Replica, int] = {}
-        for tag, dispatch in self._open.items():
+        for dispatch in self._open:
             request = dispatch.request
-            assert dispatch.tag == tag
             assert dispatch in request.dispatches
-            assert dispatch.calls == request.calls, "a dispatch of other calls than its request"
+            assert (dispatch.places, dispatch.calls) == (request.places, request.calls), (
+                "a dispatch of other calls than its request"
+            )
             assert not request.is_waiting, "it waits, and a worker has it"
             held[dispatch.replica] = held.get(dispatch.replica, 0) + dispatch.rows
             if request.is_open and request.dispatches[0] is dispatch:

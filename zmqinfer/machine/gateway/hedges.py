@@ -81,7 +81,7 @@ def _second(first: Dispatch) -> Replica | None:
     """Returns the next worker on the ring that has room now, None if there is no other."""
     request = first.request
     placement = request.route.placement
-    for replica in placement.ordered(request.key_hash):
+    for replica in placement.ordered(request.key_hashes()[0]):
         if replica is not first.replica and placement.room(replica, request.rows) >= request.rows:
             return replica
     return None

@@ -7,25 +7,21 @@ import functools
 
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
-from zmqinfer.machine.block import block_of, covering, singles
+from zmqinfer.machine.block import listed, part_of
 from zmqinfer.machine.gateway.ledger import Ledger
 from zmqinfer.machine.gateway.members import Roster
 from zmqinfer.machine.gateway.requests import ClientSession, Request
 from zmqinfer.machine.gateway.routes import Route, Routes
 from zmqinfer.machine.gateway.scheduler import Scheduler
 from zmqinfer.machine.gateway.suspects import Suspects
-from zmqinfer.policy.ring import key_hash
 from zmqinfer.records import (
     BUDGET_US,
     CALLS,
-    KEY,
-    MAX_CALLS,
     MAX_MODELS,
     MAX_TEXT,
     MODEL,
     MODEL_VERSION,
     PAYLOAD,
-    REQUEST_ID,
     TAG,
     Record,
 )
@@ -75,38 +71,36 @@ class Intake:
         requests = client.requests
         arrived = now - gap
         for record in records:
-            tag: int = record[TAG]
-            if self._suspects.is_wary and self._holds_poison(record, now):
-                for call in singles(record):
-                    self._on_doubtful(client, call, now, arrived)
-                continue
-            if requests.keys().isdisjoint(range(tag - tag % MAX_CALLS, tag + record[CALLS])):
+            known = 0
+            for request in requests.about(record[TAG], record[CALLS]):
+                known |= request.places & record[CALLS]
+            if known:
+                # Resent behind a new greeting: the first is on its way and one answer is all there is.
+                self._ledger.duplicates += known.bit_count()
+                if known == record[CALLS]:
+                    continue
+                record = part_of(record, record[CALLS] & ~known)  # noqa: PLW2901 - what is left of it
+            if self._suspects.is_wary:
+                self._sift(client, record, now, arrived)
+            else:
                 self._on_request(client, record, now, arrived)
-                continue
-            for call in singles(record):
-                if covering(requests, call[TAG]) is None:
-                    self._on_request(client, call, now, arrived)
-                else:
-                    # Resent behind a new greeting: the first is on its way and one answer is all there is.
-                    self._ledger.duplicates += 1
 
-    def _holds_poison(self, record: Record, now: float) -> bool:
-        return any(self._suspects.refuses(call, now) for call in singles(record))
-
-    def _on_doubtful(self, client: ClientSession, call: Record, now: float, arrived: float) -> None:
-        """Takes a call of a request of which one at least is in quarantine."""
-        if covering(client.requests, call[TAG]) is not None:
-            self._ledger.duplicates += 1
-        elif self._suspects.refuses(call, now):
+    def _sift(self, client: ClientSession, record: Record, now: float, arrived: float) -> None:
+        """Refuses the calls of a request that are in quarantine, and takes the others."""
+        places = listed(record[CALLS])
+        singles = [part_of(record, 1 << place) for place in places] if len(places) > 1 else [record]
+        refused = [call for call in singles if self._suspects.refuses(call, now)]
+        for call in refused:
             self._ledger.received += 1
             detail = "this input has ended a worker's process while it ran alone, and is not run again for ten minutes"
             self._ledger.refuse(client, call, Status.POISONED, detail)
-        else:
-            self._on_request(client, call, now, arrived)
+        others = record[CALLS] & ~sum(call[CALLS] for call in refused)
+        if others:
+            self._on_request(client, part_of(record, others) if refused else record, now, arrived)
 
     def _on_request(self, client: ClientSession, record: Record, now: float, arrived: float) -> None:
-        ledger, calls, payload = self._ledger, record[CALLS], record[PAYLOAD]
-        ledger.received += calls
+        ledger, payload = self._ledger, record[PAYLOAD]
+        ledger.received += record[CALLS].bit_count()
         route = self._routes.find(record[MODEL], record[MODEL_VERSION])
         if not route.replicas and self._is_unheard_of(route, now):
             ledger.refuse(client, record, Status.NOT_FOUND, self._not_found(route))
@@ -122,10 +116,7 @@ class Intake:
             size = 0
             # Whoever opens it finds the session in its name: a client can so name nothing but its own.
             record[PAYLOAD] = ([*payload[0][:2], client.session], *payload[1:])
-        key = record[KEY]
-        # Without a key by the block, so that its parts, and a repeat of any of them, have one home.
-        hashed = key_hash(block_of(record[REQUEST_ID]) if key is None else key)
-        request = ledger.enter(client, record, size, deadline, hashed, route)
+        request = ledger.enter(client, record, size, deadline, route)
         if request is None:
             self._routes.sweep(route)
         else:

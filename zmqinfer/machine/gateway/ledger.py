@@ -44,17 +44,17 @@ class Ledger:
         return self._admission.requests
 
     def enter(
-        self, client: ClientSession, record: Record, size: int, deadline: float, key_hash: int, route: Route[Request]
+        self, client: ClientSession, record: Record, size: int, deadline: float, route: Route[Request]
     ) -> Request | None:
         """Lets a request in, or refuses it because a limit is reached, and returns None."""
-        calls = record[CALLS]
+        calls = record[CALLS].bit_count()
         usage = client.owner.usage
         if not self._admission.admit(usage, calls, size):
             self.refuse(client, record, *self._admission.refusal(usage, calls, size))
             return None
         self.accepted += calls
-        request = Request(record, client, deadline, key_hash, size, route)
-        client.requests[record[TAG]] = request
+        request = Request(record, client, deadline, size, route)
+        client.requests.add(request.tag, request)
         request.slot = self._wheel.add(request, deadline)
         return request
 
@@ -62,18 +62,17 @@ class Ledger:
         self, client: ClientSession, record: Record, status: Status, detail: str, retry_after_ms: int | None = None
     ) -> None:
         """Answers a request that is not let in."""
-        self.refused += record[CALLS]
-        self.outcomes[status] += record[CALLS]
+        calls = record[CALLS].bit_count()
+        self.refused += calls
+        self.outcomes[status] += calls
         reply = failure(
             record[TAG], record[CALLS], status, detail, attempt=record[ATTEMPT], retry_after_ms=retry_after_ms
         )
         client.outbox.put(Kind.REPLY, reply, len(detail))
 
-    def divide(self, request: Request, head: Request) -> None:
+    def divide(self, head: Request) -> None:
         """Notes a part that was cut off from a pending request."""
-        requests = request.client.requests
-        requests[head.tag] = head
-        requests[request.tag] = request
+        head.client.requests.add(head.tag, head)
         head.slot = self._wheel.add(head, head.due_at)
 
     def set_patience(self, request: Request, until: float | None) -> None:
@@ -85,7 +84,7 @@ class Ledger:
 
     def answer(self, request: Request, record: Record) -> None:
         """Ends a request with its worker's REPLY, which is for exactly its calls."""
-        assert record[CALLS] == request.calls, (record[CALLS], request.calls)
+        assert record[CALLS] == request.places, (record[CALLS], request.places)
         if request.may_have_run and record[RAN] == RAN_NO:
             # This worker speaks for itself alone: another one may have run it.
             record[RAN] = RAN_MAYBE
@@ -98,7 +97,7 @@ class Ledger:
         """Ends a request with an outcome that the gateway decides."""
         ran = RAN_MAYBE if request.may_have_run and ran == RAN_NO else ran
         attempt = request.record[ATTEMPT]
-        reply = failure(request.tag, request.calls, status, detail, where, attempt=attempt, ran=ran)
+        reply = failure(request.tag, request.places, status, detail, where, attempt=attempt, ran=ran)
         self._close(request, status).put(Kind.REPLY, reply, len(detail))
 
     def cancel(self, request: Request) -> None:
@@ -110,7 +109,7 @@ class Ledger:
         client = request.client
         if request.slot != OUT:
             self._wheel.remove(request, request.slot)
-        del client.requests[request.tag]
+        client.requests.remove(request.tag, request)
         self._admission.release(client.owner.usage, request.calls, request.size)
         self.answered += request.calls
         self.outcomes[status] += request.calls
@@ -130,7 +129,7 @@ class Ledger:
 
     def check(self, clients: Iterable[ClientSession]) -> None:
         """Asserts that the books agree with what the clients have in hand."""
-        requests = [request for client in clients for request in client.requests.values()]
+        requests = [request for client in clients for request in client.requests]
         pending = sum(request.calls for request in requests)
         assert all(request.is_open for request in requests)
         assert self.received == self.refused + self.accepted

@@ -8,12 +8,13 @@ credit back.
 
 from __future__ import annotations
 
-from zmqinfer.machine.block import cut_request
+from zmqinfer.machine.block import Parts, part_of
 from zmqinfer.machine.gateway.members import Replica
 from zmqinfer.machine.gateway.routes import Route
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.admission import Usage
-from zmqinfer.records import CALLS, MODEL_VERSION, PRIORITY, ROWS, TAG, Record
+from zmqinfer.policy.ring import key_hash
+from zmqinfer.records import CALLS, KEY, MODEL_VERSION, PRIORITY, REQUEST_ID, ROWS, TAG, Record
 
 __all__ = ["OUT", "ClientSession", "Dispatch", "Owner", "Request"]
 
@@ -42,7 +43,7 @@ class ClientSession:
         owner: whom its requests count for.
         host: what it shares memory with; None: nobody.
         outbox: its answers; addressed to None while it has no connection.
-        requests: those in hand, each under the client's tag of the first call.
+        requests: those in hand, by the client's tags.
     """
 
     __slots__ = ("host", "outbox", "owner", "requests", "session")
@@ -52,7 +53,7 @@ class ClientSession:
         self.owner = owner
         self.host = host
         self.outbox = outbox
-        self.requests: dict[int, Request] = {}
+        self.requests: Parts[Request] = Parts()
 
 
 class Request:
@@ -63,7 +64,9 @@ class Request:
 
     Attributes:
         record: the REQUEST as it came, payload by reference.
-        tag: what the client calls the first of them.
+        tag: what the client calls their block.
+        places: which of the block's calls they are, as a bit set.
+        calls: how many they are.
         deadline: monotonic seconds.
         size: bytes of the body that are kept here.
         slot: its slot in the timing wheel.
@@ -76,20 +79,20 @@ class Request:
     """
 
     __slots__ = (
-        "calls", "client", "deadline", "dispatches", "home", "is_open", "is_suspect", "is_waiting", "key_hash",
-        "losses", "may_have_run", "patience", "rank", "record", "route", "rows", "size", "slot", "tag",
+        "calls", "client", "deadline", "dispatches", "home", "is_open", "is_suspect", "is_waiting", "losses",
+        "may_have_run", "patience", "places", "rank", "record", "route", "rows", "size", "slot", "tag",
     )  # fmt: skip
 
     def __init__(
-        self, record: Record, client: ClientSession, deadline: float, key_hash: int, size: int, route: Route[Request]
+        self, record: Record, client: ClientSession, deadline: float, size: int, route: Route[Request]
     ) -> None:
         self.record = record
         self.client = client
         self.tag: int = record[TAG]
-        self.calls: int = record[CALLS]
+        self.places: int = record[CALLS]
+        self.calls = self.places.bit_count()
         self.rows: int = record[ROWS]
         self.deadline = deadline
-        self.key_hash = key_hash
         self.size = size
         self.route = route
         self.slot = OUT
@@ -121,15 +124,20 @@ class Request:
         """When the wheel must look at it: at its deadline, or before that when its patience ends."""
         return self.deadline if self.patience is None else min(self.patience, self.deadline)
 
-    def cut(self, calls: int) -> Request:
-        """Takes the first `calls` calls off into a request of their own, and so of its dispatches.
+    def key_hashes(self) -> list[int]:
+        """Returns what places its calls: one for each, or without keys one for the block, which so has one home."""
+        keys = self.record[KEY]
+        return [key_hash(self.record[REQUEST_ID])] if keys is None else list(map(key_hash, keys))
+
+    def cut(self, places: int) -> Request:
+        """Takes some of the calls off into a request of their own, and so of its dispatches.
 
         It is in no table yet, and does not wait.
         """
+        calls = places.bit_count()
         size = self.size // self.calls * calls
-        record, self.record = cut_request(self.record, calls)
-        head = Request(record, self.client, self.deadline, self.key_hash, size, self.route)
-        head.dispatches = tuple([dispatch.cut(calls, head) for dispatch in self.dispatches])
+        head = Request(part_of(self.record, places), self.client, self.deadline, size, self.route)
+        head.dispatches = tuple([dispatch.cut(head) for dispatch in self.dispatches])
         head.losses = self.losses
         head.may_have_run = self.may_have_run
         head.is_open = self.is_open
@@ -138,9 +146,10 @@ class Request:
         head.home = self.home
         head.rank = self.rank
         self.size -= size
-        self.tag += calls
+        self.places ^= places
         self.calls -= calls
         self.rows -= calls
+        self.record = part_of(self.record, self.places)
         return head
 
 
@@ -148,29 +157,29 @@ class Dispatch:
     """One asking of a worker for the calls of a request.
 
     Attributes:
-        tag: what the worker calls the first of them. No tag is used twice: that fences late replies of an earlier
-            dispatch.
+        tag: what the worker calls their block. No tag is used twice: that fences late replies of an earlier dispatch.
         sent_at: when, for a request that may be hedged; else 0.
         is_alone: whether it runs in a batch of its own, of which the worker tells beforehand.
     """
 
-    __slots__ = ("calls", "is_alone", "replica", "request", "rows", "sent_at", "tag")
+    __slots__ = ("calls", "is_alone", "places", "replica", "request", "rows", "sent_at", "tag")
 
     def __init__(self, tag: int, request: Request, replica: Replica) -> None:
         self.tag = tag
         self.request = request
         self.replica = replica
+        self.places = request.places
         self.calls = request.calls
         self.rows = request.rows
         self.is_alone = request.is_suspect
         self.sent_at = 0.0
 
-    def cut(self, calls: int, head: Request) -> Dispatch:
-        """Takes the first calls off into a dispatch of `head`, of which it is then for exactly the calls."""
+    def cut(self, head: Request) -> Dispatch:
+        """Takes the calls of `head` off into a dispatch of it."""
         first = Dispatch(self.tag, head, self.replica)
         first.sent_at = self.sent_at
         first.is_alone = self.is_alone
-        self.tag += calls
-        self.calls -= calls
-        self.rows -= calls
+        self.places ^= head.places
+        self.calls -= head.calls
+        self.rows -= head.calls
         return first

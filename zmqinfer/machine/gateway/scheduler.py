@@ -11,7 +11,7 @@ from collections.abc import Set
 
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
-from zmqinfer.machine.block import covering
+from zmqinfer.machine.block import first_of, listed
 from zmqinfer.machine.gateway.dispatches import Dispatches
 from zmqinfer.machine.gateway.hedges import Hedges
 from zmqinfer.machine.gateway.ledger import Ledger
@@ -89,23 +89,53 @@ class Scheduler:
     def place(self, request: Request, now: float) -> None:
         """Dispatches a request at once, or lets it, or what is left of it, wait behind those who wait already."""
         while request.is_suspect and request.calls > 1:
-            self.place(self._divide(request, 1), now)
+            self.place(self._divide(request, first_of(request.places, 1)), now)
         route = request.route
         if request.deadline <= now:
             self._end(request, Status.DEADLINE_EXCEEDED, "the time was up before it reached a worker", where="network")
             return
+        hashes = request.key_hashes()
+        if len(hashes) > 1:
+            self._place_each(request, hashes, now)
+            return
         if not route.waiting.count or route in self._keyed:
-            for replica, rows in route.placement.spread(request.key_hash, request.rows, request.calls):
+            for replica, rows in route.placement.spread(hashes[0], request.rows, request.calls):
                 # Those who wait may all wait for other workers: this one must not be idle meanwhile.
                 if route.waiting.count and route.waiting.best(replica.name) is not None:
                     continue
                 if rows == request.rows:
                     self._dispatch(request, replica, now)
                     return
-                self._dispatch(self._divide(request, rows), replica, now)
-        self._queue(request, now)
+                self._dispatch(self._divide(request, first_of(request.places, rows)), replica, now)
+        self._queue(request, hashes[0], now)
 
-    def _queue(self, request: Request, now: float) -> None:
+    def _place_each(self, request: Request, hashes: list[int], now: float) -> None:
+        """Places calls with keys of their own, each as if it had come alone, and sends on together what it can."""
+        route = request.route
+        placement, waiting = route.placement, route.waiting
+        may_pass = not waiting.count or route in self._keyed
+        # Of which worker, and of which home, the calls are; each with a key hash that is at home there.
+        sent: dict[Replica, int] = {}
+        kept: dict[str | None, tuple[int, int]] = {}
+        for place, hashed in zip(listed(request.places), hashes, strict=True):
+            replica = placement.place(hashed, 1) if may_pass else None
+            if replica is not None and replica.name not in kept and not (waiting.count and waiting.best(replica.name)):
+                # The next one is placed beside it.
+                placement.take(replica, 1)
+                sent[replica] = sent.get(replica, 0) | 1 << place
+            else:
+                home = placement.preferred(hashed).name if placement.holders else None
+                kept[home] = kept.get(home, (0, hashed))[0] | 1 << place, hashed
+        for replica, places in sent.items():
+            placement.give_back(replica, places.bit_count())
+        for replica, places in sent.items():
+            part = request if places == request.places else self._divide(request, places)
+            self._dispatch(part, replica, now)
+        for places, hashed in kept.values():
+            part = request if places == request.places else self._divide(request, places)
+            self._queue(part, hashed, now)
+
+    def _queue(self, request: Request, key_hash: int, now: float) -> None:
         route = request.route
         if not route.replicas:
             since = max(now, self._rejoined_at)
@@ -114,7 +144,7 @@ class Scheduler:
         elif request.record[KEY] is None or not route.placement.holders:
             route.queue(request, now)
         else:
-            home = route.placement.preferred(request.key_hash).name
+            home = route.placement.preferred(key_hash).name
             route.queue(request, now, home, now + self._settings.affinity_wait_ms / 1000)
             self._keyed[route] = None
 
@@ -143,19 +173,26 @@ class Scheduler:
                 request = waiting.best(replica.name)
                 if request is None:
                     break
-                if request.calls > 1:
-                    rows = placement.room(replica, request.rows)
-                else:
-                    rows = request.rows if placement.admits(replica, request.rows) else 0
+                rows = self._room(replica, request)
                 if not rows:
                     break
                 if rows < request.rows:
-                    head = self._cut(request, rows)
+                    head = self._cut(request, first_of(request.places, rows))
                     waiting.take_part(request, head)
                     request = head
                 else:
                     waiting.take(request)
                 self._dispatch(request, replica, now)
+
+    @staticmethod
+    def _room(replica: Replica, request: Request) -> int:
+        """Returns how many rows of a request that waited a replica may take now."""
+        placement = replica.placement
+        if request.calls == 1:
+            return request.rows if placement.admits(replica, request.rows) else 0
+        if request.record[KEY] is None:
+            return placement.room(replica, request.rows)
+        return placement.room_for_each(replica, request.rows)
 
     def replace(self, requests: list[Request], now: float) -> None:
         """Places again requests whose route became another one."""
@@ -163,20 +200,19 @@ class Scheduler:
             request.route = self._routes.find(request.record[MODEL], request.version)
             self.place(request, now)
 
-    def _divide(self, request: Request, calls: int) -> Request:
-        """Takes the first calls off a request into one of their own, which is wherever the whole was."""
-        head = self._cut(request, calls)
+    def _divide(self, request: Request, places: int) -> Request:
+        """Takes some of the calls off a request into one of their own, which is wherever the whole was."""
+        head = self._cut(request, places)
         if request.is_waiting:
             request.route.waiting.divide(request, head)
         return head
 
-    def _cut(self, request: Request, calls: int) -> Request:
-        """Does the same, but for a place in the queue, which the first calls then do not have."""
-        head = request.cut(calls)
+    def _cut(self, request: Request, places: int) -> Request:
+        """Does the same, but for a place in the queue, which these calls then do not have."""
+        head = request.cut(places)
         if request.is_open:
-            self._ledger.divide(request, head)
+            self._ledger.divide(head)
         self.dispatches.enter(head)
-        self.dispatches.enter(request)
         return head
 
     # Replies -------------------------------------------------------------------------------------
@@ -245,17 +281,11 @@ class Scheduler:
         for dispatch in request.dispatches:
             self.dispatches.take_back(dispatch)
 
-    def cancel(self, client: ClientSession, tag: int, calls: int) -> None:
+    def cancel(self, client: ClientSession, tag: int, places: int) -> None:
         """Ends calls that their client no longer wants."""
-        for wanted in range(tag, tag + calls):
-            request = covering(client.requests, wanted)
-            if request is None:
-                continue
-            if request.tag < tag:
-                self._divide(request, tag - request.tag)
-            if request.tag + request.calls > tag + calls:
-                request = self._divide(request, tag + calls - request.tag)
-            self.withdraw(request)
+        for request in client.requests.about(tag, places):
+            unwanted = request.places & places
+            self.withdraw(request if unwanted == request.places else self._divide(request, unwanted))
 
     def withdraw(self, request: Request) -> None:
         """Ends a request as cancelled; nothing is said to its client."""

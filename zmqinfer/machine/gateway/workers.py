@@ -293,7 +293,7 @@ class Workers:
             del self._roster.by_name[worker.name]
         self._liveness.forget(address)
         worker.state = WorkerState.DEAD
-        unsent = worker.outbox.unsent_calls()
+        unsent = worker.outbox.unsent()
         worker.outbox.clear()
         self._retire(worker, now)
         moved = self._scheduler.move_all_of(worker, unsent, now, is_abrupt=is_abrupt)

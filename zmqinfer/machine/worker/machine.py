@@ -176,8 +176,8 @@ class WorkerMachine:
                 if link.state is LinkState.UP:
                     self.tasks.take(number, records, now, gap)
             case Kind.CANCEL:
-                for tag, calls, *_ in records:
-                    self.tasks.cancel(number, tag, calls)
+                for tag, places, *_ in records:
+                    self.tasks.cancel(number, tag, places)
             case Kind.HEARTBEAT:
                 # Awake for this one anyway: so nodes at rest wake half as often.
                 self._beat_if_due(link, now, ahead=0.5)
@@ -244,7 +244,7 @@ class WorkerMachine:
     def _confess(self, model: ServedModel, batch: Batch) -> None:
         """Tells the gateway of a request that it is about to run, alone, and may end this process."""
         (task,) = batch.tasks
-        record = [batch.engine, self._share(model), model.batcher.rows + batch.rows, 0, list(task.tags)]
+        record = [batch.engine, self._share(model), model.batcher.rows + batch.rows, 0, [task.tag]]
         self.links[task.link].outbox.put(Kind.HEARTBEAT, record)
         self.is_in_danger = True
 
@@ -289,8 +289,8 @@ class WorkerMachine:
         if now is None or not model.running:
             return [number, self._share(model), load, None, []]
         batch = model.running[0]
-        tags = [tag for task in batch.tasks if self.links.get(task.link) is link for tag in task.tags]
-        return [number, self._share(model), load, max(0, int((now - batch.begins_at) * 1e6)), tags[:MAX_TAGS]]
+        tags = dict.fromkeys(task.tag for task in batch.tasks if self.links.get(task.link) is link)
+        return [number, self._share(model), load, max(0, int((now - batch.begins_at) * 1e6)), list(tags)[:MAX_TAGS]]
 
     # Time ----------------------------------------------------------------------------------------
 

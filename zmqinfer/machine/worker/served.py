@@ -89,7 +89,7 @@ class ServedModel:
             wanted = bound.layout.row_bytes * rows
             raise InvalidArgument(f"the payload has {size:,} bytes, {rows} rows of its layout have {wanted:,}")
         most = self.card.limits.max_rows
-        if rows > most and record[CALLS] == 1:
+        if rows > most and record[CALLS].bit_count() == 1:
             raise TooLarge(f"the request has {rows} rows, model {self.card.name!r} takes {most}; split it")
         return bound, size
 

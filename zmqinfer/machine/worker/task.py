@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from zmqinfer.errors import Status
-from zmqinfer.machine.block import cut_request
+from zmqinfer.machine.block import first_of, part_of
 from zmqinfer.records import CALLS, REQUEST_ID, ROWS, TAG, Record
 from zmqinfer.tensor import Layout, Payload
 
@@ -41,17 +41,18 @@ class Task:
     """A request at the worker, of one call or of a block of them.
 
     Attributes:
-        tag: of the first call.
+        tag: of their block.
+        places: which of the block's calls they are, as a bit set.
+        calls: how many they are.
         link: the number of the gateway that it came from.
         record: the REQUEST.
         bound: its layout, fitted to the model.
         arrived_at: when this worker took it from the socket, monotonic seconds.
-        block: the id of its block, set by `Twins`.
         followers: calls with the same ids that came while it was here, and get what it gets.
     """
 
     __slots__ = (
-        "arrived_at", "block", "bound", "calls", "deadline", "followers", "is_waiting", "link", "record", "rows",
+        "arrived_at", "bound", "calls", "deadline", "followers", "is_waiting", "link", "places", "record", "rows",
         "size", "tag",
     )  # fmt: skip
 
@@ -63,32 +64,34 @@ class Task:
         self.deadline = deadline
         self.arrived_at = arrived_at
         self.tag: int = record[TAG]
-        self.calls: int = record[CALLS]
+        self.places: int = record[CALLS]
+        self.calls = self.places.bit_count()
         self.rows: int = record[ROWS]
         self.is_waiting = False
         self.followers: list[Task] | None = None
 
-    block: bytes
-
     @property
-    def tags(self) -> range:
-        """Those of its calls."""
-        return range(self.tag, self.tag + self.calls)
+    def block(self) -> bytes:
+        """The id of their block."""
+        return self.record[REQUEST_ID]  # type: ignore[no-any-return]
 
     def cut(self, calls: int) -> Task:
         """Takes the first `calls` calls off into a task of their own."""
-        size = self.size // self.calls * calls
-        record, self.record = cut_request(self.record, calls)
-        head = Task(self.link, record, self.bound, size, self.deadline, self.arrived_at)
+        return self.part(first_of(self.places, calls))
+
+    def part(self, places: int) -> Task:
+        """Takes some of the calls off into a task of their own."""
+        head = Task(self.link, part_of(self.record, places), self.bound, 0, self.deadline, self.arrived_at)
+        head.size = self.size // self.calls * head.calls
         head.is_waiting = self.is_waiting
         if self.followers:
-            first = self.record[REQUEST_ID][-1]
-            head.followers = [one for one in self.followers if one.record[REQUEST_ID][-1] < first]
-            self.followers = [one for one in self.followers if one.record[REQUEST_ID][-1] >= first]
-        self.tag += calls
-        self.calls -= calls
-        self.rows -= calls
-        self.size -= size
+            head.followers = [one for one in self.followers if one.places & places]
+            self.followers = [one for one in self.followers if not one.places & places]
+        self.places ^= places
+        self.calls -= head.calls
+        self.rows -= head.calls
+        self.size -= head.size
+        self.record = part_of(self.record, self.places)
         return head
 
 

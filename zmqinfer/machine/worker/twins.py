@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
-from zmqinfer.machine.block import block_of
 from zmqinfer.machine.worker.task import Outcome, Task
 from zmqinfer.policy.ring import key_hash
-from zmqinfer.records import LAYOUT, MAX_CALLS, MODEL, MODEL_VERSION, PAYLOAD, REQUEST_ID, Record
+from zmqinfer.records import LAYOUT, MODEL, MODEL_VERSION, PAYLOAD, Record
 from zmqinfer.tensor import Payload, payload_bytes
 
-__all__ = ["TIMES", "Answer", "Twins", "is_alike", "outcome_of", "place_of"]
+__all__ = ["TIMES", "Answer", "Twins", "is_alike", "outcome_of"]
 
 # Answers are kept until any of these is reached.
 MAX_KEPT = 100_000
@@ -29,12 +28,12 @@ _OVERHEAD = 700
 # Of a large input so much of each part is compared, at either end.
 _SAMPLE = 4_096
 
-# What became of consecutive calls of a block: the block's id, until when it is kept, the place of the first call in
-# the block and how many they are; model, version and layout; the payload, or a digest of a large one; the outcomes as
-# the engine gave them; rows of the batch, microseconds in the queue and in the model; its size. A plain tuple, which
-# is made in a fifth of the time of an object, and through which the garbage collector does not look.
+# What became of calls of a block: the block's id, until when it is kept, the calls' places as a bit set; model,
+# version and layout; the payload, or a digest of a large one; the outcomes as the engine gave them; rows of the batch,
+# microseconds in the queue and in the model; its size. A plain tuple, which is made in a fifth of the time of an
+# object, and through which the garbage collector does not look.
 Answer: TypeAlias = tuple[Any, ...]
-_BLOCK, _UNTIL, _PLACE, _CALLS, _MODEL, _VERSION, _LAYOUT, _INPUTS, _OUTCOMES, TIMES, _SIZE = range(11)
+_BLOCK, _UNTIL, _PLACES, _MODEL, _VERSION, _LAYOUT, _INPUTS, _OUTCOMES, TIMES, _SIZE = range(10)
 
 _Twin: TypeAlias = Task | Answer
 
@@ -54,16 +53,13 @@ class Twins:
 
     def begin(self, task: Task) -> bool:
         """Notes a request; False, and nothing is noted, if any of its calls has a twin."""
-        task.block = block = block_of(task.record[REQUEST_ID])
+        block = task.block
         if self._by_block.setdefault(block, task) is task:
             return True
         # Usually other parts of the same block.
-        place = place_of(task)
         known = self._known(block)
-        for twin in known:
-            start, calls = _span(twin)
-            if start < place + task.calls and place < start + calls:
-                return False
+        if any(_places(twin) & task.places for twin in known):
+            return False
         self._by_block[block] = [*known, task]
         return True
 
@@ -73,17 +69,11 @@ class Twins:
 
     def add(self, head: Task) -> None:
         """Notes a request that was cut off from one that is known."""
-        head.block = block = block_of(head.record[REQUEST_ID])
-        self._by_block[block] = [*self._known(block), head]
+        self._by_block[head.block] = [*self._known(head.block), head]
 
     def find(self, task: Task) -> _Twin | None:
         """Returns what is known of a call by its id."""
-        place = place_of(task)
-        for twin in self._known(block_of(task.record[REQUEST_ID])):
-            start, calls = _span(twin)
-            if start <= place < start + calls:
-                return twin
-        return None
+        return next((twin for twin in self._known(task.block) if _places(twin) & task.places), None)
 
     def forget(self, task: Task) -> None:
         """Drops a request that will have no outcome here."""
@@ -103,12 +93,11 @@ class Twins:
         answer: Answer = (
             block,
             now + KEPT_S,
-            record[REQUEST_ID][-1] % MAX_CALLS,
-            task.calls,
+            task.places,
             record[MODEL],
             record[MODEL_VERSION],
             layout,
-            payload if type(payload) is bytes else _inputs(payload, 0, 1, 1),
+            payload if type(payload) is bytes else _inputs(payload, 0, 1),
             tuple(outcomes),
             times,
             size,
@@ -128,7 +117,7 @@ class Twins:
         kept = self._kept
         while kept and (kept[0][_UNTIL] <= now or self.count > MAX_KEPT or self.bytes > MAX_KEPT_BYTES):
             answer = kept.popleft()
-            self.count -= answer[_CALLS]
+            self.count -= answer[_PLACES].bit_count()
             self.bytes -= answer[_SIZE]
             self._drop(answer[_BLOCK], answer)
 
@@ -154,25 +143,24 @@ class Twins:
         known = list(self._everything())
         assert {id(twin) for twin in known if isinstance(twin, Task)} == tasks
         answers = [twin for twin in known if not isinstance(twin, Task)]
-        assert self.count == sum(answer[_CALLS] for answer in answers)
+        assert self.count == sum(answer[_PLACES].bit_count() for answer in answers)
         assert self.bytes == sum(answer[_SIZE] for answer in answers)
         assert len(answers) == len(self._kept)
 
 
-def place_of(task: Task) -> int:
-    """Returns the place in its block of a request's first call."""
-    place: int = task.record[REQUEST_ID][-1] % MAX_CALLS
-    return place
+def _places(twin: _Twin) -> int:
+    """Returns the places of its calls, as a bit set."""
+    return twin.places if isinstance(twin, Task) else twin[_PLACES]
 
 
-def _span(twin: _Twin) -> tuple[int, int]:
-    """Returns the place in its block of the first call, and how many they are."""
-    return (place_of(twin), twin.calls) if isinstance(twin, Task) else (twin[_PLACE], twin[_CALLS])
+def _rank(task: Task, twin: _Twin) -> int:
+    """Returns how many of a twin's calls come before the one that a task is for."""
+    return (_places(twin) & (task.places - 1)).bit_count()
 
 
 def outcome_of(answer: Answer, task: Task) -> Outcome:
     """Returns what became of the call that has the same id as this one."""
-    at = place_of(task) - answer[_PLACE]
+    at = _rank(task, answer)
     for calls, first, second in answer[_OUTCOMES]:
         if at < calls:
             if calls == 1 or type(first) is not bytes:
@@ -186,13 +174,12 @@ def outcome_of(answer: Answer, task: Task) -> Outcome:
 
 def is_alike(task: Task, twin: _Twin) -> bool:
     """Whether a call asks for the same as another one of the same id."""
-    own = _inputs(task.record[PAYLOAD], 0, 1, 1)
-    start, calls = _span(twin)
+    own = _inputs(task.record[PAYLOAD], 0, 1)
     if isinstance(twin, Task):
         what, inputs = _what(twin.record), twin.record[PAYLOAD]
     else:
         what, inputs = twin[_MODEL : _LAYOUT + 1], twin[_INPUTS]
-    theirs = inputs if type(inputs) is int else _inputs(inputs, place_of(task) - start, 1, calls)
+    theirs = inputs if type(inputs) is int else _inputs(inputs, _rank(task, twin), _places(twin).bit_count())
     return _what(task.record) == what and own == theirs
 
 
@@ -200,13 +187,11 @@ def _what(record: Record) -> tuple[object, ...]:
     return record[MODEL], record[MODEL_VERSION], record[LAYOUT]
 
 
-def _inputs(payload: Payload, first: int, calls: int, of: int) -> bytes | int:
-    """Returns what the inputs of some of a payload's calls are compared by."""
+def _inputs(payload: Payload, at: int, calls: int) -> bytes | int:
+    """Returns what the input of one of a payload's calls is compared by."""
     if type(payload) is bytes:
-        if calls == of:
-            return payload
-        size = len(payload) // of
-        return payload[first * size : (first + calls) * size]
+        size = len(payload) // calls
+        return payload[at * size : (at + 1) * size]
     assert isinstance(payload, list)
     parts = [memoryview(part) for part in payload]
     sampled = [bytes(end) for part in parts for end in (part[:_SAMPLE], part[-_SAMPLE:])]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from zmqinfer.errors import InvalidArgument, ProtocolError, Status, TooLarge
-from zmqinfer.machine.block import covering
+from zmqinfer.machine.block import Parts, first_of
 from zmqinfer.machine.link import Link
 from zmqinfer.machine.replies import failure
 from zmqinfer.machine.worker.served import ServedModel
@@ -56,19 +56,19 @@ class Workload:
         # By name and version; None: it was served until it was taken away.
         self._served: dict[tuple[str, int], ServedModel | None] = {}
         # By the number of the gateway and by tag.
-        self._held: dict[int, dict[int, Task]] = {}
+        self._held: dict[int, Parts[Task]] = {}
         self._twins = Twins()
 
     def count(self, number: int | None = None) -> int:
         """Returns how many calls are here unanswered, from all gateways or from one."""
         held = self._held.values() if number is None else [self._held[number]]
-        return sum(task.calls for tasks in held for task in tasks.values())
+        return sum(task.calls for tasks in held for task in tasks)
 
     # Gateways and models --------------------------------------------------------------------------
 
     def open(self, number: int) -> None:
         """Begins to take requests of a gateway."""
-        self._held[number] = {}
+        self._held[number] = Parts()
 
     def close(self, number: int) -> None:
         """Forgets a gateway that was left."""
@@ -97,7 +97,7 @@ class Workload:
 
     def _everyone(self) -> Iterator[Task]:
         for held in self._held.values():
-            yield from held.values()
+            yield from held
 
     # In ------------------------------------------------------------------------------------------
 
@@ -110,10 +110,9 @@ class Workload:
         held = self._held[number]
         arrived = now - gap
         for record in records:
-            tag = record[TAG]
-            if held and (covering(held, tag) or not held.keys().isdisjoint(range(tag, tag + record[CALLS]))):
+            if held.about(record[TAG], record[CALLS]):
                 # A gateway that uses a tag twice is out of its mind; the first request keeps it.
-                self.dropped += record[CALLS]
+                self.dropped += record[CALLS].bit_count()
                 continue
             key = record[MODEL], record[MODEL_VERSION]
             model = self._served.get(key)
@@ -138,7 +137,7 @@ class Workload:
             if len(record) > ALONE and record[ALONE] is True:
                 bound = bound.alone()
             task = Task(number, record, bound, size, arrived + record[BUDGET_US] * 1e-6, now)
-            held[tag] = task
+            held.add(task.tag, task)
             model.batcher.rate.count(task.rows, now)
             if self._twins.begin(task):
                 model.batcher.offer(task, bound)
@@ -150,7 +149,6 @@ class Workload:
         while task.calls > 1:
             head = task.cut(1)
             self._enter(head)
-            self._enter(task)
             self._meet_one(head)
         self._meet_one(task)
 
@@ -161,7 +159,7 @@ class Workload:
         twin = self._twins.find(task)
         assert twin is not None
         if not is_alike(task, twin):
-            del self._held[task.link][task.tag]
+            self._held[task.link].remove(task.tag, task)
             detail = "its id was given to a call with another input, or to another model; give each call its own id"
             self._say(task.link, task.record, Status.ID_CONFLICT, detail, None)
         elif isinstance(twin, Task):
@@ -169,20 +167,26 @@ class Workload:
             twin.followers = [*(twin.followers or ()), task]
         else:
             self.replayed += 1
-            del self._held[task.link][task.tag]
-            self._answer(task, task.tag, outcome_of(twin, task), twin[TIMES])
+            self._held[task.link].remove(task.tag, task)
+            self._answer(task, task.places, outcome_of(twin, task), twin[TIMES])
 
     def _model_of(self, task: Task) -> ServedModel:
         return self._models[task.bound.model]
 
     def _enter(self, task: Task) -> None:
-        self._held[task.link][task.tag] = task
+        self._held[task.link].add(task.tag, task)
+
+    def _follow_up(self, task: Task) -> None:
+        """Goes on with the calls that waited for a twin, which is done with."""
+        for one in task.followers or ():
+            if self._held[one.link].holds(one.tag, one):
+                self._meet_one(one)
 
     # Out without having run ----------------------------------------------------------------------
 
     def drop(self, number: int) -> None:
         """Lets go of what a gateway gave: its session has ended, and what waits here is for others now."""
-        held = list(self._held[number].values())
+        held = list(self._held[number])
         self._held[number].clear()
         self.dropped += sum(task.calls for task in held)
         for task in held:
@@ -190,18 +194,19 @@ class Workload:
                 self._model_of(task).batcher.remove(task, task.bound)
                 self._let_go(task)
 
-    def cancel(self, number: int, tag: int, calls: int) -> None:
+    def cancel(self, number: int, tag: int, places: int) -> None:
         """Takes back what a gateway wants no more, unless it runs: then its reply comes as always."""
-        held = self._held[number]
-        for wanted in range(tag, tag + calls):
-            task = covering(held, wanted)
-            if task is None or not task.is_waiting:
+        for task in self._held[number].about(tag, places):
+            if not task.is_waiting:
                 continue
-            if task.tag < tag:
-                self._divide(task, tag - task.tag)
-            if task.tag + task.calls > tag + calls:
-                task = self._divide(task, tag + calls - task.tag)
-            self._model_of(task).batcher.remove(task, task.bound)
+            unwanted = task.places & places
+            model = self._model_of(task)
+            if unwanted != task.places:
+                rest, task = task, task.part(unwanted)  # noqa: PLW2901 - the part of it
+                self._enter(task)
+                self._twins.add(task)
+                model.batcher.divide(rest, task, task.bound)
+            model.batcher.remove(task, task.bound)
             self._end(task, Status.CANCELLED, "cancelled by its caller before it ran", None)
 
     def expire(self, model: ServedModel, now: float) -> None:
@@ -211,26 +216,15 @@ class Workload:
             for task in late:
                 self._end(task, Status.DEADLINE_EXCEEDED, "the time was up while it waited for its batch", "batch")
 
-    def _divide(self, task: Task, calls: int) -> Task:
-        """Takes the first calls off a waiting task into one of their own, which waits in front of it."""
-        head = task.cut(calls)
-        self._enter(head)
-        self._enter(task)
-        self._twins.add(head)
-        self._model_of(task).batcher.divide(task, head, task.bound)
-        return head
-
     def _end(self, task: Task, status: Status, detail: str, where: str | None) -> None:
-        del self._held[task.link][task.tag]
+        self._held[task.link].remove(task.tag, task)
         self._let_go(task)
         self._say(task.link, task.record, status, detail, where)
 
     def _let_go(self, task: Task) -> None:
         """Forgets a request that will not run; who followed it has to."""
         self._twins.forget(task)
-        for one in task.followers or ():
-            if self._held[one.link].get(one.tag) is one:
-                self._meet_one(one)
+        self._follow_up(task)
 
     def _say(self, number: int, record: Record, status: Status, detail: str, where: str | None) -> None:
         """Answers a request that did not run."""
@@ -244,10 +238,8 @@ class Workload:
 
     def on_cut(self, head: Task) -> None:
         """Notes the last of a batch, which may be the first calls of a request that had no room for all."""
-        rest = self._held[head.link][head.tag]
-        if rest is not head:
+        if not self._held[head.link].holds(head.tag, head):
             self._enter(head)
-            self._enter(rest)
             self._twins.add(head)
 
     def answer(self, batch: Batch, outcomes: list[Outcome], compute_s: float) -> None:
@@ -260,32 +252,30 @@ class Workload:
         each = iter(outcomes)
         for task in batch.tasks:
             # Not so if it was dropped with its session.
-            is_wanted = self._held[task.link].pop(task.tag, None) is task
+            is_wanted = self._held[task.link].remove(task.tag, task)
             times = batch.rows, int((batch.started_at - task.arrived_at) * 1e6), compute_us
-            tag, end = task.tag, task.tag + task.calls
+            left = task.places
             own: list[Outcome] = []
-            while tag < end:
+            while left:
                 outcome = next(each)
                 own.append(outcome)
+                places = left if outcome[0] == left.bit_count() else first_of(left, outcome[0])
+                left ^= places
                 if is_wanted:
-                    self._answer(task, tag, outcome, times)
-                tag += outcome[0]
-            assert tag == end, "an outcome for calls of two tasks"
+                    self._answer(task, places, outcome, times)
             self._twins.keep(task, own, times, batch.started_at + compute_s)
-            for one in task.followers or ():
-                if self._held[one.link].get(one.tag) is one:
-                    self._meet_one(one)
+            self._follow_up(task)
         self._twins.trim(batch.started_at)
 
-    def _answer(self, task: Task, tag: int, outcome: Outcome, times: tuple[int, int, int]) -> None:
-        """Tells a gateway what became of calls of a task, the first of which has this tag."""
-        calls, first, second = outcome
+    def _answer(self, task: Task, places: int, outcome: Outcome, times: tuple[int, int, int]) -> None:
+        """Tells a gateway what became of some calls of a task."""
+        _, first, second = outcome
         is_result = type(first) is bytes
         result = [0, first, second] if is_result else [first, second, "model"]
         served = [self._name, task.record[MODEL_VERSION], task.record[ATTEMPT]]
         size = len(second) if type(second) is bytes else payload_bytes(second) if is_result else 0  # type: ignore[arg-type]
         ran = RAN_YES if is_result or first not in _UNSURE else RAN_MAYBE
-        record = [tag, calls, *result, *served, ran, None, *times]
+        record = [task.tag, places, *result, *served, ran, None, *times]
         self._links[task.link].outbox.put(Kind.REPLY, record, size)
 
     def trim(self, now: float) -> None:
@@ -297,7 +287,7 @@ class Workload:
     def check(self, running: set[int]) -> None:
         """Asserts what must hold between any two calls; `running` are the identities of those that run."""
         held = list(self._everyone())
-        assert all(tag == task.tag == task.record[TAG] for tasks in self._held.values() for tag, task in tasks.items())
+        assert all([task.tag, task.places] == task.record[:2] for task in held)
         waiting = [task for task in held if task.is_waiting]
         assert sum(model.batcher.rows for model in self._models.values()) == sum(task.rows for task in waiting)
         leading = running | {id(task) for task in waiting}
