@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Cluster
-from tests.processes import Processes, free_addresses, run, saved
+from tests.processes import Processes, free_addresses, here, run, saved
 
 pytestmark = pytest.mark.slow
 
@@ -216,7 +216,7 @@ def test_a_closed_loop_of_a_scenario(tmp_path: Path) -> None:
 def test_a_scenario_says_itself_what_is_asked(tmp_path: Path, words: list[str], sentence: str) -> None:
     """Exit code 2 before anything is started."""
     (tmp_path / "few.toml").write_text("workers = 0\n")
-    done = run("bench", tmp_path / "few.toml", *words, "--out", tmp_path / "results")
+    done = here("bench", tmp_path / "few.toml", *words, "--out", tmp_path / "results")
 
     assert done.returncode == 2
     assert sentence in done.stderr
@@ -225,7 +225,7 @@ def test_a_scenario_says_itself_what_is_asked(tmp_path: Path, words: list[str], 
 
 def test_model_that_is_not_served_ends_with_2(cluster: Cluster, tmp_path: Path) -> None:
     """With the names of those that are; nothing is written."""
-    done = run("bench", "-g", cluster.clients, "--model", "missing", "--out", tmp_path / "results")
+    done = here("bench", "-g", cluster.clients, "--model", "missing", "--out", tmp_path / "results")
 
     assert done.returncode == 2
     assert "'missing'" in done.stderr
@@ -238,7 +238,7 @@ def test_file_in_the_place_of_the_results_ends_with_2(cluster: Cluster, tmp_path
     (tmp_path / "results").write_text("mine")
     words = ("--requests", "10", "--no-compare", "--out", tmp_path / "results")
 
-    done = run("bench", "-g", cluster.clients, *words)
+    done = here("bench", "-g", cluster.clients, *words)
 
     assert done.returncode == 2, (done.returncode, done.stderr)
     assert "results" in done.stderr
@@ -248,7 +248,7 @@ def test_report_of_a_broken_file_ends_with_2(tmp_path: Path) -> None:
     """The file is named."""
     (tmp_path / "benchmark_results.json").write_text("{")
 
-    done = run("report", tmp_path)
+    done = here("report", tmp_path)
 
     assert done.returncode == 2
     assert "benchmark_results.json" in done.stderr
