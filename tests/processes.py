@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -14,8 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 import numpy as np
+
+from zmqinfer.cli import main
 
 __all__ = [
     "Process",
@@ -23,6 +27,7 @@ __all__ = [
     "children_of",
     "command_of",
     "free_addresses",
+    "here",
     "is_running",
     "parsed",
     "run",
@@ -82,6 +87,28 @@ def run(
     output, errors = done.stdout.decode(), done.stderr.decode()
     assert "Traceback" not in output + errors, errors
     return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
+
+
+def here(
+    *arguments: str | Path, cwd: Path | None = None, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Does in this process what `run` does in one of its own, some ten times as fast; for what starts no node.
+
+    What `main` lets through, of which Python would make a traceback, is raised.
+    """
+    output, errors, code = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(cwd or Path.cwd()),
+        mock.patch.dict(os.environ, _environment(environment), clear=True),
+        mock.patch("zmqinfer.cli.raise_limit"),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            main([*map(str, arguments)])
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
 
 
 @dataclass

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
 
+from tests.client.served import X, held, model, sleepy
 from zmqinfer import AsyncClient, LocalCluster
 
-X = np.arange(4, dtype=np.float32)
+__all__ = ["BAD", "X", "held", "model", "run", "sleepy"]
+
 BAD = np.full(4, -1, np.float32)
-# Above this a value makes the model sleep, so long as it says.
-SLEEPY = 1_000.0
-
-
-def model(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Doubles; a negative value raises; a value over 1,000 sleeps so many milliseconds more."""
-    if (x < 0).any():
-        raise ValueError("negative")
-    if x.max(initial=0) > SLEEPY:
-        time.sleep(float(x.max() - SLEEPY) / 1_000)
-    return x * 2
-
-
-def sleepy(milliseconds: float) -> np.ndarray[Any, Any]:
-    return np.full(4, SLEEPY + milliseconds, np.float32)
 
 
 def run(cluster: LocalCluster, story: Callable[[AsyncClient], Awaitable[None]], **settings: Any) -> None:

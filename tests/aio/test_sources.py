@@ -48,17 +48,14 @@ class Driven:
         return len({id(task) for task in self.tasks}) == 1
 
 
-async def taken(
-    stream: AsyncIterator[Any], most: int = 1_000_000, pause_s: float = 0.0
-) -> tuple[list[float], BaseException | None]:
-    """What comes before the error that ends it, and that error; `pause_s` behind each."""
+async def taken(stream: AsyncIterator[Any], most: int = 1_000_000) -> tuple[list[float], BaseException | None]:
+    """What comes before the error that ends it, and that error."""
     got: list[float] = []
     try:
         async for y in stream:
             got.append(float(y[0]))
             if len(got) == most:
                 break
-            await asyncio.sleep(pause_s)
     except (KeyError, TimeoutError, ZmqInferError) as error:
         return got, error
     return got, None
@@ -99,21 +96,29 @@ def test_cancelled_consumer_ends_its_source(cluster: LocalCluster) -> None:
     run(cluster, story)
 
 
-@pytest.mark.parametrize("pause_s", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("is_awaiting", [False, True])
 @pytest.mark.parametrize("in_flight", [1, 1_000])
-def test_timeout_of_a_source_ends_it_at_its_place(cluster: LocalCluster, in_flight: int, pause_s: float) -> None:
+def test_timeout_of_a_source_ends_it_at_its_place(cluster: LocalCluster, in_flight: int, is_awaiting: bool) -> None:
     """Whether the source awaits something then, or its consumer takes its time and no more input is asked for."""
+    limits: list[asyncio.Timeout] = []
 
     async def source() -> Source:
-        async with asyncio.timeout(0.1):
+        async with asyncio.timeout(None) as limit:
+            limits.append(limit)
             yield np.zeros(1, np.float32)
             yield np.ones(1, np.float32)
             await asyncio.Event().wait()
             yield np.ones(1, np.float32)
 
     async def story(client: AsyncClient) -> None:
-        got, error = await taken(client.infer_many("model", source(), in_flight=in_flight), pause_s=pause_s)
-        assert (got, type(error)) == ([0, 2], TimeoutError)
+        stream = client.infer_many("model", source(), in_flight=in_flight)
+        assert await taken(stream, 2) == ([0, 2], None)
+        third = asyncio.create_task(taken(stream)) if is_awaiting else None
+        await asyncio.sleep(0.01)
+        limits[0].reschedule(0)
+        await asyncio.sleep(0.01)
+        got, error = await (third or taken(stream))
+        assert (got, type(error)) == ([], TimeoutError)
 
     run(cluster, story)
 
@@ -121,9 +126,12 @@ def test_timeout_of_a_source_ends_it_at_its_place(cluster: LocalCluster, in_flig
 def test_source_may_survive_its_timeout(cluster: LocalCluster) -> None:
     """It is told of it at its `yield`, and may go on."""
 
+    limits: list[asyncio.Timeout] = []
+
     async def source() -> Source:
         try:
-            async with asyncio.timeout(0.05):
+            async with asyncio.timeout(None) as limit:
+                limits.append(limit)
                 for _ in range(3):
                     yield np.zeros(1, np.float32)
         except TimeoutError:
@@ -132,7 +140,9 @@ def test_source_may_survive_its_timeout(cluster: LocalCluster) -> None:
     async def story(client: AsyncClient) -> None:
         stream = client.infer_many("model", source(), in_flight=1)
         await anext(stream)
-        await asyncio.sleep(0.1)  # the second is under way, and no third is asked for
+        await asyncio.sleep(0.01)  # the second is under way, and no third is asked for
+        limits[0].reschedule(0)
+        await asyncio.sleep(0.01)
         assert await taken(stream) == ([0, 2], None)
 
     run(cluster, story)

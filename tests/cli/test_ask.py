@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Cluster, said
-from tests.processes import Processes, free_addresses, parsed, run, saved, wait_until
+from tests.processes import Processes, free_addresses, here, parsed, run, saved, wait_until
 from zmqinfer.machine.gateway.intake import NOT_FOUND_AFTER_S
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,7 @@ WORKER = {
 
 def uptime_s(cluster: Cluster) -> float:
     """How long the gateway runs: a young one does not know yet who is missing, and says UNAVAILABLE."""
-    return float(parsed(run("status", "-g", cluster.clients, "--json"))["gateways"][0]["uptime_s"])
+    return float(parsed(here("status", "-g", cluster.clients, "--json"))["gateways"][0]["uptime_s"])
 
 
 def keeps(value: dict[str, Any], schema: dict[str, type]) -> bool:
@@ -63,11 +63,11 @@ def keeps(value: dict[str, Any], schema: dict[str, type]) -> bool:
 def test_status_json_keeps_its_schema(cluster: Cluster, tmp_path: Path) -> None:
     """Every documented key is there with its type, and the books balance."""
     x = saved(tmp_path / "x.npy", np.ones(3, np.float32))
-    assert run("infer", "echo", x, "-g", cluster.clients).returncode == 0
+    assert here("infer", "echo", x, "-g", cluster.clients).returncode == 0
     wait_until(lambda: uptime_s(cluster) > NOT_FOUND_AFTER_S)
-    assert "'missing'" in said(run("infer", "missing", x, "-g", cluster.clients), 3)
+    assert "'missing'" in said(here("infer", "missing", x, "-g", cluster.clients), 3)
 
-    answer = parsed(run("status", "-g", cluster.clients, "--json"))
+    answer = parsed(here("status", "-g", cluster.clients, "--json"))
 
     assert answer["schema"] == 1
     (one,) = answer["gateways"]
@@ -92,7 +92,7 @@ def test_status_json_keeps_its_schema(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_status_shows_a_table(cluster: Cluster) -> None:
     """For people: the gateway, its counters, a line for each worker."""
-    done = run("status", "-g", cluster.clients)
+    done = here("status", "-g", cluster.clients)
 
     assert done.returncode == 0
     assert f"gateway {cluster.clients}\n  process   pid {cluster.gateway.pid}" in done.stdout
@@ -101,7 +101,7 @@ def test_status_shows_a_table(cluster: Cluster) -> None:
 
 def test_waiting_for_workers_that_do_not_come_ends_with_3(cluster: Cluster) -> None:
     """It says what it waits for, and how many there were."""
-    done = run("status", "-g", cluster.clients, "--wait-workers", "9", "--timeout-s", "0.3")
+    done = here("status", "-g", cluster.clients, "--wait-workers", "9", "--timeout-s", "0.3")
 
     assert done.returncode == 3
     assert "waiting for 9 ready workers, at most 0.3 s" in done.stderr
@@ -131,8 +131,8 @@ def test_no_gateway_ends_with_3_and_says_where_it_looked(tmp_path: Path) -> None
 
 def test_models_shows_inputs_and_outputs(cluster: Cluster) -> None:
     """For people and for programs."""
-    table = run("models", "-g", cluster.clients)
-    listed = parsed(run("models", "-g", cluster.clients, "--json"))
+    table = here("models", "-g", cluster.clients)
+    listed = parsed(here("models", "-g", cluster.clients, "--json"))
 
     assert "digits version 1: pixels FP32 [64] -> logits FP32 [10]" in table.stdout
     assert "batches up to 32, on w1\n" in table.stdout
@@ -148,8 +148,8 @@ def test_models_shows_inputs_and_outputs(cluster: Cluster) -> None:
 def test_ring_says_homes_and_what_would_move(cluster: Cluster) -> None:
     """Shares, peak to mean, a key's home and successors, and the share that a change moves."""
     arguments = ("ring", "-g", cluster.clients, "--explain", "user-42", "--without", "w2", "--with", "w3")
-    table = run(*arguments)
-    answer = parsed(run(*arguments, "--json"))
+    table = here(*arguments)
+    answer = parsed(here(*arguments, "--json"))
 
     assert sum(answer["shares"].values()) == pytest.approx(1)
     assert sorted(answer["key"]["order"]) == ["w1", "w2"]
@@ -164,7 +164,7 @@ def test_ring_says_homes_and_what_would_move(cluster: Cluster) -> None:
 @pytest.mark.parametrize(("option", "name"), [("--without", "w9"), ("--with", "w1")])
 def test_ring_refuses_a_change_that_is_none(cluster: Cluster, option: str, name: str) -> None:
     """Leaving without being there, joining twice."""
-    text = said(run("ring", "-g", cluster.clients, option, name), 2)
+    text = said(here("ring", "-g", cluster.clients, option, name), 2)
 
     assert option in text
     assert name in text
@@ -208,11 +208,11 @@ def test_ring_refuses_a_change_that_is_none(cluster: Cluster, option: str, name:
     ],
 )
 def test_wrong_usage_ends_with_2(cluster: Cluster, tmp_path: Path, arguments: list[str], word: str) -> None:
-    """What was given is in the message; `run` asserts that there is no traceback."""
+    """What was given is in the message, and there is no traceback."""
     asks = arguments[0] in {"infer", "drain", "ring"}
     environment = {f"ZMQINFER_{arguments[0].upper()}_GATEWAY": cluster.clients} if asks else {}
 
-    done = run(*arguments, cwd=tmp_path, environment=environment)
+    done = here(*arguments, cwd=tmp_path, environment=environment)
 
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
     assert word in done.stderr
@@ -221,7 +221,7 @@ def test_wrong_usage_ends_with_2(cluster: Cluster, tmp_path: Path, arguments: li
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_of_every_command(command: str) -> None:
     """It works without a cluster and names the command."""
-    done = run(*command.split(), "--help")
+    done = here(*command.split(), "--help")
 
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: zmqinfer {command}".rstrip())
@@ -278,7 +278,7 @@ def test_second_worker_of_a_name_takes_over(cluster: Cluster) -> None:
     assert "twin" in earlier.log
     assert "--name" in earlier.log
     cluster.wait_workers(3)
-    assert run("drain", "twin", "-g", cluster.clients).returncode == 0
+    assert here("drain", "twin", "-g", cluster.clients).returncode == 0
     assert later.ends() == 0
 
 
@@ -288,9 +288,9 @@ def test_model_without_a_worker_says_how_to_start_one(processes: Processes, tmp_
     processes.start("gateway", "--clients", clients, "--workers", workers, "--queue-wait-ms", "100")
     x = saved(tmp_path / "x.npy", np.ones(3, np.float32))
 
-    text = said(run("infer", "echo", x, "-g", clients), 3)
-    empty = run("models", "-g", clients)
-    ring = run("ring", "-g", clients)
+    text = said(here("infer", "echo", x, "-g", clients), 3)
+    empty = here("models", "-g", clients)
+    ring = here("ring", "-g", clients)
 
     assert "'echo'" in text
     assert "zmqinfer worker" in text

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Cluster, said
-from tests.processes import parsed, run, saved
+from tests.processes import here, parsed, run, saved
 from zmqinfer.zoo.heldout import heldout
 
 pytestmark = pytest.mark.slow
@@ -65,8 +65,8 @@ def test_infer_of_a_model_with_several_inputs(cluster: Cluster, tmp_path: Path) 
     np.savez(tmp_path / "x.npz", x=np.array([1, 2], np.float32), scale=np.float32(3))
     np.savez(tmp_path / "unnamed.npz", np.array([1, 2], np.float32))
 
-    answers = [parsed(run("infer", "pair", file, "-g", cluster.clients)) for file in (text, tmp_path / "x.npz")]
-    unnamed = parsed(run("infer", "echo", tmp_path / "unnamed.npz", "-g", cluster.clients))
+    answers = [parsed(here("infer", "pair", file, "-g", cluster.clients)) for file in (text, tmp_path / "x.npz")]
+    unnamed = parsed(here("infer", "echo", tmp_path / "unnamed.npz", "-g", cluster.clients))
 
     assert answers == [{"total": 9.0, "scaled": [3.0, 6.0]}] * 2
     assert unnamed == [1.0, 2.0]
@@ -93,7 +93,7 @@ def test_bad_input_ends_with_1_and_names_what_came(
     else:
         file.write_text(json.dumps(content))
 
-    text = said(run("infer", model, file, "-g", cluster.clients), 1)
+    text = said(here("infer", model, file, "-g", cluster.clients), 1)
 
     assert all(word in text for word in words), text
 
@@ -118,7 +118,7 @@ def test_file_that_holds_no_array_ends_with_2(cluster: Cluster, tmp_path: Path, 
     file = tmp_path / "given.json"
     file.write_bytes(content)
 
-    assert "given.json" in said(run("infer", "digits", file, "-g", cluster.clients), 2)
+    assert "given.json" in said(here("infer", "digits", file, "-g", cluster.clients), 2)
 
 
 @pytest.mark.parametrize(("redirection", "word"), [("<&-", "standard input is closed"), ("0>/dev/null", "be read")])
@@ -137,4 +137,4 @@ def test_pickled_file_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     file = tmp_path / "evil.npy"
     np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
 
-    assert "evil.npy" in said(run("infer", "digits", file, "-g", cluster.clients), 2)
+    assert "evil.npy" in said(here("infer", "digits", file, "-g", cluster.clients), 2)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.processes import ROOT, Processes, children_of, command_of, free_addresses, parsed, run, saved
+from tests.processes import ROOT, Processes, children_of, command_of, free_addresses, here, parsed, run, saved
 
 # As pex, Bazel and other launchers start a program: with an interpreter that finds nothing by itself.
 LAUNCHER = """
@@ -131,7 +131,7 @@ def test_options_reach_gateways_workers_and_the_model(processes: Processes, tmp_
 )
 def test_wrong_options_are_refused_before_anything_is_started(arguments: list[str], sentence: str) -> None:
     """By their own names."""
-    done = run(*arguments)
+    done = here(*arguments)
 
     assert done.returncode == 2
     assert done.stderr.startswith(f"zmqinfer: {sentence}"), done.stderr

@@ -14,6 +14,6 @@ def test_what_no_connection_took_leaves_with_the_next_one() -> None:
     calls = ask(world, 3)
     go(world, 0.5)
     assert [call.status for call in calls] == [None] * 3
-    world.start_gateway(0)
+    world.start("gateway", 0)
     go(world, 3.0)
     assert [call.status for call in calls] == [Status.OK] * 3

@@ -62,7 +62,7 @@ def test_a_call_is_condemned_only_if_a_worker_vanished_with_it_alone() -> None:
     harmless, alone = begin(history), begin(history)
     for call in (harmless, alone):
         history.ran(call.body, 1.5)
-    history.vanish_alone(alone.body)
+    history.of(alone.body).has_vanished = True
 
     end(history, alone, Status.POISONED)
     with pytest.raises(Violation, match="call 0 ended as POISONED, and has ended no worker"):

@@ -1,6 +1,6 @@
-"""The simulator finds bugs that are planted: five of them, others with each change of the code.
+"""The simulator finds bugs that are planted: three of those that show soon, others with each change of the code.
 
-`python -m tests.sim.planted` tries all of them.
+`python -m tests.sim.planted` tries all of them, for as long as the rare ones take.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ import zlib
 
 import pytest
 
-from tests.sim.planted import PATCHES, ROOT, found_after, last_seen, plant
+from tests.sim.planted import PATCHES, ROOT, SOON, found_after, is_common, plant
 
 # By the code, so that one commit always tries the same ones.
 _DRAWN = sum(zlib.crc32(path.read_bytes()) for path in sorted((ROOT / "zmqinfer" / "machine").rglob("*.py")))
-_FIVE = [PATCHES[(_DRAWN * 5 + place) % len(PATCHES)] for place in range(5)]
+_COMMON = [name for name in PATCHES if is_common(name)]
+_THREE = [_COMMON[(_DRAWN * 3 + place) % len(_COMMON)] for place in range(3)]
 
 
-@pytest.mark.parametrize("name", _FIVE)
+@pytest.mark.parametrize("name", _THREE)
 def test_planted_bug_is_found(name: str) -> None:
-    """Within 2,000 schedules."""
-    assert found_after(name, first=last_seen(name))
+    """Within 64 schedules; one that takes more by now needs its seed written into its patch."""
+    assert found_after(name, SOON)
 
 
 def test_there_are_twenty_that_fit() -> None:

@@ -36,7 +36,7 @@ def test_without_faults_everything_is_answered() -> None:
 def test_losses_of_nodes_fail_no_call() -> None:
     """Of calls that have time to be moved."""
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        results = list(pool.map(run, itertools.repeat(LOSSES), range(20)))
+        results = list(pool.map(run, itertools.repeat(LOSSES), range(12)))
     assert not [result for result in results if result.violation]
     for kind in ("crash_worker", "freeze_worker", "crash_gateway", "freeze_gateway"):
         assert sum(result.fired[kind] for result in results) > 3
@@ -45,7 +45,7 @@ def test_losses_of_nodes_fail_no_call() -> None:
 def test_requests_that_come_twice_violate_nothing() -> None:
     """And enough of them do, while their twins run or after that."""
     joined = replayed = 0
-    for seed in range(15):
+    for seed in range(6):
         worlds: list[World] = []
         assert not run(RECONNECTS, seed, watch=worlds.append).violation
         (world,) = worlds

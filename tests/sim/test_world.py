@@ -10,12 +10,12 @@ def test_a_place_has_one_process_at_a_time() -> None:
     """Started anew it is another one, of another name."""
     world = town(workers=1)
     first = world.workers[0]
-    world.start_worker(0)
+    world.start("worker", 0)
     assert world.workers[0] is first
 
     world.kill(first)
     assert 0 not in world.workers
-    world.start_worker(0)
+    world.start("worker", 0)
     go(world, 0.5)
 
     assert world.workers[0].name != first.name

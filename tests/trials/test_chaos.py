@@ -148,7 +148,7 @@ def test_a_link_delays_and_heals(link: tuple[Proxies, Link, socket.socket]) -> N
     one.delay_s = 0.1
     assert returned_s(connection) >= 0.2
     one.heal()
-    assert returned_s(connection) < 0.2
+    assert min(returned_s(connection) for _ in range(5)) < 0.2
 
 
 def test_a_link_throttles(link: tuple[Proxies, Link, socket.socket]) -> None:

@@ -104,6 +104,8 @@ class IoThread:
         try:
             if threading.get_ident() == self._ident:
                 self._refuse()
+            if self.connection.is_forked:
+                self.connection.check_open()
             for waiter in waiters:
                 if not waiter.wait(until - time.monotonic()):
                     self._fail_late()

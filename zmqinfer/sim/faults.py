@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import TypeVar
 
-from zmqinfer.sim.process import Process
 from zmqinfer.sim.world import World
 
 __all__ = ["BLOCKING", "KINDS", "LASTS_S", "Fault", "draw"]
@@ -56,65 +56,46 @@ def _one(victims: Iterable[T], fault: Fault) -> T | None:
     return there[int(fault.pick * len(there))] if there else None
 
 
-def _from(victims: Iterable[T], fault: Fault) -> list[T]:
-    """Returns those who are there, beginning with the one that is picked."""
-    there = list(victims)
-    first = int(fault.pick * len(there))
-    return there[first:] + there[:first]
-
-
-def _crash_worker(world: World, fault: Fault) -> bool:
-    place = _one(world.workers, fault)
+def _crash(world: World, fault: Fault, kind: str) -> bool:
+    place = _one(world.nodes(kind), fault)
     if place is None:
         return False
-    world.kill(world.workers[place])
-    world.timeline.after(fault.lasts_s, lambda: world.start_worker(place))
+    world.kill(world.nodes(kind)[place])
+    world.timeline.after(fault.lasts_s, lambda: world.start(kind, place))
     return True
 
 
-def _crash_gateway(world: World, fault: Fault) -> bool:
-    place = _one(world.gateways, fault)
-    if place is None:
-        return False
-    world.kill(world.gateways[place])
-    world.timeline.after(fault.lasts_s, lambda: world.start_gateway(place))
-    return True
-
-
-def _crash_client(world: World, fault: Fault) -> bool:
-    place = _one(world.clients, fault)
-    if place is None:
-        return False
-    world.kill(world.clients[place])
-    world.timeline.after(fault.lasts_s, lambda: world.start_client(place))
-    return True
-
-
-def _freeze(world: World, process: Process | None, lasts_s: float) -> bool:
+def _freeze(world: World, fault: Fault, kind: str) -> bool:
+    process = _one(world.nodes(kind).values(), fault)
     if process is None or process.is_frozen:
         return False
     process.freeze()
     world.network.review(process)
-    world.timeline.after(lasts_s, lambda: _thaw(world, process))
+
+    def thaw() -> None:
+        if process.is_alive:
+            process.thaw()
+            world.network.review(process)
+
+    world.timeline.after(fault.lasts_s, thaw)
     return True
 
 
-def _thaw(world: World, process: Process) -> None:
-    if process.is_alive:
-        process.thaw()
-        world.network.review(process)
+def _drain(world: World, fault: Fault, kind: str) -> bool:
+    place = _one(world.nodes(kind), fault)
+    if place is None:
+        return False
+    process = world.nodes(kind)[place]
+    process.drain()
 
+    def restart() -> None:
+        if process.is_alive:
+            world.timeline.after(0.1, restart)
+        else:
+            world.start(kind, place)
 
-def _freeze_worker(world: World, fault: Fault) -> bool:
-    return _freeze(world, _one(world.workers.values(), fault), fault.lasts_s)
-
-
-def _freeze_gateway(world: World, fault: Fault) -> bool:
-    return _freeze(world, _one(world.gateways.values(), fault), fault.lasts_s)
-
-
-def _freeze_client(world: World, fault: Fault) -> bool:
-    return _freeze(world, _one(world.clients.values(), fault), fault.lasts_s)
+    world.timeline.after(fault.lasts_s, restart)
+    return True
 
 
 def _slow_worker(world: World, fault: Fault) -> bool:
@@ -122,16 +103,14 @@ def _slow_worker(world: World, fault: Fault) -> bool:
     if worker is None:
         return False
     worker.slowness *= 10
-
-    def heal() -> None:
-        worker.slowness /= 10
-
-    world.timeline.after(fault.lasts_s, heal)
+    world.timeline.after(fault.lasts_s, lambda: setattr(worker, "slowness", worker.slowness / 10))
     return True
 
 
 def _hang_worker(world: World, fault: Fault) -> bool:
-    return any(worker.hang(fault.lasts_s) for worker in _from(world.workers.values(), fault))
+    there = list(world.workers.values())
+    first = int(fault.pick * len(there))
+    return any(worker.hang(fault.lasts_s) for worker in there[first:] + there[:first])
 
 
 def _faulty_worker(world: World, fault: Fault) -> bool:
@@ -139,15 +118,11 @@ def _faulty_worker(world: World, fault: Fault) -> bool:
     if worker is None:
         return False
     worker.is_faulty = True
-
-    def heal() -> None:
-        worker.is_faulty = False
-
-    world.timeline.after(fault.lasts_s, heal)
+    world.timeline.after(fault.lasts_s, lambda: setattr(worker, "is_faulty", False))
     return True
 
 
-def _block(world: World, fault: Fault, *, up: bool, down: bool) -> bool:
+def _block(world: World, fault: Fault, *, up: bool = True, down: bool = True) -> bool:
     wire = _one(world.network.wires(), fault)
     if wire is None:
         return False
@@ -164,18 +139,6 @@ def _block(world: World, fault: Fault, *, up: bool, down: bool) -> bool:
     return True
 
 
-def _partition(world: World, fault: Fault) -> bool:
-    return _block(world, fault, up=True, down=True)
-
-
-def _one_way_up(world: World, fault: Fault) -> bool:
-    return _block(world, fault, up=True, down=False)
-
-
-def _one_way_down(world: World, fault: Fault) -> bool:
-    return _block(world, fault, up=False, down=True)
-
-
 def _cut(world: World, fault: Fault) -> bool:
     wire = _one(world.network.wires(), fault)
     if wire is None:
@@ -188,104 +151,50 @@ def _flap(world: World, fault: Fault) -> bool:
     wire = _one(world.network.wires(), fault)
     if wire is None:
         return False
-    dealer, router = wire.dealer, wire.router.owner
+    ends = wire.dealer.owner, wire.router.owner
+
+    def cut() -> None:
+        for one in [one for one in world.network.wires() if (one.dealer.owner, one.router.owner) == ends]:
+            world.network.cut(one)
+
     for number in range(int(fault.lasts_s / 0.3) + 1):
-        world.timeline.after(0.3 * number, lambda: _cut_between(world, dealer.owner, router))
-    return True
-
-
-def _cut_between(world: World, dealer: Process, router: Process) -> None:
-    for wire in list(world.network.wires()):
-        if wire.dealer.owner is dealer and wire.router.owner is router:
-            world.network.cut(wire)
-
-
-def _drain_worker(world: World, fault: Fault) -> bool:
-    place = _one(world.workers, fault)
-    if place is None:
-        return False
-    worker = world.workers[place]
-    worker.drain()
-
-    def restart() -> None:
-        if worker.is_alive:
-            world.timeline.after(0.1, restart)
-        else:
-            world.start_worker(place)
-
-    world.timeline.after(fault.lasts_s, restart)
-    return True
-
-
-def _drain_gateway(world: World, fault: Fault) -> bool:
-    place = _one(world.gateways, fault)
-    if place is None:
-        return False
-    gateway = world.gateways[place]
-    gateway.drain()
-
-    def restart() -> None:
-        if gateway.is_alive:
-            world.timeline.after(0.1, restart)
-        else:
-            world.start_gateway(place)
-
-    world.timeline.after(fault.lasts_s, restart)
+        world.timeline.after(0.3 * number, cut)
     return True
 
 
 def _join_worker(world: World, _fault: Fault) -> bool:
-    world.start_worker(max(world.workers, default=-1) + 100)
+    world.start("worker", max(world.workers, default=-1) + 100)
     return True
 
 
-def _overload(world: World, fault: Fault) -> bool:
+def _ask(world: World, fault: Fault, calls: int, *, is_poison: bool = False) -> bool:
     client = _one(world.clients, fault)
     if client is None:
         return False
-    for _ in range(300):
-        world.call(client)
-    return True
-
-
-def _poison(world: World, fault: Fault) -> bool:
-    client = _one(world.clients, fault)
-    if client is None:
-        return False
-    world.call(client, is_poison=True)
-    return True
-
-
-def _clock_jump(world: World, fault: Fault) -> bool:
-    # The machines know no wall clock; this shows that nothing of them does.
-    world.wall_clock_s += (fault.pick - 0.5) * 2 * 86_400
+    for _ in range(calls):
+        world.call(client, is_poison=is_poison)
     return True
 
 
 # Those that keep messages on their way for as long as they last.
 BLOCKING = ("stall", "partition", "one_way_up", "one_way_down")
 KINDS: dict[str, Callable[[World, Fault], bool]] = {
-    "crash_worker": _crash_worker,
-    "crash_gateway": _crash_gateway,
-    "crash_client": _crash_client,
-    "freeze_worker": _freeze_worker,
-    "freeze_gateway": _freeze_gateway,
-    "freeze_client": _freeze_client,
+    **{f"crash_{kind}": partial(_crash, kind=kind) for kind in ("worker", "gateway", "client")},
+    **{f"freeze_{kind}": partial(_freeze, kind=kind) for kind in ("worker", "gateway", "client")},
     "slow_worker": _slow_worker,
     "hang_worker": _hang_worker,
     "faulty_worker": _faulty_worker,
-    "stall": _partition,
-    "partition": _partition,
-    "one_way_up": _one_way_up,
-    "one_way_down": _one_way_down,
+    "stall": _block,
+    "partition": _block,
+    "one_way_up": partial(_block, down=False),
+    "one_way_down": partial(_block, up=False),
     "cut": _cut,
     "flap": _flap,
-    "drain_worker": _drain_worker,
-    "drain_gateway": _drain_gateway,
+    **{f"drain_{kind}": partial(_drain, kind=kind) for kind in ("worker", "gateway")},
     "join_worker": _join_worker,
-    "overload": _overload,
-    "poison": _poison,
-    "clock_jump": _clock_jump,
+    "overload": partial(_ask, calls=300),
+    "poison": partial(_ask, calls=1, is_poison=True),
+    "clock_jump": lambda _world, _fault: True,
 }
 
 # How long each kind lasts, unless a scenario says otherwise.

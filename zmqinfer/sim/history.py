@@ -64,8 +64,10 @@ class Call:
         executed: whether it may have run, as its outcome says.
         has_hung: whether its batch was made to take much longer than it should.
         has_failed: whether a model raised for it.
-        has_vanished: whether its worker was killed, or its connection lost, soon after it had begun it alone.
+        has_vanished: whether its worker was killed, or its connection lost, soon after it had begun it alone: one that
+            cannot come back for two seconds cannot be told from one that has ended.
         kills: how many workers it ended.
+        is_given_up: whether its client was killed or took it back, so that nobody waits for its outcome.
         is_fleeting: whether its caller takes it back, if it has not ended before.
     """
 
@@ -96,7 +98,6 @@ class History:
         hidden_s: so long after its deadline a call may begin to run, and do nothing but waste the work: for a node
             it has time left, because it does not know how long it was on its way.
         open: how many calls somebody waits for.
-        given_up: calls whose own client was killed, or took them back: nobody waits for an outcome.
     """
 
     def __init__(self, promised_s: float = 0.0, most_kills: int = 0) -> None:
@@ -112,7 +113,6 @@ class History:
         self.healed_at = float("inf")
         self.hidden_s = POLL_S
         self.open = 0
-        self.given_up = 0
 
     def begin(
         self, client: str, model: str, now: float, deadline_s: float, *, may_run_twice: bool, is_poison: bool
@@ -129,12 +129,11 @@ class History:
         """Notes that nobody waits for a call any more."""
         if call.status is None and not call.is_given_up:
             call.is_given_up = True
-            self.given_up += 1
             self.open -= 1
 
     def ran(self, row: bytes, now: float) -> None:
         """Notes that a model began to run an input."""
-        call = self.calls[call_number(row)]
+        call = self.of(row)
         call.runs.append(now)
         if not call.may_run_twice and len(call.runs) > 1:
             raise Violation(f"call {call.number} may not run twice and ran at {call.runs}")
@@ -143,24 +142,13 @@ class History:
         if call.status is not None and call.executed is Executed.NO:
             raise Violation(f"call {call.number} ended as {call.status.name}, said not to have run, and ran at {now}")
 
-    def hang(self, row: bytes) -> None:
-        """Notes that the batch of an input is made to last."""
-        self.calls[call_number(row)].has_hung = True
-
-    def fail(self, row: bytes) -> None:
-        """Notes that a model raised for an input."""
-        self.calls[call_number(row)].has_failed = True
-
-    def vanish_alone(self, row: bytes) -> None:
-        """Notes that a worker vanished, for good or for its gateway, that has run this input alone.
-
-        One whose connection is cut and that cannot come back for two seconds cannot be told from one that has ended.
-        """
-        self.calls[call_number(row)].has_vanished = True
+    def of(self, row: bytes) -> Call:
+        """Returns the call that an input belongs to."""
+        return self.calls[call_number(row)]
 
     def kill(self, row: bytes) -> None:
         """Notes that an input has ended its worker."""
-        call = self.calls[call_number(row)]
+        call = self.of(row)
         call.kills += 1
         if call.kills > self._most_kills:
             raise Violation(f"call {call.number} has ended {call.kills} workers")

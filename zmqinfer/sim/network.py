@@ -273,9 +273,8 @@ class Network:
         has_gone = not (wire.dealer_has_it if pipe is wire.up else wire.router_has_it)
         return has_gone or sender.is_frozen or self._is_silent(wire, pipe)
 
-    def _is_blocked(self, sender: Process, receiver: Process, *, either_way: bool = False) -> bool:
-        pair = (sender.name, receiver.name)
-        return pair in self._blocked or (either_way and pair[::-1] in self._blocked)
+    def _is_blocked(self, sender: Process, receiver: Process) -> bool:
+        return (sender.name, receiver.name) in self._blocked
 
     def review(self, process: Process) -> None:
         """Looks anew at all connections of a process whose state, or whose paths, have changed."""

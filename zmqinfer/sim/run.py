@@ -122,12 +122,9 @@ class _Run:
                 processes[place].machine.check()
 
     def _check(self) -> None:
-        for gateway in self._world.gateways.values():
-            gateway.machine.check()
-        for worker in self._world.workers.values():
-            worker.machine.check()
-        for client in self._world.clients.values():
-            client.machine.check()
+        for processes in (self._world.gateways, self._world.workers, self._world.clients):
+            for process in processes.values():
+                process.machine.check()
 
     def _check_at_rest(self) -> None:
         """Raises `Violation` if anything is left anywhere once all calls have ended."""

@@ -148,7 +148,7 @@ class WorkerProcess(Process):
             if engine.queue and engine.batches and not engine.hangs:
                 batch = engine.queue[0]
                 for row in _rows(batch):
-                    self._history.hang(row)
+                    self._history.of(row).has_hung = True
                 engine.hangs = True
                 engine.took_s += lasts_s
                 self._put_off(engine, lasts_s)
@@ -176,7 +176,7 @@ class WorkerProcess(Process):
             return
         if self.is_faulty:
             for row in rows:
-                self._history.fail(row)
+                self._history.of(row).has_failed = True
             outcomes: list[Outcome] = [(task.calls, Status.MODEL_ERROR, "faulty") for task in batch.tasks]
         else:
             answers = iter([answer_to(engine.model.name, row) for row in rows])
@@ -197,7 +197,7 @@ class WorkerProcess(Process):
         """Notes what ran alone of late: while its answer is under way its gateway believes that it still runs."""
         for began_at, row in self._alone:
             if began_at > self.timeline.now - _UNHEARD_S:
-                self._history.vanish_alone(row)
+                self._history.of(row).has_vanished = True
         self._alone.clear()
 
     def thaw(self) -> None:

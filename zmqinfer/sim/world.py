@@ -37,7 +37,6 @@ class World:
         self.timeline = Timeline()
         self.network = Network(self.timeline, source(seed, "network"), self.trace, scenario.latency_ms)
         self.history = History(scenario.promised_s, scenario.most_kills)
-        self.wall_clock_s = 0.0
         self.gateways: dict[int, GatewayProcess] = {}
         self.workers: dict[int, WorkerProcess] = {}
         self.clients: dict[int, ClientProcess] = {}
@@ -46,57 +45,54 @@ class World:
         self._gateway_settings, self._worker_settings = GatewaySettings(**gateway), WorkerSettings(**worker)
         self._digest = hashlib.blake2b(digest_size=8)
         self._addresses = [(f"clients-{n}", f"workers-{n}") for n in range(load.gateways)]
-        for place in range(len(self._addresses)):
-            self.start_gateway(place)
-        for place in range(load.workers):
-            self.start_worker(place)
-        for place in range(load.clients):
-            self.start_client(place)
+        for kind, count in (("gateway", load.gateways), ("worker", load.workers), ("client", load.clients)):
+            for place in range(count):
+                self.start(kind, place)
 
     def trace(self, text: str) -> None:
         """Notes that something happened, for the digest."""
         self._digest.update(f"{self.timeline.now!r} {text}\n".encode())
 
-    def _name(self, kind: str, place: int) -> str:
-        self._lives += 1
-        return f"{kind}-{place}/{self._lives}"
-
     # Nodes ----------------------------------------------------------------------------------------
 
-    def start_gateway(self, place: int) -> None:
-        """Starts the gateway of a place, unless it is there."""
-        if place not in self.gateways:
-            name = self._name("gateway", place)
-            self.gateways[place] = GatewayProcess(
-                name, self.timeline, self.network, self._random, self._addresses[place], self._gateway_settings,
-                self._on_gateways_end,
-            )  # fmt: skip
+    def nodes(self, kind: str) -> dict[int, Any]:
+        """Returns the gateways, the workers or the clients that are alive, by place."""
+        nodes: dict[str, dict[int, Any]]
+        nodes = {"gateway": self.gateways, "worker": self.workers, "client": self.clients}
+        return nodes[kind]
 
-    def start_worker(self, place: int) -> None:
-        """Starts the worker of a place, unless it is there."""
-        if place not in self.workers:
-            dials = [workers for _, workers in self._addresses]
-            self.workers[place] = WorkerProcess(
-                self._name("worker", place), f"worker_{place + 1}", self.timeline, self.network, self._random, dials,
-                self.scenario.models, self._worker_settings, self.history,
-                lambda process: self._on_own_end(place, process),
-            )  # fmt: skip
+    def start(self, kind: str, place: int) -> None:
+        """Starts the node of a kind and place, unless it is there."""
+        if place not in self.nodes(kind):
+            self._lives += 1
+            make = {"gateway": self._gateway, "worker": self._worker, "client": self._client}[kind]
+            self.nodes(kind)[place] = make(f"{kind}-{place}/{self._lives}", place)
 
-    def start_client(self, place: int) -> None:
-        """Starts the client of a place, unless it is there."""
-        if place not in self.clients:
-            dials = [clients for clients, _ in self._addresses]
-            self.clients[place] = ClientProcess(
-                self._name("client", place), self.timeline, self.network, self._random, dials, ClientSettings(),
-                self.history, lambda: self._refill(place),
-            )  # fmt: skip
+    def _gateway(self, name: str, place: int) -> GatewayProcess:
+        return GatewayProcess(
+            name, self.timeline, self.network, self._random, self._addresses[place], self._gateway_settings,
+            self._on_gateways_end,
+        )  # fmt: skip
+
+    def _worker(self, name: str, place: int) -> WorkerProcess:
+        return WorkerProcess(
+            name, f"worker_{place + 1}", self.timeline, self.network, self._random,
+            [workers for _, workers in self._addresses], self.scenario.models, self._worker_settings, self.history,
+            lambda process: self._on_own_end(place, process),
+        )  # fmt: skip
+
+    def _client(self, name: str, place: int) -> ClientProcess:
+        return ClientProcess(
+            name, self.timeline, self.network, self._random, [clients for clients, _ in self._addresses],
+            ClientSettings(), self.history, lambda: self._refill(place),
+        )  # fmt: skip
 
     def kill(self, process: Process) -> None:
         """Ends a process, as SIGKILL does."""
         self.trace(f"{process.name} ends")
-        self.gateways = {place: one for place, one in self.gateways.items() if one is not process}
-        self.workers = {place: one for place, one in self.workers.items() if one is not process}
-        self.clients = {place: one for place, one in self.clients.items() if one is not process}
+        for nodes in (self.gateways, self.workers, self.clients):
+            for place in [place for place, one in nodes.items() if one is process]:
+                del nodes[place]
         process.die()
         self.network.forget(process)
 
@@ -109,7 +105,7 @@ class World:
         """A worker was drained, told to go, or ended by its model."""
         self.kill(process)
         if isinstance(process, WorkerProcess) and not process.machine.is_draining:
-            self.timeline.after(_RESTART_S, lambda: self.start_worker(place))
+            self.timeline.after(_RESTART_S, lambda: self.start("worker", place))
 
     # Load -----------------------------------------------------------------------------------------
 
