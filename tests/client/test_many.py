@@ -154,6 +154,17 @@ def test_large_inputs_of_many_calls_stay_within_what_a_gateway_takes(cluster: Lo
         assert one._connection.machine.pending == 0
 
 
+def test_large_inputs_that_are_refused_take_no_room() -> None:
+    """Each has its error, though together they have more bytes than may be under way."""
+    large = np.zeros(2_000_000, np.float32)
+    with LocalCluster(model, gateway=GatewaySettings(max_body_bytes=2**20)) as small, small.client() as client:
+        client.infer("model", X)
+
+        got = list(client.infer_many("model", [large] * 20, return_errors=True))
+
+    assert [type(one) for one in got] == [TooLarge] * 20
+
+
 def test_what_a_worker_cannot_read_in_memory_is_sent_as_it_was_given(cluster: LocalCluster) -> None:
     """Though its caller has changed the array since."""
     x = np.ones(300_000, np.float32)

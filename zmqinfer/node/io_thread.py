@@ -24,6 +24,7 @@ from typing import NoReturn, TypeAlias
 from zmqinfer.errors import DeadlineExceeded, Executed, UsageError, ZmqInferError
 from zmqinfer.machine.client.call import Body, CallOptions
 from zmqinfer.node.connection import UNCLOSED, Connection
+from zmqinfer.node.ports import Dealer
 from zmqinfer.node.waits import CallFuture, Waiter
 from zmqinfer.node.waker import Waker
 
@@ -51,11 +52,9 @@ class IoThread:
         self.connection = connection
         self._inbox: deque[Work] = deque()
         self._waker = Waker()
-        dialler = connection.dialler
-        self._ports = dict(zip(dialler.descriptors(), dialler.ports.values(), strict=True))
+        self._ports: dict[int, Dealer] = {}
         self._poll = select.poll()
-        for descriptor in (*self._ports, self._waker.fileno()):
-            self._poll.register(descriptor, select.POLLIN)
+        self._poll.register(self._waker.fileno(), select.POLLIN)
         # Whether it has to be woken. Nobody else writes this: a caller may be interrupted between any two steps.
         self._is_polling = False
         self._is_over = False
@@ -89,6 +88,14 @@ class IoThread:
             owner.tag = connection.machine.submit(owner, model, body, rows, options, now)
         except ZmqInferError as error:
             owner.set_exception(error)
+
+    def add_gateway(self, address: str) -> None:
+        """Begins to use one more gateway, unless it is there already; raises as `Connection.dial` does."""
+        self.do(partial(self.connection.dialler.add, address, self.connection.dial(address)))
+
+    def remove_gateway(self, address: str) -> None:
+        """Leaves a gateway once another one is there, and when it has answered all that it has."""
+        self.do(partial(self.connection.dialler.remove, address))
 
     def wait(self, waiters: Sequence[Waiter], seconds: float) -> None:
         """Returns when all have ended; takes their calls back if the wait is interrupted.
@@ -155,9 +162,10 @@ class IoThread:
         """Does a turn, and waits for the next one."""
         now = time.monotonic()
         self._empty_inbox(now)
-        due = self.connection.turn(now) if self.connection.is_open else now
+        due = self.connection.loop.turn(now) if self.connection.is_open else now
         if due is not None and due <= now:
             return
+        self.connection.dialler.settle(self._watch, self._unwatch)
         self._is_polling = True
         # Whoever put something there before that did not wake this thread.
         if not self._inbox:
@@ -168,6 +176,14 @@ class IoThread:
                 else:
                     self._waker.clear()
         self._is_polling = False
+
+    def _watch(self, port: Dealer) -> None:
+        self._ports[port.descriptor] = port
+        self._poll.register(port.descriptor, select.POLLIN)
+
+    def _unwatch(self, port: Dealer) -> None:
+        del self._ports[port.descriptor]
+        self._poll.unregister(port.descriptor)
 
     def _empty_inbox(self, now: float) -> None:
         while self._inbox:
@@ -190,7 +206,7 @@ class IoThread:
         try:
             self._empty_inbox(now)
             connection.machine.fail_all(self._why or "the client's own thread failed")
-            connection.turn(now)
+            connection.loop.turn(now)
         finally:
             connection.close()
             self._waker.close()

@@ -1,4 +1,4 @@
-"""The results of one `infer_many`, in the order of its inputs.
+"""The calls of one `infer_many`, and their results in the order of its inputs.
 
 Its calls share this one owner, so what a reply brings for a whole block is put down at once, where a
 waiter for each call would cost 0.6 us a call. One thread or task sends and puts results down, another
@@ -9,50 +9,104 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeAlias
 
-__all__ = ["MANY_BYTES", "Stream"]
+from zmqinfer.errors import ZmqInferError
+from zmqinfer.loop.client import Taker
+from zmqinfer.machine.client.call import Body, CallOptions, body_bytes
+from zmqinfer.machine.client.codec import Input, Output
+from zmqinfer.node.connection import Connection
+from zmqinfer.records import TAG, Record
 
+__all__ = ["GATHER_S", "Result", "Stream"]
+
+Result: TypeAlias = Output | ZmqInferError
+
+# A source is asked for more inputs no longer than this before those that it gave are sent.
+GATHER_S = 0.005
 # Large inputs of one `infer_many` that are under way at most: a quarter of what a gateway takes of one client.
-MANY_BYTES = 64 << 20
+_MANY_BYTES = 64 << 20
 
 
-class Stream:
-    """What is under way, and what has come and was not taken yet.
+class Stream(Taker):
+    """What is under way to a model, at most `in_flight` calls, and what has come and was not taken yet.
 
     Attributes:
         tags: of the calls whose results are still to be taken, in their order.
         results: what has come, by tag.
-        held: bytes of the large inputs that were asked for and whose results are not taken; whoever takes counts them.
         on_ready: called once, when the next result is there; set by who waits for it, and then finds `is_ready` false.
     """
 
-    __slots__ = ("_refused", "_sizes", "held", "on_ready", "results", "tags")
+    __slots__ = (
+        "_connection", "_enough", "_held", "_in_flight", "_model", "_options", "_refused", "_sizes", "on_ready",
+        "results", "tags",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Connection, model: str, in_flight: int, options: CallOptions) -> None:
         self.tags: deque[int] = deque()
-        self.results: dict[int, Any] = {}
+        self.results: dict[int, Result] = {}
         self.on_ready: Callable[[], None] | None = None
-        self.held = 0
+        self._connection = connection
+        self._model = model
+        self._in_flight = in_flight
+        # More are asked for by a part at a time, so that inputs leave in bundles.
+        self._enough = in_flight - max(1, in_flight // 4)
+        self._options = options
+        # Bytes of the large inputs that were asked for and whose results are not taken, and of each what it holds.
+        self._held = 0
         self._sizes: dict[int, int] = {}
         self._refused = 0
 
+    def room(self) -> int:
+        """Returns how many more inputs may be asked for."""
+        return self._in_flight - len(self.tags) if self._held < _MANY_BYTES else 0
+
+    def wants_more(self) -> bool:
+        """Whether it is worth asking for more inputs."""
+        return len(self.tags) <= self._enough and self._held < _MANY_BYTES
+
     # For who sends -----------------------------------------------------------------------------------
 
-    def add_large(self, tag: int, size: int) -> None:
-        """Notes a call that was sent, and how many of `held` are its bytes."""
-        self._sizes[tag] = size
+    def encode(self, x: Input) -> Body | ZmqInferError:
+        """Returns an input as it is now, independent of its caller's arrays, or what is wrong with it."""
+        connection, options = self._connection, self._options
+        try:
+            body: Body = connection.machine.codec.encode(self._model, options.version, x, None)
+        except ZmqInferError as error:
+            return error
+        if type(body[1]) is not bytes:
+            self._held += body_bytes(body[1])
+            body = connection.own(self._model, options.version, body)
+        return body
+
+    def send(self, body: Body | ZmqInferError, now: float) -> None:
+        """Sends an input; one that is refused never leaves, and its error waits for its turn."""
+        connection = self._connection
+        machine = connection.machine
+        size = 0
+        if isinstance(body, tuple):
+            size = 0 if type(body[1]) is bytes else body_bytes(body[1])
+            try:
+                if not connection.is_open:
+                    connection.check_goes_on()
+                tag = machine.submit(self, self._model, body, None, self._options, now)
+            except ZmqInferError as error:
+                body = error
+        if not isinstance(body, tuple):
+            # A tag that no call has.
+            tag = self._refused = self._refused - 1
+            self._put_down(tag, [body])
+        if size:
+            self._sizes[tag] = size
         self.tags.append(tag)
+        if machine.full_blocks:
+            connection.loop.push(now)
 
-    def refuse(self, error: Exception) -> None:
-        """Puts down the error of a call that never left, in its place."""
-        # A tag that no call has.
-        self._refused -= 1
-        self.take(self._refused, (error,))
-        self.tags.append(self._refused)
-
-    def take(self, first: int, results: Sequence[Any]) -> None:
+    def take(self, reply: Record, place: int, outcomes: Sequence[Result]) -> None:
         """Puts down the results of calls with consecutive tags."""
+        self._put_down(reply[TAG] + place, outcomes)
+
+    def _put_down(self, first: int, results: Sequence[Result]) -> None:
         self.results.update(zip(range(first, first + len(results)), results, strict=True))
         if self.on_ready is not None and self.is_ready():
             on_ready, self.on_ready = self.on_ready, None
@@ -65,6 +119,9 @@ class Stream:
         tags = self.tags
         return bool(tags) and tags[0] in self.results
 
-    def give_back(self, tag: int) -> None:
-        """Counts a call's input no longer."""
-        self.held -= self._sizes.pop(tag, 0)
+    def pop(self) -> Result:
+        """Takes the next result, which is there."""
+        tag = self.tags.popleft()
+        if self._held:
+            self._held -= self._sizes.pop(tag, 0)
+        return self.results.pop(tag)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.machine.client.playbook import BEAT_S, Playbook, echo, tags_of
 from zmqinfer.errors import Status
 from zmqinfer.machine.link import LinkState
@@ -43,13 +41,12 @@ def test_a_gateway_is_left_when_it_has_answered_what_it_has() -> None:
     play.machine.remove_link(0, play.now)
     play.calls("later")
     assert play.asked(0) == []
-    assert play.machine.take_left() == []
+    assert play.machine.left == []
     play.says(0, Kind.REPLY, *map(echo, asked))
     play.waits(BEAT_S + 0.1)
 
     assert Kind.DISCONNECT in play.kinds(0)
-    assert play.machine.take_left() == [0]
-    assert play.machine.take_left() == []
+    assert play.machine.left == [0]
     assert list(play.machine.links) == [1]
     assert added(play) == 2
     assert {record[STATUS] for record in play.ended().values()} == {Status.OK}
@@ -67,26 +64,40 @@ def test_what_waits_for_a_gateway_that_was_never_there_goes_to_another() -> None
     moved = play.asked(1)
     play.up(1)
 
-    assert play.machine.take_left() == [0]
+    assert play.machine.left == [0]
     assert len(waiting) == 3
     assert list(map(tags_of, moved)) == list(map(tags_of, waiting))
     assert play.machine.links[1].state is LinkState.UP
 
 
-def test_one_gateway_has_to_remain() -> None:
-    """There is nobody else to ask."""
-    play = Playbook(2).up(0, 1)
-    play.machine.remove_link(1, play.now)
+def test_last_gateway_is_left_when_another_one_is_there() -> None:
+    """Until that is up it is used as before; one that is not up itself is left at once."""
+    play = Playbook().up(0)
+    play.machine.remove_link(0, play.now)
+    play.calls("first")
+    number = added(play)
+    play.calls("second")
+    asked = play.asked(0)
+    assert [tag for record in asked for tag in tags_of(record)] == [32, 33]
 
-    with pytest.raises(AssertionError, match="the last gateway"):
-        play.machine.remove_link(0, play.now)
+    play.up(number)
+    play.calls("third")
+
+    assert (play.asked(0), len(play.asked(number))) == ([], 1)
+    play.says(0, Kind.REPLY, *map(echo, asked))
+    play.waits(BEAT_S + 0.1)
+    assert play.machine.left == [0]
+
+    other = added(play)
+    play.machine.remove_link(other, play.now)
+    assert play.machine.left == [0, other]
 
 
 def test_word_of_a_gateway_that_was_left_is_nothing() -> None:
     """It may have been under way."""
     play = Playbook(2).up(0, 1)
     play.machine.remove_link(1, play.now)
-    assert play.machine.take_left() == [1]
+    assert play.machine.left == [1]
 
     play.machine.on_message(1, Kind.DISCONNECT, [["no session", ""]], play.now)
 

@@ -58,6 +58,8 @@ class Sessions:
         # Blocks take turns.
         self._choice: list[int] = []
         self._leaving: dict[int, None] = {}
+        # Gateways to leave as soon as there is another one.
+        self._unwanted: dict[int, None] = {}
 
     # Gateways ------------------------------------------------------------------------------------
 
@@ -71,8 +73,20 @@ class Sessions:
         return number
 
     def remove_link(self, number: int, now: float) -> None:
-        """Sends nothing new to a gateway; it is left when it has answered what it has. One has to remain."""
-        assert len(self.links) > len(self._leaving) + 1, "the last gateway"
+        """Sends nothing new to a gateway as soon as another one is there, and leaves it when it has answered all."""
+        self._unwanted[number] = None
+        self._leave_unwanted(now)
+
+    def _leave_unwanted(self, now: float) -> None:
+        """Begins to leave those for which there is another: one that is up, or any for one that is not up itself."""
+        for number in list(self._unwanted):
+            others = [at for at in self.links if at not in self._leaving and at not in self._unwanted]
+            is_up = self.links[number].state is LinkState.UP
+            if others and not (is_up and all(self.links[at].state is not LinkState.UP for at in others)):
+                del self._unwanted[number]
+                self._leave(number, now)
+
+    def _leave(self, number: int, now: float) -> None:
         self._seal()
         link = self.links[number]
         self._leaving[number] = None
@@ -185,6 +199,7 @@ class Sessions:
             link.welcome(record, now)
             self.was_welcome = True
             self._review()
+            self._leave_unwanted(now)
             self._send_held(self._pending.held())
 
     def _send_held(self, held: Iterable[Block]) -> None:
@@ -285,6 +300,7 @@ class Sessions:
 
     def on_timer(self, now: float) -> None:
         """Keeps the sessions alive while calls are pending."""
+        self._leave_unwanted(now)
         for number, link in list(self.links.items()):
             if not self._pending.count and link.state is LinkState.UP:
                 continue
