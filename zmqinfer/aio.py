@@ -23,7 +23,6 @@ from zmqinfer.node.answers import Answer, CallInfo, KeepsReply
 from zmqinfer.node.arguments import Options, check_many, check_timeout, options_of
 from zmqinfer.node.async_many import AsyncMany
 from zmqinfer.node.connection import DEFAULTS, Connection
-from zmqinfer.node.ports import Dealer
 from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
 from zmqinfer.node.rows import join, pieces_of, tell_of_all
 from zmqinfer.node.stream import Stream
@@ -297,9 +296,10 @@ class AsyncClient:
     # Gateways that come and go, for discovery -----------------------------------------------------
 
     def _add_gateway(self, address: str) -> None:
-        """Begins to use one more gateway, unless it is there already; raises as `Connection.dial` does."""
+        """Begins to use one more gateway, unless it is there already; raises as `Dialler.dial` does."""
         self._attach()
-        self._connection.dialler.add(address, self._connection.dial(address), time.monotonic())
+        self._connection.check_open()
+        self._connection.dialler.dial(address)(time.monotonic())
         self._schedule()
 
     def _remove_gateway(self, address: str) -> None:
@@ -319,7 +319,7 @@ class AsyncClient:
         assert loop is not None
         now = time.monotonic()
         due = self._connection.loop.turn(now)
-        self._connection.dialler.settle(self._watch, self._unwatch)
+        self._connection.dialler.settle(lambda port: loop.add_reader(port, self._turn), loop.remove_reader)
         if due is None:
             return
         if due <= now:
@@ -329,14 +329,6 @@ class AsyncClient:
                 self._timer.cancel()
             self._timer_at = due
             self._timer = loop.call_later(due - now, self._on_timer)
-
-    def _watch(self, port: Dealer) -> None:
-        assert self._loop is not None
-        self._loop.add_reader(port.descriptor, self._turn)
-
-    def _unwatch(self, port: Dealer) -> None:
-        assert self._loop is not None
-        self._loop.remove_reader(port.descriptor)
 
     def _on_scheduled(self) -> None:
         # Unless what it was for has left meanwhile, with a turn that an answer began.
@@ -360,7 +352,7 @@ class AsyncClient:
             with contextlib.suppress(RuntimeError):
                 self._turn()
                 for port in self._connection.dialler.ports.values():
-                    self._unwatch(port)
+                    self._loop.remove_reader(port)
             if self._timer is not None:
                 self._timer.cancel()
         self._connection.close()

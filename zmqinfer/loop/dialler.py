@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable
+from typing import Generic, TypeAlias, TypeVar
 
 from zmqinfer.errors import ProtocolError
 from zmqinfer.loop.ports import SENT, DealerPort
-from zmqinfer.machine.link import Link
-from zmqinfer.machine.outbox import Outbox
+from zmqinfer.machine.client.machine import ClientMachine
+from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.records import Kind, Record
 from zmqinfer.wire import decode
 
@@ -16,36 +16,11 @@ __all__ = ["Dialler", "Linked"]
 
 OnMessage: TypeAlias = Callable[[int, Kind, list[Record], float], None]
 OnBroken: TypeAlias = Callable[[int, str, float], None]
+Linked: TypeAlias = ClientMachine | WorkerMachine
 P = TypeVar("P", bound=DealerPort)
 
 # Messages taken from one socket in a turn: each carries up to 256 records.
 _MAX_DRAIN = 64
-
-
-class Linked(Protocol):
-    """A machine with links to gateways."""
-
-    @property
-    def links(self) -> Mapping[int, Link]:
-        """One for each gateway, by numbers that are not used again."""
-
-    @property
-    def left(self) -> list[int]:
-        """The numbers of those that were left for good. The dialler clears it."""
-
-    @property
-    def dirty(self) -> list[Outbox]:
-        """Outboxes with something to send."""
-
-    def add_link(self, address: str, now: float) -> int:
-        """Greets one more gateway; returns its number."""
-
-    def remove_link(self, number: int, now: float) -> None:
-        """Begins to leave a gateway."""
-
-
-def _nothing(_port: DealerPort) -> None:
-    """For shells that need not watch."""
 
 
 class Dialler(Generic[P]):
@@ -56,6 +31,7 @@ class Dialler(Generic[P]):
 
     Attributes:
         ports: by their numbers.
+        is_open: until all were closed.
         records: how many came in the last `drain`.
     """
 
@@ -64,7 +40,7 @@ class Dialler(Generic[P]):
         self.ports: dict[int, P] = {}
         self.records = 0
         self._machine = machine
-        self._is_open = True
+        self.is_open = True
         # Ports that the shell does not watch yet, and those that it has still to close.
         self._opened: list[P] = []
         self._left: list[P] = []
@@ -83,7 +59,7 @@ class Dialler(Generic[P]):
 
     def add(self, address: str, port: P, now: float) -> None:
         """Begins to use one more gateway through a port that was dialled; closes that if it is of no use."""
-        if not self._is_open or address in self._numbers or address in self._awaited:
+        if not self.is_open or address in self._numbers or address in self._awaited:
             port.close()
         elif any(link.address == address for link in self._machine.links.values()):
             self._awaited[address] = port
@@ -100,24 +76,21 @@ class Dialler(Generic[P]):
         if port := self._awaited.pop(address, None):
             port.close()
         number = self._numbers.pop(address, None)
-        if self._is_open and number is not None:
+        if self.is_open and number is not None:
             self._machine.remove_link(number, now)
 
-    def settle(self, watch: Callable[[P], None] = _nothing, unwatch: Callable[[P], None] = _nothing) -> None:
+    def settle(self, watch: Callable[[P], object], unwatch: Callable[[P], object]) -> None:
         """Has the shell watch the ports that are new, and closes those of gateways that were left."""
-        if self._opened:
-            for port in self._opened:
-                watch(port)
-            self._opened.clear()
-        if self._left:
-            for port in self._left:
-                unwatch(port)
-                port.close()
-            self._left.clear()
+        while self._opened:
+            watch(self._opened.pop())
+        while self._left:
+            port = self._left.pop()
+            unwatch(port)
+            port.close()
 
     def close(self) -> None:
         """Closes all ports; what they hold has a while to leave."""
-        self._is_open = False
+        self.is_open = False
         for port in (*self.ports.values(), *self._left, *self._awaited.values()):
             port.close()
 

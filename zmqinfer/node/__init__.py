@@ -6,6 +6,7 @@ sockets      makes ZeroMQ sockets; receive and send, frame by frame
 poller       waits for ZeroMQ sockets and plain descriptors together
 waker        lets one thread interrupt another's poll
 ports        these sockets as the loops know them
+dialler      a client's or worker's DEALERs, one for each gateway, and their context
 gateway      a gateway's process: its sockets, its clock, and the loop around them
 gate         lets connections in while there are descriptors for them
 worker       a DEALER for each gateway around a WorkerMachine

@@ -7,7 +7,6 @@ import time
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping
-from functools import partial
 
 import zmq
 
@@ -15,12 +14,10 @@ from zmqinfer import __version__
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import Cancelled, Executed, UsageError
 from zmqinfer.loop.client import ClientLoop
-from zmqinfer.loop.dialler import Dialler
 from zmqinfer.machine.client.call import Body, CallOptions, SharedBody
 from zmqinfer.machine.client.machine import ClientMachine
-from zmqinfer.node import sockets
 from zmqinfer.node.addresses import addresses_of
-from zmqinfer.node.descriptors import check_room
+from zmqinfer.node.dialler import Dialler
 from zmqinfer.node.ports import Dealer
 from zmqinfer.node.shared import SHARED_ABOVE_BYTES, SharedMemory, host_token
 from zmqinfer.tensor import payload_bytes
@@ -59,12 +56,7 @@ class Connection:
             now=time.monotonic(),
             host=host,
         )
-        self._context = sockets.new_context(len(addresses))
-        try:
-            self.dialler = Dialler(self.machine, partial(Dealer, self._context))
-        except BaseException:
-            self._context.destroy(linger=0)
-            raise
+        self.dialler = Dialler(self.machine)
         self._memory = None if host is None else SharedMemory(session, settings.shared_memory_mb * 2**20)
         if self._memory is None:
             self.loop = ClientLoop(self.machine, self.dialler)
@@ -72,8 +64,8 @@ class Connection:
             self.loop = ClientLoop(self.machine, self.dialler, self._memory.free)
         _OPEN.add(self)
         # Not the dialler, which leads to those who wait, and they to this connection.
-        ports = self.dialler.ports
-        self._finalizer = weakref.finalize(self, _let_go, self._context, ports, self._memory, os.getpid())
+        context, ports = self.dialler.context, self.dialler.ports
+        self._finalizer = weakref.finalize(self, _let_go, context, ports, self._memory, os.getpid())
         self._finalizer.atexit = False
 
     def check_open(self) -> None:
@@ -106,18 +98,7 @@ class Connection:
             if self._memory is not None:
                 self._memory.close()
             self.dialler.close()
-            self._context.term()
-
-    def dial(self, address: str) -> Dealer:
-        """Dials one more gateway, for `dialler.add`; in any thread, for to look up the name of a host may take seconds.
-
-        Raises:
-            ConfigError: the address cannot be dialled, or there are too few file descriptors.
-            UsageError: the client is closed.
-        """
-        self.check_open()
-        check_room()
-        return Dealer(self._context, address)
+            self.dialler.end()
 
     def share(self, model: str, version: int | None, body: Body) -> Body:
         """Lays a body that is large enough into shared memory, if all workers of the model can read it there."""

@@ -19,12 +19,11 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NoReturn, TypeAlias
+from typing import TypeAlias
 
 from zmqinfer.errors import DeadlineExceeded, Executed, UsageError, ZmqInferError
 from zmqinfer.machine.client.call import Body, CallOptions
 from zmqinfer.node.connection import UNCLOSED, Connection
-from zmqinfer.node.ports import Dealer
 from zmqinfer.node.waits import CallFuture, Waiter
 from zmqinfer.node.waker import Waker
 
@@ -52,7 +51,6 @@ class IoThread:
         self.connection = connection
         self._inbox: deque[Work] = deque()
         self._waker = Waker()
-        self._ports: dict[int, Dealer] = {}
         self._poll = select.poll()
         self._poll.register(self._waker.fileno(), select.POLLIN)
         # Whether it has to be woken. Nobody else writes this: a caller may be interrupted between any two steps.
@@ -90,8 +88,9 @@ class IoThread:
             owner.set_exception(error)
 
     def add_gateway(self, address: str) -> None:
-        """Begins to use one more gateway, unless it is there already; raises as `Connection.dial` does."""
-        self.do(partial(self.connection.dialler.add, address, self.connection.dial(address)))
+        """Begins to use one more gateway, unless it is there already; raises as `Dialler.dial` does."""
+        self.connection.check_open()
+        self.do(self.connection.dialler.dial(address))
 
     def remove_gateway(self, address: str) -> None:
         """Leaves a gateway once another one is there, and when it has answered all that it has."""
@@ -109,11 +108,7 @@ class IoThread:
         """
         until = time.monotonic() + seconds + _SLACK_S
         try:
-            if threading.get_ident() == self._ident:
-                self._refuse()
-            for waiter in waiters:
-                if not waiter.wait(until - time.monotonic()):
-                    self._fail_late()
+            self._await(waiters, until)
         except BaseException:
             self.drop(waiter.tag for waiter in waiters)
             raise
@@ -122,13 +117,13 @@ class IoThread:
         if threading.get_ident() != self._ident:
             self._thread.join(_CLOSE_S)
 
-    @staticmethod
-    def _refuse() -> NoReturn:
-        raise UsageError(_HERE)
-
-    def _fail_late(self) -> NoReturn:
-        self.connection.check_open()  # a signal handler that was run meanwhile may have forked
-        raise DeadlineExceeded(_HELD_UP, executed=Executed.MAYBE)
+    def _await(self, waiters: Sequence[Waiter], until: float) -> None:
+        if threading.get_ident() == self._ident:
+            raise UsageError(_HERE)
+        for waiter in waiters:
+            if not waiter.wait(until - time.monotonic()):
+                self.connection.check_open()  # a signal handler that was run meanwhile may have forked
+                raise DeadlineExceeded(_HELD_UP, executed=Executed.MAYBE)
 
     def drop(self, tags: Iterable[int]) -> None:
         """Takes calls back; not before those that were begun earlier have their tags."""
@@ -165,25 +160,15 @@ class IoThread:
         due = self.connection.loop.turn(now) if self.connection.is_open else now
         if due is not None and due <= now:
             return
-        self.connection.dialler.settle(self._watch, self._unwatch)
+        poll = self._poll
+        self.connection.dialler.settle(lambda port: poll.register(port, select.POLLIN), poll.unregister)
         self._is_polling = True
         # Whoever put something there before that did not wake this thread.
         if not self._inbox:
             wait_ms = None if due is None else max(0.0, (due - time.monotonic()) * 1e3 + 0.5)
-            for descriptor, _ in self._poll.poll(wait_ms):
-                if descriptor in self._ports:
-                    self._ports[descriptor].is_signalled = True
-                else:
-                    self._waker.clear()
+            if (self._waker.fileno(), select.POLLIN) in poll.poll(wait_ms):
+                self._waker.clear()
         self._is_polling = False
-
-    def _watch(self, port: Dealer) -> None:
-        self._ports[port.descriptor] = port
-        self._poll.register(port.descriptor, select.POLLIN)
-
-    def _unwatch(self, port: Dealer) -> None:
-        del self._ports[port.descriptor]
-        self._poll.unregister(port.descriptor)
 
     def _empty_inbox(self, now: float) -> None:
         while self._inbox:

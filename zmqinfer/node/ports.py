@@ -149,13 +149,16 @@ class Dealer:
 
     Attributes:
         socket: ZeroMQ's, of which `is_signalled` says that it has a message and need not be asked.
-        descriptor: edge-triggered: after it fires, receive until `is_readable` says no.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
         self.socket = sockets.dealer(context, address)
-        self.descriptor = int(self.socket.get(zmq.FD))
         self.is_signalled = False
+        self._descriptor = int(self.socket.get(zmq.FD))
+
+    def fileno(self) -> int:
+        """Returns an edge-triggered descriptor: after it fires, receive until `is_readable` says no."""
+        return self._descriptor
 
     def receive(self) -> sockets.Incoming | None:
         """Returns the head and the parts of the next message, or None."""

@@ -15,17 +15,13 @@ from functools import partial
 
 from zmqinfer import __version__
 from zmqinfer.config import WorkerSettings
-from zmqinfer.errors import UsageError
-from zmqinfer.loop.dialler import Dialler
 from zmqinfer.loop.worker import Done, WorkerLoop
 from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.machine.worker.served import ModelCard
 from zmqinfer.machine.worker.task import Batch
-from zmqinfer.node import sockets
 from zmqinfer.node.crew import Crew, EngineThread
-from zmqinfer.node.descriptors import check_room
+from zmqinfer.node.dialler import Dialler
 from zmqinfer.node.poller import Poller
-from zmqinfer.node.ports import Dealer
 from zmqinfer.node.report import Report
 from zmqinfer.node.shared import SharedReader, host_token
 from zmqinfer.node.waker import Waker, poll_ms
@@ -70,17 +66,11 @@ class WorkerNode:
             now=time.monotonic(),
             host=host_token(),
         )
-        self._context = sockets.new_context(len(gateways))
-        try:
-            self._dialler = Dialler(self.machine, partial(Dealer, self._context))
-        except BaseException:
-            self._context.destroy(linger=0)
-            raise
+        self._dialler = Dialler(self.machine)
         self.on_welcome: Callable[[], None] | None = None
         self._report = Report("worker", worker=name)
         self._waker = Waker()
         self._is_stop_wanted = False
-        self._is_over = False
         self._woken = self._waker.fileno()
         self._poller = Poller((), [self._woken])
         self._due: float | None = 0.0
@@ -98,15 +88,9 @@ class WorkerNode:
     def add_gateway(self, address: str) -> None:
         """Joins one more gateway, at its address for workers, unless it serves there already; from any thread.
 
-        Raises:
-            ConfigError: the address cannot be dialled, or there are too few file descriptors.
-            UsageError: this node has ended.
+        Raises as `Dialler.dial` does.
         """
-        if self._is_over:
-            raise UsageError("this worker has ended; start another one")
-        # In the caller's thread, for to look up the name of a host may take seconds.
-        check_room()
-        self._ask(partial(self._dialler.add, address, Dealer(self._context, address)))
+        self._ask(self._dialler.dial(address))
 
     def remove_gateway(self, address: str) -> None:
         """Leaves a gateway when it has the answers to all that it gave; from any thread or signal handler."""
@@ -115,7 +99,7 @@ class WorkerNode:
     def _ask(self, work: Callable[[float], None]) -> None:
         self._loop.ask(work)
         self._waker.wake()
-        if self._is_over:
+        if not self._dialler.is_open:
             self._loop.do_asked(time.monotonic())
 
     def stop(self) -> None:
@@ -145,9 +129,10 @@ class WorkerNode:
 
     def take_in(self) -> dict[int, list[Batch]]:
         """Waits for something to do, does it, and returns the batches to begin, by the numbers of their models."""
-        self._dialler.settle(self._watch, self._unwatch)
+        poller = self._poller
+        self._dialler.settle(lambda port: poller.add(port.socket), lambda port: poller.remove(port.socket))
         wait_ms = poll_ms(self._due, self._ended_at)
-        ready = self._poller.poll(wait_ms)
+        ready = poller.poll(wait_ms)
         now = time.monotonic()
         if self._woken in ready:
             self._waker.clear()
@@ -170,12 +155,6 @@ class WorkerNode:
         self._ended_at = time.monotonic()
         return not (self._loop.is_over() or self._is_stop_wanted)
 
-    def _watch(self, port: Dealer) -> None:
-        self._poller.add(port.socket)
-
-    def _unwatch(self, port: Dealer) -> None:
-        self._poller.remove(port.socket)
-
     def _read(self, payload: SharedPayload) -> list[Buffer] | None:
         """Returns the parts of a payload in shared memory, None if they cannot be had."""
         try:
@@ -196,10 +175,9 @@ class WorkerNode:
             engine.join(_LOOK_S)
         self._shared.close()
         self._dialler.close()
-        self._is_over = True
-        # A gateway that was added too late: its socket has to be closed before the context ends.
+        # Of a gateway that was added too late the socket has to be closed before the context ends.
         self._loop.do_asked(time.monotonic())
-        self._context.term()
+        self._dialler.end()
         self._waker.close()
 
     def _may_close(self, began: float) -> bool:

@@ -104,7 +104,7 @@ class ClientProcess(Process):
     def turn(self, now: float, gap: float) -> float:  # noqa: ARG002 - a client charges itself no gap
         """Does a turn of the loop, and what the program makes of it; returns how long that took."""
         self._due = self._loop.turn(now)
-        self.dialler.settle()
+        self.dialler.settle(lambda _: None, lambda _: None)
         self._on_turn()
         if self._due is not None and self._due <= now:
             self.rouse()

@@ -107,7 +107,7 @@ class WorkerProcess(Process):
             if is_idle:
                 self._begin(engine, self.departs_at())
         self._due = self._loop.send_out(now)
-        self.dialler.settle()
+        self.dialler.settle(lambda _: None, lambda _: None)
         if self.dialler.is_readable():
             self.rouse()
         if self._loop.is_over():
