@@ -13,7 +13,7 @@ from zmqinfer.sim.faults import KINDS, Fault, draw
 @pytest.mark.parametrize("kind", KINDS)
 def test_kind_has_a_victim_and_heals(kind: str) -> None:
     """Afterwards there are as many nodes as before, and a call is answered."""
-    world = town(workers=2)
+    world = town(gateways=2, workers=2)
     # Some faults need a batch that runs, on a worker that has run one before.
     for _ in range(2):
         go(world, 0.1)
@@ -21,7 +21,9 @@ def test_kind_has_a_victim_and_heals(kind: str) -> None:
     go(world, 0.005)
     assert KINDS[kind](world, Fault(0.0, kind, 0.3, 0.5))
     go(world, 9.0)
-    assert len(world.gateways) == len(world.clients) == 1
+    assert (len(world.gateways), len(world.clients)) == (2, 1)
+    for node in (*world.clients.values(), *world.workers.values()):
+        assert len(node.dialler.ports) == len(node.dialler.addresses()) == 2
     if kind != "poison":
         assert len(world.workers) == 2 + (kind == "join_worker")
         before = world.history.outcomes().get("OK", 0)

@@ -79,6 +79,10 @@ class Dialler(Generic[P]):
         if self.is_open and number is not None:
             self._machine.remove_link(number, now)
 
+    def addresses(self) -> list[str]:
+        """Returns those of the gateways that are not to be left."""
+        return list(self._numbers)
+
     def settle(self, watch: Callable[[P], object], unwatch: Callable[[P], object]) -> None:
         """Has the shell watch the ports that are new, and closes those of gateways that were left."""
         while self._opened:

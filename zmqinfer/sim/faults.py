@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
+from zmqinfer.sim.client import ClientProcess
 from zmqinfer.sim.process import Process
+from zmqinfer.sim.worker import WorkerProcess
 from zmqinfer.sim.world import World
 
 __all__ = ["BLOCKING", "KINDS", "LASTS_S", "Fault", "draw"]
@@ -239,6 +241,26 @@ def _join_worker(world: World, _fault: Fault) -> bool:
     return True
 
 
+def _relink(world: World, fault: Fault) -> bool:
+    nodes: list[ClientProcess | WorkerProcess] = [*world.clients.values(), *world.workers.values()]
+    node = _one((node for node in nodes if not node.is_frozen and len(node.dialler.addresses()) > 1), fault)
+    if node is None:
+        return False
+    address = node.dialler.addresses()[-1]
+    node.dialler.remove(address, world.timeline.now)
+    node.rouse()
+
+    def return_() -> None:
+        if node.is_frozen:
+            world.timeline.after(0.1, return_)
+        elif node.is_alive:
+            node.dialler.add(address, world.network.dial(node, address), world.timeline.now)
+            node.rouse()
+
+    world.timeline.after(fault.lasts_s, return_)
+    return True
+
+
 def _overload(world: World, fault: Fault) -> bool:
     client = _one(world.clients, fault)
     if client is None:
@@ -283,6 +305,7 @@ KINDS: dict[str, Callable[[World, Fault], bool]] = {
     "drain_worker": _drain_worker,
     "drain_gateway": _drain_gateway,
     "join_worker": _join_worker,
+    "relink": _relink,
     "overload": _overload,
     "poison": _poison,
     "clock_jump": _clock_jump,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.machine.client.playbook import BEAT_S, Playbook, echo, tags_of
+from tests.machine.client.playbook import BEAT_S, Playbook, card, echo, tags_of
 from zmqinfer.errors import Status
 from zmqinfer.machine.link import LinkState
-from zmqinfer.records import STATUS, Kind
+from zmqinfer.records import AGAIN, MODEL, STATUS, Kind
 
 
 def added(play: Playbook) -> int:
@@ -91,6 +91,23 @@ def test_last_gateway_is_left_when_another_one_is_there() -> None:
     other = added(play)
     play.machine.remove_link(other, play.now)
     assert play.machine.left == [0, other]
+
+
+def test_what_may_run_once_waits_for_the_word_of_a_gateway_that_is_added() -> None:
+    """It may be one that drains and answers nobody new: sent again, to the next one there, it would be refused."""
+    play = Playbook().serving(card("m"), card("once", idempotent=False)).up(0)
+    number = added(play)
+    play.says(0, Kind.DISCONNECT, ["draining", ""])
+
+    for call in range(8):
+        play.calls(call, model="m" if call < 4 else "once", key=b"%d" % call)
+    assert {record[MODEL] for record in play.asked(number)} == {"m"}
+    play.waits(3 * BEAT_S)
+    assert {record[MODEL] for record in play.asked(number)} == {"m"}
+    play.welcomes(number)
+
+    asked = [record for record in play.asked(number) if record[MODEL] == "once"]
+    assert [record[AGAIN:] for record in asked] == [[]] * 4
 
 
 def test_word_of_a_gateway_that_was_left_is_nothing() -> None:

@@ -170,7 +170,11 @@ class Sessions:
         if link.state in PARTING:
             block.link = self.choose(block)
             link = self.links[block.link]
-        block.is_held = link.state in PARTING or (link.state is LinkState.GREETING and _is_too_large_unasked(block))
+        # One that was never welcomed may have found a gateway that drains, which answers nobody new; what may not run
+        # twice could then not be sent again. Before the first WELCOME of all nothing is known of the models.
+        is_unsafe = self.was_welcome and not link.welcomes and not self.may_run_twice(block)
+        has_to_ask = link.state is LinkState.GREETING and (is_unsafe or _is_too_large_unasked(block))
+        block.is_held = link.state in PARTING or has_to_ask
         return not block.is_held
 
     def excess(self, size: int, rows: int | None) -> str:
