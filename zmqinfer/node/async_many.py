@@ -71,7 +71,10 @@ class AsyncMany:
                     await self._wait()
                 # Everything that is there by now is given out before new inputs are asked for.
                 while tags and tags[0] in stream.results:
-                    result = stream.pop()
+                    tag = tags.popleft()
+                    if stream.held:
+                        stream.give_back(tag)
+                    result = stream.results.pop(tag)
                     if self._room is not None and stream.wants_more():
                         _open(self._room)
                     if not return_errors and isinstance(result, ZmqInferError):
@@ -182,7 +185,7 @@ class AsyncMany:
     def _send(self, x: Input) -> None:
         """Sends one input with the next turn."""
         connection, stream = self._connection, self._stream
-        stream.send(stream.encode(x), time.monotonic())
+        stream.send((stream.encode(x),), time.monotonic())
         self._is_over = self._is_over or not connection.is_open
         self._schedule()
         if self._wanted is not None:

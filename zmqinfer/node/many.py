@@ -10,7 +10,7 @@ from zmqinfer.errors import Cancelled, ZmqInferError
 from zmqinfer.machine.client.call import Body
 from zmqinfer.machine.client.codec import Input
 from zmqinfer.node.io_thread import IoThread
-from zmqinfer.node.stream import GATHER_S, Result, Stream
+from zmqinfer.node.stream import GATHER_S, MANY_BYTES, Result, Stream
 from zmqinfer.node.waits import Waiter
 
 __all__ = ["Many"]
@@ -39,13 +39,17 @@ class Many:
         self._io.connection.check_open()
         try:
             while True:
-                if not self._is_over and stream.wants_more():
+                # The first of these alone is asked for each result: this is the hottest loop of a client.
+                if len(tags) <= stream.enough and not self._is_over and stream.wants_more():
                     self._refill()
                 if not tags:
                     break
                 if tags[0] not in stream.results:
                     self._wait()
-                result = stream.pop()
+                tag = tags.popleft()
+                if stream.held:
+                    stream.give_back(tag)
+                result = stream.results.pop(tag)
                 if not return_errors and isinstance(result, ZmqInferError):
                     raise result
                 yield result
@@ -66,13 +70,13 @@ class Many:
         """Asks the source for inputs, for a while or until there are enough."""
         stream, connection = self._stream, self._io.connection
         fresh: list[Body | ZmqInferError] = []
-        until = time.monotonic() + GATHER_S
+        most, until = stream.room(), time.monotonic() + GATHER_S
         try:
             # Of a closed client nothing is asked that will not leave.
             connection.check_goes_on()
             for x in self._xs:
                 fresh.append(stream.encode(x))
-                if len(fresh) >= stream.room() or time.monotonic() > until:
+                if len(fresh) >= most or stream.held >= MANY_BYTES or time.monotonic() > until:
                     return fresh
         except Cancelled as error:
             fresh.append(error)
@@ -87,8 +91,7 @@ class Many:
 
     def _send(self, bodies: list[Body | ZmqInferError], waiter: Waiter, now: float) -> None:
         """Sends inputs, on the client's thread."""
-        for body in bodies:
-            self._stream.send(body, now)
+        self._stream.send(bodies, now)
         waiter.set_result(None)
 
     def _wait(self) -> None:
