@@ -47,7 +47,7 @@ _STEPS = {
     "zmqinfer/machine/": "decide",
     "zmqinfer/policy/": "decide",
     "zmqinfer/node/sockets.py": "socket",
-    "zmqinfer/node/dialler.py": "socket",
+    "zmqinfer/node/ports.py": "socket",
     "zmqinfer/node/gateway.py": "socket",
     "zmqinfer/node/poller.py": "socket",
     "zmqinfer/node/engine.py": "model",

@@ -21,7 +21,7 @@ from zmqinfer.scenario import FAULTS, Scenario, TimedModel
 from zmqinfer.sim.faults import LASTS_S
 
 # Over at once, whatever time was drawn.
-MOMENTS = {"cut", "join_worker", "overload", "poison", "clock_jump"}
+MOMENTS = {"cut", "join_worker", "overload", "poison"}
 
 
 def table(settings: Callable[[], Iterable[Setting]]) -> list[str]:

@@ -22,9 +22,10 @@ from zmqinfer.machine.client.codec import Input, Output
 from zmqinfer.node.answers import Answer, CallInfo, KeepsReply
 from zmqinfer.node.arguments import Options, check_many, check_timeout, options_of
 from zmqinfer.node.async_many import AsyncMany
-from zmqinfer.node.connection import DEFAULTS, PUSH_BLOCKS, PUSH_CALLS, Connection
+from zmqinfer.node.connection import DEFAULTS, Connection
 from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
 from zmqinfer.node.rows import join, pieces_of, tell_of_all
+from zmqinfer.node.stream import Stream
 from zmqinfer.records import Kind, Record
 from zmqinfer.tensor import Buffer
 
@@ -68,7 +69,6 @@ class AsyncClient:
         self._is_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
-        self._descriptors: list[int] = []
 
     async def __aenter__(self) -> Self:
         self._attach()
@@ -85,9 +85,6 @@ class AsyncClient:
             self._connection.check_open()
             self._loop = loop
             self._thread = threading.get_ident()
-            self._descriptors = self._connection.dialler.descriptors()
-            for descriptor in self._descriptors:
-                loop.add_reader(descriptor, self._turn)
             self._schedule()
         elif self._loop is not loop:
             raise UsageError("this client belongs to another event loop; make one client for each loop")
@@ -152,8 +149,8 @@ class AsyncClient:
         if not self._is_scheduled:
             self._is_scheduled = True
             loop.call_soon(self._on_scheduled)
-        if machine.full_blocks >= PUSH_BLOCKS and machine.full_blocks * PUSH_CALLS >= machine.pending:
-            connection.push(now)
+        if machine.full_blocks:
+            connection.loop.push(now)
         try:
             return await future
         except asyncio.CancelledError:
@@ -257,7 +254,8 @@ class AsyncClient:
         """
         check_many(xs, in_flight)
         said = options_of(self._connection.plain, options)
-        many = AsyncMany(self._connection, self._attach, self._schedule, model, xs, in_flight, said)
+        stream = Stream(self._connection, model, in_flight, said)
+        many = AsyncMany(self._connection, self._attach, self._schedule, stream, xs)
         return many.results(return_errors=return_errors)
 
     def _drop(self, tag: int, future: asyncio.Future[Output]) -> None:
@@ -288,12 +286,27 @@ class AsyncClient:
         self._connection.check_open()
         now = time.monotonic()
         futures: list[asyncio.Future[Record]] = []
-        for number in range(len(self._machine.links)):
+        for number in self._machine.links:
             future: asyncio.Future[Record] = loop.create_future()
             self._machine.ask(future, kind, words, number, now + timeout_s, now)
             futures.append(future)
         self._schedule()
         return those_who_answered(await asyncio.gather(*futures, return_exceptions=True))
+
+    # Gateways that come and go, for discovery -----------------------------------------------------
+
+    def _add_gateway(self, address: str) -> None:
+        """Begins to use one more gateway, unless it is there already; raises as `Dialler.dial` does."""
+        self._attach()
+        self._connection.check_open()
+        self._connection.dialler.dial(address)(time.monotonic())
+        self._schedule()
+
+    def _remove_gateway(self, address: str) -> None:
+        """Leaves a gateway once another one is there, and when it has answered all that it has."""
+        self._attach()
+        self._connection.dialler.remove(address, time.monotonic())
+        self._schedule()
 
     # The loop ------------------------------------------------------------------------------------
 
@@ -305,7 +318,8 @@ class AsyncClient:
         loop = self._loop
         assert loop is not None
         now = time.monotonic()
-        due = self._connection.turn(now)
+        due = self._connection.loop.turn(now)
+        self._connection.dialler.settle(lambda port: loop.add_reader(port, self._turn), loop.remove_reader)
         if due is None:
             return
         if due <= now:
@@ -337,8 +351,8 @@ class AsyncClient:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):
                 self._turn()
-                for descriptor in self._descriptors:
-                    self._loop.remove_reader(descriptor)
+                for port in self._connection.dialler.ports.values():
+                    self._loop.remove_reader(port)
             if self._timer is not None:
                 self._timer.cancel()
         self._connection.close()

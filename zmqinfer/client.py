@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
 
 from zmqinfer.config import DEFAULT_CLIENTS
-from zmqinfer.errors import ZmqInferError
+from zmqinfer.errors import Unavailable, ZmqInferError
 from zmqinfer.machine.client.call import Body
 from zmqinfer.machine.client.codec import Input, Output
 from zmqinfer.node.answers import Answer, CallInfo
@@ -24,6 +24,7 @@ from zmqinfer.node.io_thread import IoThread
 from zmqinfer.node.many import Many
 from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
 from zmqinfer.node.rows import join, pieces_of, tell_of_all
+from zmqinfer.node.stream import Stream
 from zmqinfer.node.waits import CallFuture, InfoWaiter, Waiter
 from zmqinfer.records import Kind, Record
 from zmqinfer.tensor import Buffer
@@ -232,7 +233,8 @@ class Client:
         self._connection.check_open()
         check_many(xs, in_flight)
         said = options_of(self._connection.plain, options)
-        many = Many(self, self._io, model, iter(xs), in_flight, said)
+        stream = Stream(self._connection, model, in_flight, said)
+        many = Many(self, self._io, stream, iter(xs), said.deadline_s)
         return many.results(return_errors=return_errors)
 
     # Questions -----------------------------------------------------------------------------------
@@ -261,19 +263,21 @@ class Client:
         check_timeout(timeout_s)
         connection, io = self._connection, self._io
         connection.check_open()
-        waiters = [Waiter() for _ in self._machine.links]
+        waiters = {number: Waiter() for number in list(self._machine.links)}
 
         def ask(now: float) -> None:
-            for number, waiter in enumerate(waiters):
+            for number, waiter in waiters.items():
                 try:
                     connection.check_goes_on()
+                    if number not in self._machine.links:
+                        raise Unavailable("the client left this gateway")
                     self._machine.ask(waiter, kind, words, number, now + timeout_s, now)
                 except ZmqInferError as error:
                     waiter.set_exception(error)
 
         io.do(ask)
-        io.wait(waiters, timeout_s)
-        return those_who_answered([waiter.outcome() for waiter in waiters])
+        io.wait([*waiters.values()], timeout_s)
+        return those_who_answered([waiter.outcome() for waiter in waiters.values()])
 
     def close(self) -> None:
         """Fails what is pending with `Cancelled`, says goodbye, and closes. Twice is the same as once."""

@@ -39,9 +39,9 @@ FAULTS = {
     "drain_worker": "a worker is drained; another one of its name starts at the end, or when it has finished",
     "drain_gateway": "a gateway is drained, and starts again at the end, or when it has finished",
     "join_worker": "a worker more joins, and stays",
+    "relink": "a client or worker with several gateways leaves one, and dials it again at the end",
     "overload": "a client makes 300 calls at once",
     "poison": "a client makes a call that ends each worker that runs it",
-    "clock_jump": "the wall clock jumps by up to a day",
 }
 _KEYS = 16
 # The time limit of patient calls.

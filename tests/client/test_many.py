@@ -21,7 +21,7 @@ from zmqinfer.errors import (
 )
 from zmqinfer.machine.client.call import SharedBody, body_bytes
 from zmqinfer.machine.client.codec import Codec
-from zmqinfer.node.connection import GATHER_S
+from zmqinfer.node.stream import GATHER_S
 from zmqinfer.policy.arena import PAGE_BYTES
 
 
@@ -157,6 +157,17 @@ def test_large_inputs_of_many_calls_stay_within_what_a_gateway_takes(cluster: Lo
     with cluster.client(shared_memory_mb=0) as one:
         assert sum(1 for _ in one.infer_many("model", (x for _ in range(40)))) == 40
         assert one._connection.machine.pending == 0
+
+
+def test_large_inputs_that_are_refused_take_no_room() -> None:
+    """Each has its error, though together they have more bytes than may be under way."""
+    large = np.zeros(2_000_000, np.float32)
+    with LocalCluster(model, gateway=GatewaySettings(max_body_bytes=2**20)) as small, small.client() as client:
+        client.infer("model", X)
+
+        got = list(client.infer_many("model", [large] * 20, return_errors=True))
+
+    assert [type(one) for one in got] == [TooLarge] * 20
 
 
 def test_what_a_worker_cannot_read_in_memory_is_sent_as_it_was_given(cluster: LocalCluster) -> None:

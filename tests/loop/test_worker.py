@@ -57,8 +57,7 @@ class Turns:
             now=self.now,
         )
         self.gateway = Gateway()
-        dialler: Dialler[Gateway] = Dialler()
-        dialler.ports = {0: self.gateway}
+        dialler = Dialler(self.machine, lambda _: self.gateway)
         self.read: list[SharedPayload] = []
         self.loop = WorkerLoop(self.machine, dialler, Silent(), self._read)
         self.gateway.says(Kind.WELCOME, [b"g" * 16, "gateway", 500, 2**27, []])

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from zmqinfer.errors import EXECUTED, Executed, Status
+from zmqinfer.errors import Executed, Status
 from zmqinfer.sim.history import Call, History, Violation, answer_to, body_of, call_number, is_poison
 
-NO, YES, MAYBE = (EXECUTED.index(one) for one in (Executed.NO, Executed.YES, Executed.MAYBE))
+NO, YES, MAYBE = Executed.NO, Executed.YES, Executed.MAYBE
 
 
 def begin(history: History, *, may_run_twice: bool = True) -> Call:
     return history.begin("client", "m", 1.0, 2.0, may_run_twice=may_run_twice, is_poison=False)
 
 
-def end(history: History, call: Call, status: Status = Status.OK, ran: int = YES, now: float = 2.0) -> None:
+def end(history: History, call: Call, status: Status = Status.OK, ran: Executed = YES, now: float = 2.0) -> None:
     history.end(call, status, answer_to(call.model, call.body) if not status else b"", ran, now, 0.0)
 
 

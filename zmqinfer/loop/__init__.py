@@ -6,5 +6,6 @@ turns, for the sockets and for the instant that the turn names; the simulator le
 ports      what a loop needs of a socket
 gateway    two ROUTERs around a GatewayMachine
 worker     a DEALER for each gateway around a WorkerMachine
+client     the same around a ClientMachine, and the ends of the waits for calls
 dialler    the sockets of a client or a worker, one for each gateway
 """

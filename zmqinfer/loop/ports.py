@@ -49,6 +49,9 @@ class DealerPort(Protocol):
     def send(self, frames: list[Buffer]) -> int:
         """Sends a message, and returns SENT or FULL, which it also is without a connection."""
 
+    def close(self) -> None:
+        """Ends it; what it holds has a while to leave."""
+
 
 class Reporter(Protocol):
     """Who tells people of rare happenings."""

@@ -48,14 +48,23 @@ class WorkerLoop(Generic[P]):
         self._dialler = dialler
         self._report = report
         self._read = read
-        self._is_drain_wanted = False
+        self._asked: deque[Callable[[float], None]] = deque()
         self._due: float | None = None
         # How long what the sockets hold may have waited while this node was not looking.
         self._gap = 0.0
 
     def drain(self) -> None:
         """Has the next turn begin to leave; from any thread or signal handler."""
-        self._is_drain_wanted = True
+        self.ask(self._machine.drain)
+
+    def ask(self, work: Callable[[float], None]) -> None:
+        """Has the next turn do something, which gets the time; from any thread or signal handler."""
+        self._asked.append(work)
+
+    def do_asked(self, now: float) -> None:
+        """Does what was asked for."""
+        while self._asked:
+            self._asked.popleft()(now)
 
     def take_in(self, now: float, away_s: float) -> dict[int, list[Batch]]:
         """Takes what has come, and returns the batches to begin, by the numbers of their models.
@@ -69,23 +78,22 @@ class WorkerLoop(Generic[P]):
         # A backlog takes several turns: until it is gone everything in it may be as old.
         if not self._dialler.drain(self._on_message, now, machine.on_broken):
             self._gap = 0.0
-        if self._is_drain_wanted:
-            machine.drain(now)
-        self.is_due = machine.is_draining or (self._due is not None and self._due <= now)
+        self.do_asked(now)
+        self.is_due = machine.is_leaving or (self._due is not None and self._due <= now)
         if self.is_due:
             machine.on_timer(now)
         begun = machine.take_batches(now)
         self.is_in_danger = machine.is_in_danger
         if self.is_in_danger:
             machine.is_in_danger = False
-            self._dialler.flush(machine.dirty, now)
+            self._dialler.flush(now)
         return begun
 
     def send_out(self, now: float) -> float | None:
         """Sends what there is to send; returns when to turn again if nothing comes before, or None."""
         machine = self._machine
         self._answer()
-        is_stuck = self._dialler.flush(machine.dirty, now)
+        is_stuck = self._dialler.flush(now)
         for news, say in ((machine.events, self._report.info), (machine.warnings, self._report.warning)):
             for event, values in news:
                 say(event, **values)

@@ -6,7 +6,7 @@ sockets      makes ZeroMQ sockets; receive and send, frame by frame
 poller       waits for ZeroMQ sockets and plain descriptors together
 waker        lets one thread interrupt another's poll
 ports        these sockets as the loops know them
-dialler      a client's or worker's DEALERs, one for each gateway
+dialler      a client's or worker's DEALERs, one for each gateway, and their context
 gateway      a gateway's process: its sockets, its clock, and the loop around them
 gate         lets connections in while there are descriptors for them
 worker       a DEALER for each gateway around a WorkerMachine
@@ -19,7 +19,7 @@ spawn        starts another Python that imports from where this one does
 models       finds model folders and loads them
 memory       keeps freed memory at hand
 shared       large inputs through shared memory, the owner's side and the readers'
-connection   what both clients share: machine and sockets
+connection   what both clients share: machine, sockets, and the loop between them
 arguments    what a caller says of a call, checked
 rows         a call of many rows: pieces, and their results joined
 questions    what clients ask of gateways beside calls
@@ -28,6 +28,6 @@ waits        what waits for a call of such a client: a thread, or a future
 answers      what a reply tells beside the output
 many         one `infer_many` of such a client
 async_many   one of an asyncio client, and the task of its asynchronous source
-stream       the results of either
+stream       the calls of either, and their results
 report       the only module that logs
 """

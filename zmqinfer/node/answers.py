@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, cast
 
+from zmqinfer.errors import ZmqInferError
+from zmqinfer.loop.client import Owner, Taker, end
+from zmqinfer.machine.client.codec import Output
 from zmqinfer.records import (
     ATTEMPTS,
     BATCH_ROWS,
@@ -61,29 +65,22 @@ class Answer:
     info: CallInfo
 
 
-class KeepsReply:
-    """Keeps the reply to one call, for who asks for more than its output; mixed into what waits for the call.
+class KeepsReply(Taker):
+    """Keeps the reply to one call, for who asks for more than its output; mixed into an owner."""
 
-    Attributes:
-        kinds: the classes that do, to find in one step that none of a block's calls has such a one.
-    """
-
-    kinds: ClassVar[set[type]] = set()
     _reply: Record | None = None
     _place = 0
     _arrived_at = 0.0
-
-    def __init_subclass__(cls) -> None:
-        KeepsReply.kinds.add(cls)
 
     def __init__(self, *arguments: Any, **words: Any) -> None:
         super().__init__(*arguments, **words)
         self._began_at = time.monotonic()
 
-    def keep(self, reply: Record, place: int) -> None:
-        """Notes a reply that is for several calls, and which of them this is."""
+    def take(self, reply: Record, place: int, outcomes: Sequence[Output | ZmqInferError]) -> None:
+        """Notes a reply that is for several calls, and which of them this is, and ends the wait."""
         # It is looked at when somebody asks: most never do.
         self._reply, self._place, self._arrived_at = reply, place, time.monotonic()
+        end(cast("Owner", self), outcomes[0])
 
     def call_info(self) -> CallInfo:
         """Returns what the reply tells, which is there."""

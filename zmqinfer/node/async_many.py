@@ -13,16 +13,15 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 from zmqinfer.errors import ZmqInferError
-from zmqinfer.machine.client.call import Body, CallOptions, body_bytes
-from zmqinfer.machine.client.codec import Input, Output
-from zmqinfer.node.connection import GATHER_S, PUSH_BLOCKS, PUSH_CALLS, Connection
-from zmqinfer.node.stream import MANY_BYTES, Stream
+from zmqinfer.machine.client.codec import Input
+from zmqinfer.node.connection import Connection
+from zmqinfer.node.stream import GATHER_S, Result, Stream
 
 __all__ = ["AsyncMany"]
 
 
 class AsyncMany:
-    """Inputs under way to a model, at most `in_flight` of them, and no more than 64 MiB of large ones.
+    """Inputs under way to a model.
 
     Args:
         attach: binds the client to the running event loop.
@@ -34,21 +33,14 @@ class AsyncMany:
         connection: Connection,
         attach: Callable[[], object],
         schedule: Callable[[], None],
-        model: str,
+        stream: Stream,
         xs: Iterable[Input] | AsyncIterable[Input],
-        in_flight: int,
-        options: CallOptions,
     ) -> None:
         self._connection = connection
         self._attach = attach
         self._schedule = schedule
-        self._model = model
+        self._stream = stream
         self._xs = xs
-        self._in_flight = in_flight
-        # Asked for again by a part at a time, so that inputs leave in bundles.
-        self._enough = in_flight - max(1, in_flight // 4)
-        self._options = options
-        self._stream = Stream()
         self._is_over = False
         self._error: BaseException | None = None
         self._feeder: asyncio.Task[None] | None = None
@@ -59,7 +51,7 @@ class AsyncMany:
         self._room: asyncio.Future[None] | None = None
         self._gathers_until: float | None = None
 
-    async def results(self, *, return_errors: bool) -> AsyncIterator[Output | ZmqInferError]:
+    async def results(self, *, return_errors: bool) -> AsyncIterator[Result]:
         """Yields the results; the first error is raised at its place, or takes its place."""
         stream, tags = self._stream, self._stream.tags
         self._attach()
@@ -71,7 +63,7 @@ class AsyncMany:
             plain = iter(self._xs)
         try:
             while True:
-                if self._feeder is None and not self._is_over and self._wants_more():
+                if self._feeder is None and not self._is_over and stream.wants_more():
                     self._gather(plain)
                 if self._is_over and not tags:
                     break
@@ -82,8 +74,8 @@ class AsyncMany:
                     tag = tags.popleft()
                     if stream.held:
                         stream.give_back(tag)
-                    result: Output | ZmqInferError = stream.results.pop(tag)
-                    if self._room is not None and self._wants_more():
+                    result = stream.results.pop(tag)
+                    if self._room is not None and stream.wants_more():
                         _open(self._room)
                     if not return_errors and isinstance(result, ZmqInferError):
                         raise result
@@ -118,16 +110,10 @@ class AsyncMany:
 
     # Asking --------------------------------------------------------------------------------------
 
-    def _has_room(self) -> bool:
-        return len(self._stream.tags) < self._in_flight and self._stream.held < MANY_BYTES
-
-    def _wants_more(self) -> bool:
-        return len(self._stream.tags) <= self._enough and self._stream.held < MANY_BYTES
-
     def _gather(self, plain: Iterator[Input]) -> None:
         """Asks a plain source for inputs, for a while or until there are enough, and sends them."""
         until = time.monotonic() + GATHER_S
-        while not self._is_over and self._has_room():
+        while not self._is_over and self._stream.room() > 0:
             try:
                 x = next(plain)
             except StopIteration:
@@ -164,7 +150,7 @@ class AsyncMany:
                 if self._has_gathered_enough():
                     self._lull = asyncio.get_running_loop().create_future()
                     await self._lull
-                if not self._has_room():
+                if self._stream.room() <= 0:
                     self._room = asyncio.get_running_loop().create_future()
                     await self._room
             except asyncio.CancelledError as cancelled:
@@ -197,33 +183,11 @@ class AsyncMany:
             raise self._error
 
     def _send(self, x: Input) -> None:
-        """Sends one input, as it is now, with the next turn; one that is refused here never leaves.
-
-        Its error waits for its turn.
-        """
-        connection, stream, options = self._connection, self._stream, self._options
-        machine = connection.machine
-        size = 0
-        try:
-            connection.check_goes_on()
-            body: Body = machine.codec.encode(self._model, options.version, x, None)
-            if type(body[1]) is not bytes:
-                size = body_bytes(body[1])
-                body = connection.own(self._model, options.version, body)
-            now = time.monotonic()
-            tag = machine.submit(stream, self._model, body, None, options, now)
-        except ZmqInferError as error:
-            stream.refuse(error)
-            self._is_over = self._is_over or not connection.is_open
-        else:
-            if size:
-                stream.held += size
-                stream.add_large(tag, size)
-            else:
-                stream.tags.append(tag)
-            self._schedule()
-            if machine.full_blocks >= PUSH_BLOCKS and machine.full_blocks * PUSH_CALLS >= machine.pending:
-                connection.push(now)
+        """Sends one input with the next turn."""
+        connection, stream = self._connection, self._stream
+        stream.send((stream.encode(x),), time.monotonic())
+        self._is_over = self._is_over or not connection.is_open
+        self._schedule()
         if self._wanted is not None:
             self._on_more()
 

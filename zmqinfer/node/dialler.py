@@ -1,13 +1,15 @@
-"""A client's or worker's DEALERs, one for each gateway."""
+"""A client's or worker's DEALERs, one for each gateway, and the context that they live in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 
-import zmq
-
+from zmqinfer.errors import UsageError
 from zmqinfer.loop import dialler
+from zmqinfer.loop.dialler import Linked
 from zmqinfer.node import sockets
+from zmqinfer.node.descriptors import check_room
 from zmqinfer.node.ports import Dealer
 
 __all__ = ["Dialler"]
@@ -16,30 +18,29 @@ __all__ = ["Dialler"]
 class Dialler(dialler.Dialler[Dealer]):
     """ZeroMQ's sockets, numbered as the machine numbers its links."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], addresses: Sequence[str]) -> None:
-        """Connects to every address; raises `ConfigError` for one that cannot be dialled."""
-        super().__init__()
+    def __init__(self, machine: Linked) -> None:
+        """Dials all gateways; raises `ConfigError` for one that cannot be, or if there are too few descriptors."""
+        self.context = sockets.new_context(len(machine.links))
         try:
-            for number, address in enumerate(addresses):
-                self.ports[number] = Dealer(context, address)
+            super().__init__(machine, partial(Dealer, self.context))
         except BaseException:
-            self.close()
+            self.context.destroy(linger=0)
             raise
 
-    def all_sockets(self) -> list[zmq.Socket[bytes]]:
-        """Returns the sockets, for a poller."""
-        return [port.socket for port in self.ports.values()]
+    def dial(self, address: str) -> Callable[[float], None]:
+        """Dials one more gateway, in any thread; returns what the loop's own has to do, which gets the time.
 
-    def descriptors(self) -> list[int]:
-        """Returns the edge-triggered descriptors: after one fires, drain until `is_readable` says no."""
-        return [int(port.socket.get(zmq.FD)) for port in self.ports.values()]
+        So it is the caller who waits while the name of a host is looked up, which may take seconds.
 
-    def signal(self, ready: Sequence[object]) -> None:
-        """Notes the sockets that a poller named: those need not be asked first."""
-        for port in self.ports.values():
-            port.is_signalled = port.socket in ready
+        Raises:
+            ConfigError: the address cannot be dialled, or there are too few file descriptors.
+            UsageError: all has been closed.
+        """
+        if not self.is_open:
+            raise UsageError("this node has ended, and dials nobody; make a new one")
+        check_room()
+        return partial(self.add, address, Dealer(self.context, address))
 
-    def close(self, linger_ms: int = sockets.LINGER_MS) -> None:
-        """Closes the sockets; what they hold has so long to leave."""
-        for port in self.ports.values():
-            port.socket.close(linger_ms)
+    def end(self) -> None:
+        """Ends the context, which has to wait for what its closed sockets hold, and for those not closed yet."""
+        self.context.term()

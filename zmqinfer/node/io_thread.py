@@ -19,7 +19,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NoReturn, TypeAlias
+from typing import TypeAlias
 
 from zmqinfer.errors import DeadlineExceeded, Executed, UsageError, ZmqInferError
 from zmqinfer.machine.client.call import Body, CallOptions
@@ -51,11 +51,8 @@ class IoThread:
         self.connection = connection
         self._inbox: deque[Work] = deque()
         self._waker = Waker()
-        dialler = connection.dialler
-        self._ports = dict(zip(dialler.descriptors(), dialler.ports.values(), strict=True))
         self._poll = select.poll()
-        for descriptor in (*self._ports, self._waker.fileno()):
-            self._poll.register(descriptor, select.POLLIN)
+        self._poll.register(self._waker.fileno(), select.POLLIN)
         # Whether it has to be woken. Nobody else writes this: a caller may be interrupted between any two steps.
         self._is_polling = False
         self._is_over = False
@@ -90,6 +87,15 @@ class IoThread:
         except ZmqInferError as error:
             owner.set_exception(error)
 
+    def add_gateway(self, address: str) -> None:
+        """Begins to use one more gateway, unless it is there already; raises as `Dialler.dial` does."""
+        self.connection.check_open()
+        self.do(self.connection.dialler.dial(address))
+
+    def remove_gateway(self, address: str) -> None:
+        """Leaves a gateway once another one is there, and when it has answered all that it has."""
+        self.do(partial(self.connection.dialler.remove, address))
+
     def wait(self, waiters: Sequence[Waiter], seconds: float) -> None:
         """Returns when all have ended; takes their calls back if the wait is interrupted.
 
@@ -102,13 +108,7 @@ class IoThread:
         """
         until = time.monotonic() + seconds + _SLACK_S
         try:
-            if threading.get_ident() == self._ident:
-                self._refuse()
-            if self.connection.is_forked:
-                self.connection.check_open()
-            for waiter in waiters:
-                if not waiter.wait(until - time.monotonic()):
-                    self._fail_late()
+            self._await(waiters, until)
         except BaseException:
             self.drop(waiter.tag for waiter in waiters)
             raise
@@ -117,13 +117,15 @@ class IoThread:
         if threading.get_ident() != self._ident:
             self._thread.join(_CLOSE_S)
 
-    @staticmethod
-    def _refuse() -> NoReturn:
-        raise UsageError(_HERE)
-
-    def _fail_late(self) -> NoReturn:
-        self.connection.check_open()  # a signal handler that was run meanwhile may have forked
-        raise DeadlineExceeded(_HELD_UP, executed=Executed.MAYBE)
+    def _await(self, waiters: Sequence[Waiter], until: float) -> None:
+        if threading.get_ident() == self._ident:
+            raise UsageError(_HERE)
+        if self.connection.is_forked:
+            self.connection.check_open()
+        for waiter in waiters:
+            if not waiter.wait(until - time.monotonic()):
+                self.connection.check_open()  # a signal handler that was run meanwhile may have forked
+                raise DeadlineExceeded(_HELD_UP, executed=Executed.MAYBE)
 
     def drop(self, tags: Iterable[int]) -> None:
         """Takes calls back; not before those that were begun earlier have their tags."""
@@ -157,18 +159,17 @@ class IoThread:
         """Does a turn, and waits for the next one."""
         now = time.monotonic()
         self._empty_inbox(now)
-        due = self.connection.turn(now) if self.connection.is_open else now
+        due = self.connection.loop.turn(now) if self.connection.is_open else now
         if due is not None and due <= now:
             return
+        poll = self._poll
+        self.connection.dialler.settle(lambda port: poll.register(port, select.POLLIN), poll.unregister)
         self._is_polling = True
         # Whoever put something there before that did not wake this thread.
         if not self._inbox:
             wait_ms = None if due is None else max(0.0, (due - time.monotonic()) * 1e3 + 0.5)
-            for descriptor, _ in self._poll.poll(wait_ms):
-                if descriptor in self._ports:
-                    self._ports[descriptor].is_signalled = True
-                else:
-                    self._waker.clear()
+            if (self._waker.fileno(), select.POLLIN) in poll.poll(wait_ms):
+                self._waker.clear()
         self._is_polling = False
 
     def _empty_inbox(self, now: float) -> None:
@@ -192,7 +193,7 @@ class IoThread:
         try:
             self._empty_inbox(now)
             connection.machine.fail_all(self._why or "the client's own thread failed")
-            connection.turn(now)
+            connection.loop.turn(now)
         finally:
             connection.close()
             self._waker.close()

@@ -145,11 +145,20 @@ class Router:
 
 
 class Dealer:
-    """A DEALER that dials one address; raises `ConfigError` for one that cannot be dialled."""
+    """A DEALER that dials one address; raises `ConfigError` for one that cannot be dialled.
+
+    Attributes:
+        socket: ZeroMQ's, of which `is_signalled` says that it has a message and need not be asked.
+    """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
         self.socket = sockets.dealer(context, address)
         self.is_signalled = False
+        self._descriptor = int(self.socket.get(zmq.FD))
+
+    def fileno(self) -> int:
+        """Returns an edge-triggered descriptor: after it fires, receive until `is_readable` says no."""
+        return self._descriptor
 
     def receive(self) -> sockets.Incoming | None:
         """Returns the head and the parts of the next message, or None."""
@@ -162,6 +171,10 @@ class Dealer:
     def is_readable(self) -> bool:
         """Whether there is a message; asking also re-arms the descriptor."""
         return sockets.is_readable(self.socket)
+
+    def close(self, linger_ms: int = sockets.LINGER_MS) -> None:
+        """Closes it; what it holds has so long to leave."""
+        self.socket.close(linger_ms)
 
     def send(self, frames: list[Buffer]) -> int:
         """Sends a message, and returns SENT or FULL, which it also is without a connection."""

@@ -11,6 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from zmqinfer import __version__
 from zmqinfer.config import WorkerSettings
@@ -18,7 +19,6 @@ from zmqinfer.loop.worker import Done, WorkerLoop
 from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.machine.worker.served import ModelCard
 from zmqinfer.machine.worker.task import Batch
-from zmqinfer.node import sockets
 from zmqinfer.node.crew import Crew, EngineThread
 from zmqinfer.node.dialler import Dialler
 from zmqinfer.node.poller import Poller
@@ -56,23 +56,6 @@ class WorkerNode:
             models: loaded; they are closed when this node ends.
         """
         settings = settings or WorkerSettings()
-        self._context = sockets.new_context(len(gateways))
-        try:
-            self._dialler = Dialler(self._context, gateways)
-        except BaseException:
-            self._context.destroy(linger=0)
-            raise
-        self.on_welcome: Callable[[], None] | None = None
-        self._report = Report("worker", worker=name)
-        self._waker = Waker()
-        self._is_stop_wanted = False
-        self._woken = self._waker.fileno()
-        self._poller = Poller(self._dialler.all_sockets(), [self._woken])
-        self._due: float | None = 0.0
-        self._ended_at = time.monotonic()
-        self._engines = list(models)
-        self._crew = Crew(self, self._engines, settings.heartbeat_ms / 1000)
-        self._shared = SharedReader()
         self.machine = WorkerMachine(
             settings,
             name=name,
@@ -83,12 +66,41 @@ class WorkerNode:
             now=time.monotonic(),
             host=host_token(),
         )
+        self._dialler = Dialler(self.machine)
+        self.on_welcome: Callable[[], None] | None = None
+        self._report = Report("worker", worker=name)
+        self._waker = Waker()
+        self._is_stop_wanted = False
+        self._woken = self._waker.fileno()
+        self._poller = Poller((), [self._woken])
+        self._due: float | None = 0.0
+        self._ended_at = time.monotonic()
+        self._engines = list(models)
+        self._crew = Crew(self, self._engines, settings.heartbeat_ms / 1000)
+        self._shared = SharedReader()
         self._loop = WorkerLoop(self.machine, self._dialler, self._report, self._read)
 
     def drain(self) -> None:
         """Begins to leave: finishes what it holds, then `run` returns; from any thread or signal handler."""
         self._loop.drain()
         self._waker.wake()
+
+    def add_gateway(self, address: str) -> None:
+        """Joins one more gateway, at its address for workers, unless it serves there already; from any thread.
+
+        Raises as `Dialler.dial` does.
+        """
+        self._ask(self._dialler.dial(address))
+
+    def remove_gateway(self, address: str) -> None:
+        """Leaves a gateway when it has the answers to all that it gave; from any thread or signal handler."""
+        self._ask(partial(self._dialler.remove, address))
+
+    def _ask(self, work: Callable[[float], None]) -> None:
+        self._loop.ask(work)
+        self._waker.wake()
+        if not self._dialler.is_open:
+            self._loop.do_asked(time.monotonic())
 
     def stop(self) -> None:
         """Ends `run` after its present turn, finished or not."""
@@ -117,12 +129,15 @@ class WorkerNode:
 
     def take_in(self) -> dict[int, list[Batch]]:
         """Waits for something to do, does it, and returns the batches to begin, by the numbers of their models."""
+        poller = self._poller
+        self._dialler.settle(lambda port: poller.add(port.socket), lambda port: poller.remove(port.socket))
         wait_ms = poll_ms(self._due, self._ended_at)
-        ready = self._poller.poll(wait_ms)
+        ready = poller.poll(wait_ms)
         now = time.monotonic()
         if self._woken in ready:
             self._waker.clear()
-        self._dialler.signal(ready)
+        for port in self._dialler.ports.values():
+            port.is_signalled = port.socket in ready
         begun = self._loop.take_in(now, now - self._ended_at - wait_ms / 1e3)
         if self._loop.is_due:
             self._shared.tidy(now)
@@ -160,7 +175,9 @@ class WorkerNode:
             engine.join(_LOOK_S)
         self._shared.close()
         self._dialler.close()
-        self._context.destroy(linger=sockets.LINGER_MS)
+        # Of a gateway that was added too late the socket has to be closed before the context ends.
+        self._loop.do_asked(time.monotonic())
+        self._dialler.end()
         self._waker.close()
 
     def _may_close(self, began: float) -> bool:

@@ -1,27 +1,49 @@
-"""A client's process: the turns of `node.connection` around the same machine."""
+"""A client's process: production's loop and machine on the virtual network, and a program that calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
-from typing import cast
+from typing import Any, cast
 
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import Executed, Status, ZmqInferError
+from zmqinfer.loop.client import ClientLoop
+from zmqinfer.loop.dialler import Dialler
 from zmqinfer.machine.client.call import CallOptions
 from zmqinfer.machine.client.machine import ClientMachine
-from zmqinfer.records import OUTPUT, RAN, STATUS
-from zmqinfer.sim.dialler import Dialler
-from zmqinfer.sim.history import ANSWER_BYTES, INPUT, Call, History
+from zmqinfer.sim.history import INPUT, Call, History
 from zmqinfer.sim.network import Network
 from zmqinfer.sim.process import Process
 from zmqinfer.sim.timeline import Timeline
 
 __all__ = ["ClientProcess"]
 
-_RETRY_S = 0.010
 _TURN_S, _RECORD_S = 40e-6, 10e-6
-_NO = list(Executed).index(Executed.NO)
+
+
+class _Wait:
+    """A program's wait for a call."""
+
+    __slots__ = ("_call", "_client")
+
+    def __init__(self, client: ClientProcess, call: Call) -> None:
+        self._client = client
+        self._call = call
+
+    def done(self) -> bool:
+        """Whether the program waits no more; who takes a call back tells the machine."""
+        return False
+
+    def set_result(self, output: Any, /) -> None:
+        """Ends the call with an output."""
+        self._client.end(self._call, Status.OK, output.tobytes(), Executed.YES)
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """Ends the call with an error."""
+        failed = cast("ZmqInferError", error)
+        self._client.end(self._call, failed.status, b"", failed.executed)
 
 
 class ClientProcess(Process):
@@ -43,9 +65,9 @@ class ClientProcess(Process):
         )
         self._history = history
         self._on_turn = on_turn
-        self._dialler = Dialler(network, self, gateways)
+        self.dialler = Dialler(self.machine, partial(network.dial, self))
+        self._loop = ClientLoop(self.machine, self.dialler)
         self._tags: dict[int, int] = {}
-        self._is_stuck = True
         self.rouse()
 
     @property
@@ -57,9 +79,9 @@ class ClientProcess(Process):
         """Submits a call; it leaves with the next turn."""
         now = self.timeline.now
         try:
-            tag = self.machine.submit(call, call.model, (INPUT, call.body), None, options, now)
+            tag = self.machine.submit(_Wait(self, call), call.model, (INPUT, call.body), None, options, now)
         except ZmqInferError as error:
-            self._history.end(call, error.status, b"", _NO, now, now)
+            self._history.end(call, error.status, b"", error.executed, now, now)
             return
         self._tags[call.number] = tag
         self.rouse()
@@ -74,47 +96,27 @@ class ClientProcess(Process):
         self.rouse()
         return True
 
-    def turn(self, now: float, gap: float) -> float:  # noqa: ARG002 - it charges itself no gap
-        """Sends what waits to leave, takes what has come, and ends the waits for what completed."""
-        machine = self.machine
-        machine.seal()
-        is_stuck = self._dialler.flush(machine.dirty, now)
-        if self._dialler.drain(machine.on_message, now):
-            self.rouse()
-        due = machine.wake_at()
-        if due is not None and due <= now:
-            machine.on_timer(now)
-        self._give_out(now)
+    def end(self, call: Call, status: Status, answer: bytes, executed: Executed) -> None:
+        """Ends the program's wait for a call."""
+        self._tags.pop(call.number, None)
+        self._history.end(call, status, answer, executed, self.timeline.now, self.resumed_at)
+
+    def turn(self, now: float, gap: float) -> float:  # noqa: ARG002 - a client charges itself no gap
+        """Does a turn of the loop, and what the program makes of it; returns how long that took."""
+        self._due = self._loop.turn(now)
+        self.dialler.settle(lambda _: None, lambda _: None)
         self._on_turn()
-        if machine.dirty:
-            is_stuck = self._dialler.flush(machine.dirty, now)
-        self._is_stuck = is_stuck
+        if self._due is not None and self._due <= now:
+            self.rouse()
         return self.busy_s()
 
     def busy_s(self) -> float:
         """Returns how long the turn has taken so far."""
-        return _TURN_S + _RECORD_S * self._dialler.records
+        return _TURN_S + _RECORD_S * self.dialler.records
 
     def wake_at(self) -> float | None:
-        """Returns when the machine wants to be asked, or a socket that took nothing tried."""
-        due = self.machine.wake_at()
-        if self._is_stuck and (due is None or due > self.timeline.now + _RETRY_S):
-            return self.timeline.now + _RETRY_S
-        return due
-
-    def _give_out(self, now: float) -> None:
-        completed, self.machine.completed = self.machine.completed, []
-        for owners, reply, _ in completed:
-            status = Status(reply[STATUS])
-            for place, owner in enumerate(owners):
-                call = cast("Call | None", owner)
-                if call is None:
-                    continue
-                answer = b""
-                if status is Status.OK:
-                    answer = reply[OUTPUT][place * ANSWER_BYTES : (place + 1) * ANSWER_BYTES]
-                self._tags.pop(call.number, None)
-                self._history.end(call, status, answer, reply[RAN], now, self.resumed_at)
+        """Returns when the loop wants to turn."""
+        return self._due
 
     def on_death(self) -> None:
         """Nobody waits any more for what it asked."""

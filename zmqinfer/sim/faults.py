@@ -12,6 +12,8 @@ from functools import partial
 from random import Random
 from typing import TypeVar
 
+from zmqinfer.sim.client import ClientProcess
+from zmqinfer.sim.worker import WorkerProcess
 from zmqinfer.sim.world import World
 
 __all__ = ["BLOCKING", "KINDS", "LASTS_S", "Fault", "draw"]
@@ -167,6 +169,26 @@ def _join_worker(world: World, _fault: Fault) -> bool:
     return True
 
 
+def _relink(world: World, fault: Fault) -> bool:
+    nodes: list[ClientProcess | WorkerProcess] = [*world.clients.values(), *world.workers.values()]
+    node = _one((node for node in nodes if not node.is_frozen and len(node.dialler.addresses()) > 1), fault)
+    if node is None:
+        return False
+    address = node.dialler.addresses()[-1]
+    node.dialler.remove(address, world.timeline.now)
+    node.rouse()
+
+    def return_() -> None:
+        if node.is_frozen:
+            world.timeline.after(0.1, return_)
+        elif node.is_alive:
+            node.dialler.add(address, world.network.dial(node, address), world.timeline.now)
+            node.rouse()
+
+    world.timeline.after(fault.lasts_s, return_)
+    return True
+
+
 def _ask(world: World, fault: Fault, calls: int, *, is_poison: bool = False) -> bool:
     client = _one(world.clients, fault)
     if client is None:
@@ -192,9 +214,9 @@ KINDS: dict[str, Callable[[World, Fault], bool]] = {
     "flap": _flap,
     **{f"drain_{kind}": partial(_drain, kind=kind) for kind in ("worker", "gateway")},
     "join_worker": _join_worker,
+    "relink": _relink,
     "overload": partial(_ask, calls=300),
     "poison": partial(_ask, calls=1, is_poison=True),
-    "clock_jump": lambda _world, _fault: True,
 }
 
 # How long each kind lasts, unless a scenario says otherwise.

@@ -12,7 +12,7 @@ from zlib import crc32
 
 import msgpack
 
-from zmqinfer.errors import EXECUTED, Executed, Status
+from zmqinfer.errors import Executed, Status
 
 __all__ = ["INPUT", "OUTPUT_LAYOUT", "Call", "History", "Violation", "answer_to", "call_number", "is_poison"]
 
@@ -153,12 +153,12 @@ class History:
         if call.kills > self._most_kills:
             raise Violation(f"call {call.number} has ended {call.kills} workers")
 
-    def end(self, call: Call, status: Status, answer: bytes, executed: int, now: float, resumed_at: float) -> None:
+    def end(self, call: Call, status: Status, answer: bytes, executed: Executed, now: float, resumed_at: float) -> None:
         """Notes how a call ended, and checks that it may.
 
         Args:
             answer: the row of the output, of a result.
-            executed: as the reply says, a place in `EXECUTED`.
+            executed: as the reply says.
             resumed_at: when its client was last frozen until; none can answer while it is.
         """
         if call.status is not None:
@@ -167,7 +167,7 @@ class History:
             raise Violation(f"call {call.number} was taken back and ended as {status.name} all the same")
         self.open -= 1
         call.status = status
-        call.executed = EXECUTED[executed]
+        call.executed = executed
         call.ended_at = now
         if status is Status.OK and answer != answer_to(call.model, call.body):
             raise Violation(f"call {call.number} of {call.model!r} was answered {answer.hex()}")

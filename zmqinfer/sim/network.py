@@ -76,6 +76,7 @@ class Dealer:
         self.owner = owner
         self.address = address
         self.wire: _Wire | None = None
+        self.is_open = True
         self.redial_s = REDIAL_S
         self.inbox: deque[tuple[_Pipe, Frames]] = deque()
 
@@ -98,6 +99,12 @@ class Dealer:
         pipe, (head, *parts) = self.inbox.popleft()
         pipe.unread -= 1
         return bytes(head), parts
+
+    def close(self) -> None:
+        """Ends it; what it sent arrives before the end of its connection does."""
+        self.is_open = False
+        if self.wire is not None:
+            self._network.hang_up(self.wire)
 
 
 class Router:
@@ -187,7 +194,7 @@ class Network:
         return dealer
 
     def _try(self, dealer: Dealer) -> None:
-        if not dealer.owner.is_alive or dealer.wire is not None:
+        if not (dealer.owner.is_alive and dealer.is_open) or dealer.wire is not None:
             return
         router = self._routers.get(dealer.address)
         if dealer.owner.is_frozen:
@@ -358,6 +365,10 @@ class Network:
         """Ends a connection in its middle, as a reset does."""
         self._drop(wire, is_dealer=True)
         self._drop(wire, is_dealer=False)
+
+    def hang_up(self, wire: _Wire) -> None:
+        """Ends a connection from the end that dialled it."""
+        self._drop(wire, is_dealer=True)
 
     def wires(self) -> Iterable[_Wire]:
         """Returns all connections, oldest first."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from zmqinfer.config import WorkerSettings
 from zmqinfer.errors import Status
+from zmqinfer.loop.dialler import Dialler
 from zmqinfer.loop.worker import WorkerLoop
 from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.machine.worker.served import ModelCard
@@ -17,7 +19,6 @@ from zmqinfer.policy.batching import BatchLimits
 from zmqinfer.records import PAYLOAD
 from zmqinfer.scenario import TimedModel
 from zmqinfer.signature import Signature, TensorSpec
-from zmqinfer.sim.dialler import Dialler
 from zmqinfer.sim.history import ANSWER_BYTES, OUTPUT_LAYOUT, ROW_BYTES, History, answer_to, is_poison
 from zmqinfer.sim.network import Network
 from zmqinfer.sim.process import SILENT, Process
@@ -85,11 +86,11 @@ class WorkerProcess(Process):
         self._random = random
         self._history = history
         self._kill = kill
-        self._dialler = Dialler(network, self, gateways)
+        self.dialler = Dialler(self.machine, partial(network.dial, self))
         # When batches of a single row began, and which.
         self._alone: deque[tuple[float, bytes]] = deque(maxlen=_ALONE)
         self._engines = [_Engine(model, deque()) for model in models]
-        self._loop = WorkerLoop(self.machine, self._dialler, SILENT)
+        self._loop = WorkerLoop(self.machine, self.dialler, SILENT)
         self.rouse()
 
     def drain(self) -> None:
@@ -106,7 +107,8 @@ class WorkerProcess(Process):
             if is_idle:
                 self._begin(engine, self.departs_at())
         self._due = self._loop.send_out(now)
-        if self._dialler.is_readable():
+        self.dialler.settle(lambda _: None, lambda _: None)
+        if self.dialler.is_readable():
             self.rouse()
         if self._loop.is_over():
             self._kill(self)
@@ -114,7 +116,7 @@ class WorkerProcess(Process):
 
     def busy_s(self) -> float:
         """Returns how long the turn has taken so far."""
-        return _TURN_S + _RECORD_S * self._dialler.records
+        return _TURN_S + _RECORD_S * self.dialler.records
 
     def wake_at(self) -> float | None:
         """Returns when the loop wants to turn."""

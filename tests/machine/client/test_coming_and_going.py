@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tests.machine.client.playbook import BEAT_S, Playbook, echo
+from tests.machine.client.playbook import BEAT_S, Playbook, card, echo
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import numbers_of
 from zmqinfer.machine.link import LinkState
-from zmqinfer.records import STATUS, Kind
+from zmqinfer.records import AGAIN, MODEL, STATUS, Kind
 
 
 def added(play: Playbook) -> int:
@@ -44,13 +42,12 @@ def test_a_gateway_is_left_when_it_has_answered_what_it_has() -> None:
     play.machine.remove_link(0, play.now)
     play.calls("later")
     assert play.asked(0) == []
-    assert play.machine.take_left() == []
+    assert play.machine.left == []
     play.says(0, Kind.REPLY, *map(echo, asked))
     play.waits(BEAT_S + 0.1)
 
     assert Kind.DISCONNECT in play.kinds(0)
-    assert play.machine.take_left() == [0]
-    assert play.machine.take_left() == []
+    assert play.machine.left == [0]
     assert list(play.machine.links) == [1]
     assert added(play) == 2
     assert {record[STATUS] for record in play.ended().values()} == {Status.OK}
@@ -68,26 +65,57 @@ def test_what_waits_for_a_gateway_that_was_never_there_goes_to_another() -> None
     moved = play.asked(1)
     play.up(1)
 
-    assert play.machine.take_left() == [0]
+    assert play.machine.left == [0]
     assert len(waiting) == 3
     assert list(map(numbers_of, moved)) == list(map(numbers_of, waiting))
     assert play.machine.links[1].state is LinkState.UP
 
 
-def test_one_gateway_has_to_remain() -> None:
-    """There is nobody else to ask."""
-    play = Playbook(2).up(0, 1)
-    play.machine.remove_link(1, play.now)
+def test_last_gateway_is_left_when_another_one_is_there() -> None:
+    """Until that is up it is used as before; one that is not up itself is left at once."""
+    play = Playbook().up(0)
+    play.machine.remove_link(0, play.now)
+    play.calls("first")
+    number = added(play)
+    play.calls("second")
+    asked = play.asked(0)
+    assert [number for record in asked for number in numbers_of(record)] == [32, 33]
 
-    with pytest.raises(AssertionError, match="the last gateway"):
-        play.machine.remove_link(0, play.now)
+    play.up(number)
+    play.calls("third")
+
+    assert (play.asked(0), len(play.asked(number))) == ([], 1)
+    play.says(0, Kind.REPLY, *map(echo, asked))
+    play.waits(BEAT_S + 0.1)
+    assert play.machine.left == [0]
+
+    other = added(play)
+    play.machine.remove_link(other, play.now)
+    assert play.machine.left == [0, other]
+
+
+def test_what_may_run_once_waits_for_the_word_of_a_gateway_that_is_added() -> None:
+    """It may be one that drains and answers nobody new: sent again, to the next one there, it would be refused."""
+    play = Playbook().serving(card("m"), card("once", idempotent=False)).up(0)
+    number = added(play)
+    play.says(0, Kind.DISCONNECT, ["draining", ""])
+
+    for call in range(8):
+        play.calls(call, model="m" if call < 4 else "once", rows=1)
+    assert {record[MODEL] for record in play.asked(number)} == {"m"}
+    play.waits(3 * BEAT_S)
+    assert {record[MODEL] for record in play.asked(number)} == {"m"}
+    play.welcomes(number)
+
+    asked = [record for record in play.asked(number) if record[MODEL] == "once"]
+    assert [record[AGAIN:] for record in asked] == [[]] * 4
 
 
 def test_word_of_a_gateway_that_was_left_is_nothing() -> None:
     """It may have been under way."""
     play = Playbook(2).up(0, 1)
     play.machine.remove_link(1, play.now)
-    assert play.machine.take_left() == [1]
+    assert play.machine.left == [1]
 
     play.machine.on_message(1, Kind.DISCONNECT, [["no session", ""]], play.now)
 

@@ -88,7 +88,7 @@ def test_a_gateway_is_left_when_it_has_all_its_answers() -> None:
     shift.hears(0, Kind.REQUEST, asks(1)).hears(1, Kind.REQUEST, asks(2))
     (batch,) = shift.begins()
 
-    shift.machine.remove_link(0)
+    shift.machine.remove_link(0, shift.now)
     assert shift._stepped().says(Kind.DISCONNECT, 0)[0] == "draining"
     shift.hears(0, Kind.DISCONNECT, ["draining", ""]).waits(0.6)
     assert shift.said(Kind.DISCONNECT, 0) == []

@@ -117,13 +117,13 @@ class ClientMachine:
         return self._sessions.add_link(address, now)
 
     def remove_link(self, number: int, now: float) -> None:
-        """Leaves a gateway, but the last: it gets nothing new, and what it has it answers; then the link is gone."""
+        """Leaves a gateway once another one is there: it gets nothing new, answers what it has, and is gone then."""
         self._sessions.remove_link(number, now)
 
-    def take_left(self) -> list[int]:
-        """Returns the numbers of gateways that were left for good; the shell closes their sockets."""
-        left, self._sessions.left = self._sessions.left, []
-        return left
+    @property
+    def left(self) -> list[int]:
+        """Numbers of gateways that were left for good. The shell closes their sockets, and clears it."""
+        return self._sessions.left
 
     # Calls ---------------------------------------------------------------------------------------
 

@@ -58,6 +58,8 @@ class Sessions:
         # Blocks take turns.
         self._choice: list[int] = []
         self._leaving: dict[int, None] = {}
+        # Gateways to leave as soon as there is another one.
+        self._unwanted: dict[int, None] = {}
 
     # Gateways ------------------------------------------------------------------------------------
 
@@ -71,8 +73,20 @@ class Sessions:
         return number
 
     def remove_link(self, number: int, now: float) -> None:
-        """Sends nothing new to a gateway; it is left when it has answered what it has. One has to remain."""
-        assert len(self.links) > len(self._leaving) + 1, "the last gateway"
+        """Sends nothing new to a gateway as soon as another one is there, and leaves it when it has answered all."""
+        self._unwanted[number] = None
+        self._leave_unwanted(now)
+
+    def _leave_unwanted(self, now: float) -> None:
+        """Begins to leave those for which there is another: one that is up, or any for one that is not up itself."""
+        for number in list(self._unwanted):
+            others = [at for at in self.links if at not in self._leaving and at not in self._unwanted]
+            is_up = self.links[number].state is LinkState.UP
+            if others and not (is_up and all(self.links[at].state is not LinkState.UP for at in others)):
+                del self._unwanted[number]
+                self._leave(number, now)
+
+    def _leave(self, number: int, now: float) -> None:
         self._seal()
         link = self.links[number]
         self._leaving[number] = None
@@ -155,7 +169,11 @@ class Sessions:
         if link.state in PARTING:
             block.link = self.choose(block)
             link = self.links[block.link]
-        block.is_held = link.state in PARTING or (link.state is LinkState.GREETING and _is_too_large_unasked(block))
+        # One that was never welcomed may have found a gateway that drains, which answers nobody new; what may not run
+        # twice could then not be sent again. Before the first WELCOME of all nothing is known of the models.
+        is_unsafe = self.was_welcome and not link.welcomes and not self.may_run_twice(block)
+        has_to_ask = link.state is LinkState.GREETING and (is_unsafe or _is_too_large_unasked(block))
+        block.is_held = link.state in PARTING or has_to_ask
         return not block.is_held
 
     def excess(self, size: int, rows: int | None) -> str:
@@ -184,6 +202,7 @@ class Sessions:
             link.welcome(record, now)
             self.was_welcome = True
             self._review()
+            self._leave_unwanted(now)
             self._send_held(self._pending.held())
 
     def _send_held(self, held: Iterable[Block]) -> None:
@@ -284,6 +303,7 @@ class Sessions:
 
     def on_timer(self, now: float) -> None:
         """Keeps the sessions alive while calls are pending."""
+        self._leave_unwanted(now)
         for number, link in list(self.links.items()):
             if not self._pending.count and link.state is LinkState.UP:
                 continue

@@ -142,9 +142,10 @@ class WorkerMachine:
         for number in self._models:
             self._tell(number, None)
 
-    def remove_link(self, number: int) -> None:
+    def remove_link(self, number: int, now: float) -> None:
         """Leaves a gateway: it gives this worker nothing more, and what it gave is answered; then the link is gone."""
         self._leave(number)
+        self._go_on_leaving(now)
 
     def _greet(self, number: int, now: float) -> None:
         """Begins a new life at one gateway: whatever it gave us before is for others now."""
@@ -368,6 +369,11 @@ class WorkerMachine:
                 self.tasks.close(number)
                 self.left.append(number)
                 self._share_anew()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it leaves any gateway."""
+        return self.is_draining or bool(self._leaving)
 
     @property
     def is_drained(self) -> bool:
