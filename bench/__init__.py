@@ -15,7 +15,6 @@ bare_loop        a gateway's inner work without sockets
 clients          the clients of two commits as ratios
 client_roles     what is measured of each
 against_floor    the product beside its floors, in a minute
-commits          two commits in turns: what a change costs whoever calls
 children         processes that measure, and what they tell their parent
 trees            commits checked out beside each other
 command          how all of them are asked, and that they end their processes

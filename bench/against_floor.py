@@ -8,7 +8,7 @@ Three comparisons, each in turns and as the median of the pairs' ratios:
 
     throughput   200 tasks await `AsyncClient.infer` on echo with 64 float32, two workers; against
                  bench/floors/bundle_asyncio.py, the same with nothing checked
-    keys         the same with a routing key of its own for each call, so that none share a block
+    keys         the same with a routing key of its own for each call, 10,000 in all
     latency      `Client.infer` one at a time; against bench/floors/message.py, raw pyzmq over the same hops
 """
 
@@ -32,6 +32,7 @@ from zmqinfer.launch.processes import ProcessCluster
 WORKERS = 2
 VALUES = 64
 WARM_UP_S = 0.5
+KEYS = 10_000
 
 
 async def _tasks(address: str, in_flight: int, seconds: float, *, has_keys: bool) -> dict[str, float]:
@@ -42,7 +43,7 @@ async def _tasks(address: str, in_flight: int, seconds: float, *, has_keys: bool
         async def caller(until: float) -> None:
             nonlocal answered
             while time.perf_counter() < until:
-                y = await client.infer("echo", x, key=answered.to_bytes(8) if has_keys else None)
+                y = await client.infer("echo", x, key=b"%d" % (answered % KEYS) if has_keys else None)
                 answered += 1
             assert np.array_equal(y, x)  # type: ignore[arg-type]
 
@@ -99,6 +100,7 @@ def compare(repeats: int, seconds: float) -> dict[str, object]:
     return {
         "throughput_ratio": statistics.median(ours / floor for ours, floor in throughput),
         "keys_ratio": statistics.median(ours / floor for ours, floor in keys),
+        "keyless_ratio": statistics.median(own[0] / ours[0] for own, ours in zip(keys, throughput, strict=True)),
         "latency_ratio": statistics.median(ours / floor for ours, floor in latency),
         "throughput": throughput,
         "keys": keys,
@@ -123,6 +125,7 @@ def main() -> None:
     result = compare(arguments.repeats, arguments.seconds)
     print(f"throughput: median of the ratios {result['throughput_ratio']:.3f}")
     print(f"with keys:  median of the ratios {result['keys_ratio']:.3f}")
+    print(f"            and of those to the calls without {result['keyless_ratio']:.3f}")
     print(f"latency:    median of the ratios {result['latency_ratio']:.3f}")
 
 

@@ -43,7 +43,7 @@ COLUMNS = ("socket", "decode", "decide", "encode", "arrays", "model", "loop", "o
 _STEPS = {
     "zmqinfer/checks.py": "decode",
     "zmqinfer/machine/outbox.py": "encode",
-    "zmqinfer/machine/codec.py": "arrays",
+    "zmqinfer/machine/client/codec.py": "arrays",
     "zmqinfer/machine/": "decide",
     "zmqinfer/policy/": "decide",
     "zmqinfer/node/sockets.py": "socket",
