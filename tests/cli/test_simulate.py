@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.processes import here, run
+from tests.processes import Processes, children_of, here, is_running, run, wait_until
 
 
 def test_one_seed_says_what_happened() -> None:
@@ -93,3 +94,15 @@ def test_a_run_that_was_broken_off_has_no_figures(tmp_path: Path) -> None:
     assert "Violation: call" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_its_processes_end_with_it(processes: Processes) -> None:
+    """Even when it is killed: they would go on for all schedules, and keep its output open."""
+    simulation = processes.start("simulate", "mixed", "--schedules", "100000", "--jobs", "2")
+    children = wait_until(lambda: len(children_of(simulation.pid)) == 2 and children_of(simulation.pid))
+
+    simulation.sends(signal.SIGKILL)
+
+    assert children
+    wait_until(lambda: not any(map(is_running, children)))

@@ -19,6 +19,7 @@ import click
 from zmqinfer.cli import EXIT_FAILED
 from zmqinfer.cli.scenarios import check_out, read_scenario, result_of, say_taken_back, write
 from zmqinfer.errors import ConfigError, Status
+from zmqinfer.node.spawn import end_with
 
 if TYPE_CHECKING:
     from zmqinfer.scenario import Scenario
@@ -125,7 +126,7 @@ def _runs(scenario: Scenario, seeds: range, jobs: int, chosen: Sequence[int] | N
         for seed in seeds:
             yield _run(scenario, seed, chosen)
         return
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=end_with, initargs=(os.getpid(),)) as pool:
         work = pool.map(_run, [scenario] * len(seeds), seeds, [chosen] * len(seeds), chunksize=_CHUNK)
         is_shown = sys.stderr.isatty()
         for number, result in enumerate(work, 1):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
 import signal
 import socket
 import sys
@@ -14,11 +12,10 @@ from zmqinfer.errors import ConfigError
 from zmqinfer.node.models import find_models, load_engine, load_function_here
 from zmqinfer.node.pipe import receive, send
 from zmqinfer.node.report import Report, start_logging
+from zmqinfer.node.spawn import end_with
 from zmqinfer.tensor import parse_layout
 
 __all__ = ["main", "serve"]
-
-_PR_SET_PDEATHSIG = 1
 
 
 def serve(connection: socket.socket, kind: str, what: str, worker: int) -> None:
@@ -55,10 +52,7 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
     start_logging(sys.argv[5])
-    if sys.platform == "linux":
-        # A model that hangs would never find out that the worker is gone.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            return
+    # A model that hangs would never find out that the worker is gone.
+    end_with(parent)
     with socket.socket(fileno=descriptor) as connection:
         serve(connection, kind, what, parent)

@@ -1,4 +1,4 @@
-"""Starts another Python that imports from where this one does.
+"""Starts another Python that imports from where this one does, and has one end with its parent.
 
 Launchers (pex, Bazel, zip files, test runners) make up `sys.path` in the running program: a child that began with
 `python -m zmqinfer` would find neither zmqinfer nor the user's modules.
@@ -6,14 +6,18 @@ Launchers (pex, Bazel, zip files, test runners) make up `sys.path` in the runnin
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["spawn"]
+__all__ = ["end_with", "spawn"]
+
+_PR_SET_PDEATHSIG = 1
 
 # The environment has room for hundreds of long paths. The child takes it out again: its own children may be other
 # Pythons. It imports nothing before its path is right: `os` and `sys` are there from the beginning.
@@ -47,3 +51,11 @@ def spawn(
         stdin=subprocess.DEVNULL,
         **options,
     )
+
+
+def end_with(parent: int) -> None:
+    """Has this process end when its parent does, even if that is killed, and at once if it is gone; on Linux alone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
