@@ -100,8 +100,10 @@ class Dispatches:
     def _end(self, dispatch: Dispatch) -> None:
         self._open.remove(dispatch.tag, dispatch)
         request = dispatch.request
-        others = [other for other in request.dispatches if other is not dispatch]
-        request.dispatches = tuple(others) if others else ()
+        if len(request.dispatches) == 1:
+            request.dispatches = ()
+        else:
+            request.dispatches = tuple([other for other in request.dispatches if other is not dispatch])
 
     @staticmethod
     def _count(dispatch: Dispatch, record: Record) -> None:

@@ -247,7 +247,8 @@ class Scheduler:
                 return
         if dispatch.sent_at:
             self.hedges.learn(dispatch, part, now)
-        self._take_back(request)
+        if request.dispatches:
+            self._take_back(request)
         self._ledger.answer(request, part)
 
     def recall(self, replica: Replica) -> None:
