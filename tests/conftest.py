@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from trials import netns
 # The cores are shared with whatever else runs: a slow example is no failure.
 settings.register_profile("zmqinfer", deadline=None, derandomize=True)
 settings.load_profile("zmqinfer")
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # Under nohup: what the tests start would ignore it too, as it should for its users.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -39,8 +39,9 @@ _SIGNATURE: Record = [[["x", "FP32", [4]]], [["y", "FP32", [4]]]]
 RECORDS: list[tuple[Kind, Record]] = [
     (Kind.HELLO, [b"s" * 16, "agent", None, b"host"]),
     (Kind.WELCOME, [b"s" * 16, "agent", 500, 2**20, [["m", 1, _SIGNATURE, 32, True, False]]]),
-    (Kind.REQUEST, [1, 1, b"id", "m", None, b"key", 1_000_000, 4, 1, None, 1, b"layout", b"body"]),
-    (Kind.REQUEST, [32, 4, b"id\0", "m", 1, None, 1_000_000, 4, 1, True, 4, b"layout", b"body" * 4, None, True]),
+    (Kind.REQUEST, [1, 1, b"id", "m", None, [b"key"], 1_000_000, 4, 1, None, 1, b"layout", b"body"]),
+    (Kind.REQUEST, [2, 0b101, b"id@", "m", None, [b"a", b"b"], 1_000_000, 4, 1, None, 2, b"layout", b"bodybody"]),
+    (Kind.REQUEST, [32, 0b1111, b"id\0", "m", 1, None, 1_000_000, 4, 1, True, 4, b"layout", b"body" * 4, None, True]),
     (Kind.REQUEST, [1, 1, b"id", "m", None, None, 1_000_000, 4, 1, None, 1, b"layout", [[7, 8, b"s" * 16], 0, 4]]),
     (Kind.REPLY, [1, 1, 0, b"layout", b"body", "w1", 1, 1, 1, None, 1, 10, 20]),
     (Kind.REPLY, [1, 1, 3, "a sentence", None, "", 0, 0, 0, 5, 0, 0, 0, 1.5, [[]]]),
