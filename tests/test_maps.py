@@ -27,3 +27,11 @@ def test_map_names_each_module_once(package: str) -> None:
     named = re.findall(r"^ *(\w+) {2,}\S", text, re.MULTILINE)
 
     assert sorted(named) == sorted(name for name in there if not name.startswith("__"))
+
+
+def test_files_that_the_architecture_names_are_there() -> None:
+    """In the package, or from the root."""
+    named = re.findall(r"\b(?:[a-z_]+/)+[a-z_]+\.py\b", (ROOT / "docs" / "ARCHITECTURE.md").read_text())
+
+    assert len(named) > 50
+    assert [name for name in named if not (ROOT / name).exists() and not (ROOT / "zmqinfer" / name).exists()] == []

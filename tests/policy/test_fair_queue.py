@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import pytest
@@ -81,3 +82,24 @@ def test_clients_that_left_take_no_room() -> None:
     assert len(queue._order) == len(queue._heaps) == 1
     assert take(queue) is stays
     assert queue.first(is_here) == (None, 0)
+
+
+def test_who_is_gone_is_kept_while_it_is_in_debt() -> None:
+    """Python may give a new owner the address of one that nobody else knows any more."""
+
+    class Owner:
+        pass
+
+    queue: FairQueue[Someone] = FairQueue()
+    gone = Owner()
+    known = weakref.ref(gone)
+    queue.put(Someone(gone, 100, deadline=0.5))
+    queue.put(Someone("patient"))
+    assert take(queue).rows == 100
+
+    del gone
+
+    assert known() is not None
+    assert take(queue).owner == "patient"
+    assert queue.first(is_here) == (None, 0)
+    assert known() is None

@@ -36,14 +36,15 @@ class FairQueue(Generic[W]):
     def __init__(self) -> None:
         self._virtual_time = 0.0
         self._sequence = 0
-        # A owner whose heap is empty keeps its start tag until that is the least: who comes back soon still pays.
-        self._heaps: dict[int, list[tuple[float, int, W]]] = {}
-        self._order: list[tuple[float, int, int]] = []
+        # An owner whose heap is empty keeps its start tag until that is the least: who comes back soon still pays. So
+        # owners themselves are kept: another one that got the id of one that is gone would pay its debt.
+        self._heaps: dict[object, list[tuple[float, int, W]]] = {}
+        self._order: list[tuple[float, int, object]] = []
 
     def put(self, waiter: W) -> None:
         """Lets one more wait."""
         self._sequence += 1
-        owner = id(waiter.owner)
+        owner = waiter.owner
         heap = self._heaps.get(owner)
         if heap is None:
             heap = self._heaps[owner] = []
