@@ -19,7 +19,7 @@ from zmqinfer.sim.process import Process
 from zmqinfer.sim.timeline import Timeline
 from zmqinfer.tensor import Buffer
 
-__all__ = ["Dealer", "Network", "Router"]
+__all__ = ["Dealer", "Network", "Router", "Wire"]
 
 Frames = list[Buffer]
 
@@ -53,7 +53,7 @@ class _Pipe:
         self.silent_since: float | None = None
 
 
-class _Wire:
+class Wire:
     """A connection from a DEALER to a ROUTER, which calls it `peer`; `ends` are those that have not given it up."""
 
     __slots__ = ("dealer", "down", "ends", "peer", "router", "up")
@@ -80,7 +80,7 @@ class _Socket:
         self.address = address
         self.inbox: deque[tuple[bytes, _Pipe, Frames]] = deque()
 
-    def _send(self, wire: _Wire, pipe: _Pipe, frames: Frames) -> int:
+    def _send(self, wire: Wire, pipe: _Pipe, frames: Frames) -> int:
         if pipe.flying + pipe.unread + len(pipe.parked) >= PIPE_MESSAGES:
             return FULL
         self._network.transmit(wire, pipe, frames, self.owner.departs_at())
@@ -93,7 +93,7 @@ class _Socket:
         pipe.unread -= 1
         return peer, bytes(head), parts
 
-    def on_dropped(self, wire: _Wire) -> None:
+    def on_dropped(self, wire: Wire) -> None:
         """Notes that it has a connection no longer."""
         raise NotImplementedError
 
@@ -101,7 +101,7 @@ class _Socket:
 class Dealer(_Socket):
     """A dialling socket."""
 
-    wire: _Wire | None = None
+    wire: Wire | None = None
     is_open = True
     redial_s = REDIAL_S
 
@@ -124,7 +124,7 @@ class Dealer(_Socket):
         if self.wire is not None:
             self._network.drop(self.wire, self)
 
-    def on_dropped(self, _wire: _Wire) -> None:
+    def on_dropped(self, _wire: Wire) -> None:
         """Dials anew."""
         self.wire = None
         if self.owner.is_alive:
@@ -136,7 +136,7 @@ class Router(_Socket):
 
     def __init__(self, network: Network, owner: Process, address: str) -> None:
         super().__init__(network, owner, address)
-        self.wires: dict[bytes, _Wire] = {}
+        self.wires: dict[bytes, Wire] = {}
         # Peers whose connections were seen to close, as a socket monitor reports it.
         self._gone: list[bytes] = []
 
@@ -168,7 +168,7 @@ class Router(_Socket):
         if peer in self.wires:
             self._network.cut(self.wires[peer])
 
-    def on_dropped(self, wire: _Wire) -> None:
+    def on_dropped(self, wire: Wire) -> None:
         """Reports it to both processes."""
         wire.dealer.owner.on_lost()
         self.wires.pop(wire.peer, None)
@@ -194,7 +194,7 @@ class Network:
         self._random = random
         self._trace = trace
         self._routers: dict[str, Router] = {}
-        self._wires: dict[_Wire, None] = {}
+        self._wires: dict[Wire, None] = {}
         self._blocked: Counter[tuple[str, str]] = Counter()
         self._peers = 0
 
@@ -233,7 +233,7 @@ class Network:
 
     def _connect(self, dealer: Dealer, router: Router) -> None:
         self._peers += 1
-        wire = _Wire(dealer, router, b"\0" + self._peers.to_bytes(4, "big"))
+        wire = Wire(dealer, router, b"\0" + self._peers.to_bytes(4, "big"))
         router.wires[wire.peer] = dealer.wire = wire
         self._wires[wire] = None
         dealer.redial_s = REDIAL_S
@@ -242,12 +242,12 @@ class Network:
 
     # Messages -------------------------------------------------------------------------------------
 
-    def transmit(self, wire: _Wire, pipe: _Pipe, frames: Frames, depart: float) -> None:
+    def transmit(self, wire: Wire, pipe: _Pipe, frames: Frames, depart: float) -> None:
         """Puts a message on its way."""
         pipe.sent += 1
         self._fly(wire, pipe, pipe.sent, frames, depart)
 
-    def _fly(self, wire: _Wire, pipe: _Pipe, number: int, frames: Frames, depart: float) -> None:
+    def _fly(self, wire: Wire, pipe: _Pipe, number: int, frames: Frames, depart: float) -> None:
         if self._is_blocked(pipe.sender, pipe.receiver):
             bisect.insort(pipe.parked, (number, frames))
             return
@@ -256,7 +256,7 @@ class Network:
         pipe.flying += 1
         self._timeline.at(pipe.arrives_at, lambda: self._arrive(wire, pipe, number, frames))
 
-    def _arrive(self, wire: _Wire, pipe: _Pipe, number: int, frames: Frames) -> None:
+    def _arrive(self, wire: Wire, pipe: _Pipe, number: int, frames: Frames) -> None:
         pipe.flying -= 1
         receiver = pipe.receiver
         if self._is_blocked(pipe.sender, receiver):
@@ -274,7 +274,7 @@ class Network:
         """Whether nothing gets through."""
         return bool(self._blocked) and (sender.owner.name, receiver.owner.name) in self._blocked
 
-    def _is_mute(self, wire: _Wire, pipe: _Pipe) -> bool:
+    def _is_mute(self, wire: Wire, pipe: _Pipe) -> bool:
         """Whether the receiver has no sign of the sender: nothing gets through, or it is frozen, or has gone."""
         sender = pipe.sender
         return sender not in wire.ends or sender.owner.is_frozen or self._is_blocked(sender, pipe.receiver)
@@ -294,14 +294,14 @@ class Network:
             if len(wire.ends) == 1:
                 self._reset_other(wire)
 
-    def _wires_of(self, process: Process) -> list[_Wire]:
+    def _wires_of(self, process: Process) -> list[Wire]:
         return [wire for wire in self._wires if process in (wire.dealer.owner, wire.router.owner)]
 
-    def _begin_silence(self, wire: _Wire, pipe: _Pipe) -> None:
+    def _begin_silence(self, wire: Wire, pipe: _Pipe) -> None:
         since = pipe.silent_since = self._timeline.now
         self._timeline.after(SILENCE_S + PING_S * self._random.random(), lambda: self._end_silence(wire, pipe, since))
 
-    def _end_silence(self, wire: _Wire, pipe: _Pipe, since: float) -> None:
+    def _end_silence(self, wire: Wire, pipe: _Pipe, since: float) -> None:
         if pipe.silent_since != since or wire not in self._wires:
             return
         if pipe.receiver.owner.is_frozen:
@@ -312,7 +312,7 @@ class Network:
 
     # Ends -----------------------------------------------------------------------------------------
 
-    def drop(self, wire: _Wire, end: _Socket) -> None:
+    def drop(self, wire: Wire, end: _Socket) -> None:
         """Lets one end give a connection up, or learn that the other has."""
         if end in wire.ends:
             wire.ends.remove(end)
@@ -325,7 +325,7 @@ class Network:
             if pipe.silent_since is None and self._is_mute(wire, pipe):
                 self._begin_silence(wire, pipe)
 
-    def _reset_other(self, wire: _Wire) -> None:
+    def _reset_other(self, wire: Wire) -> None:
         """Lets the close of one end reach the other, if the path is free."""
         (other,) = wire.ends
         pipe = wire.down if other is wire.dealer else wire.up
@@ -348,12 +348,12 @@ class Network:
         self.review(receiver)
         self.review(sender)
 
-    def cut(self, wire: _Wire) -> None:
+    def cut(self, wire: Wire) -> None:
         """Ends a connection in its middle, as a reset does."""
         self.drop(wire, wire.dealer)
         self.drop(wire, wire.router)
 
-    def wires(self) -> Iterable[_Wire]:
+    def wires(self) -> Iterable[Wire]:
         """Returns all connections, oldest first."""
         return self._wires
 
