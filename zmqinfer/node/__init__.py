@@ -14,7 +14,6 @@ crew         a worker's threads: each model's own, and one that stands by; which
 engine       runs one batch: stack, infer, check, split; bisects a batch that fails
 isolation    a model in a process of its own, which the worker outlives
 model_process  what runs there
-pipe         messages between the two
 spawn        starts another Python that imports from where this one does
 models       finds model folders and loads them
 memory       keeps freed memory at hand
