@@ -101,18 +101,17 @@ class Loop(Protocol):
         done: batches that have run, for the next half of a turn.
     """
 
+    done: deque[Done]
+
     @property
-    def done(self) -> deque[Done]:
-        """Batches that have run."""
+    def wake(self) -> Callable[[], None]:
+        """Makes it wait no longer, from any thread."""
 
     def take_in(self) -> dict[int, list[Batch]]:
         """Waits for something to do, does it, and returns the batches to begin, by the numbers of their models."""
 
     def send_out(self) -> bool:
         """Sends what there is to send; False after the last turn."""
-
-    def wake(self) -> None:
-        """Makes it wait no longer, from any thread."""
 
 
 class Crew:

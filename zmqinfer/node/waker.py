@@ -1,19 +1,10 @@
-"""How long a loop may poll, and how another thread interrupts it."""
+"""How another thread interrupts a poll."""
 
 from __future__ import annotations
 
 import socket
 
-__all__ = ["Waker", "poll_ms"]
-
-_LONGEST_MS = 1_000
-
-
-def poll_ms(due: float | None, now: float) -> int:
-    """Returns how long to poll until `due`: not at all if that is past, else whole milliseconds, rounded up."""
-    if due is None:
-        return _LONGEST_MS
-    return 0 if due <= now else min(int((due - now) * 1e3) + 1, _LONGEST_MS)
+__all__ = ["Waker"]
 
 
 class Waker:
