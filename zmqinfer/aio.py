@@ -221,15 +221,11 @@ class AsyncClient:
             done += sum(rows for _, rows in pieces)
         return join(results)
 
-    def _begin(
-        self, model: str, x: Input, rows: int | None, options: CallOptions
-    ) -> tuple[int, asyncio.Future[Output]]:
+    def _begin(self, model: str, x: Input, rows: int, options: CallOptions) -> tuple[int, asyncio.Future[Output]]:
         loop = self._attach()
-        body: Body = self._machine.codec.encode(model, options.version, x, rows)
-        if type(body[1]) is not bytes:
-            # Of one row its caller goes on meanwhile; the pieces of a batch have a caller who waits.
-            take = self._connection.own if rows is None else self._connection.share
-            body = take(model, options.version, body)
+        body = self._connection.share(
+            model, options.version, self._machine.codec.encode(model, options.version, x, rows)
+        )
         future: asyncio.Future[Output] = loop.create_future()
         tag = self._machine.submit(future, model, body, rows, options, time.monotonic())
         self._schedule()

@@ -34,7 +34,7 @@ _MAX_DETAIL = 1_000
 _SMALL_ROW_BYTES = 4_096
 
 
-# Of a task: how many calls and rows it has, its payload, and whether it may run twice.
+# What an engine needs of a task: how many calls and rows it has, its payload, and whether it may run twice.
 Part: TypeAlias = tuple[int, int, Payload, bool]
 
 

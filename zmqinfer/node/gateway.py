@@ -18,7 +18,7 @@ from zmqinfer.wire import MAX_HEAD_BYTES
 
 __all__ = ["GatewayNode"]
 
-# Of the descriptors so many are left when clients, and when workers, are no longer let in.
+# The parts of the descriptors that are left when clients, and when workers, are no longer let in.
 _LEFT_BY_CLIENTS, _LEFT_BY_WORKERS = 1 / 4, 1 / 8
 # What a gateway itself has open, and something for what its process may open besides.
 _OWN_DESCRIPTORS = 32

@@ -72,7 +72,7 @@ class Many:
         fresh: list[Body | ZmqInferError] = []
         most, until = stream.room(), time.monotonic() + GATHER_S
         try:
-            # Of a closed client nothing is asked that will not leave.
+            # A source is asked for nothing that a closed client cannot send.
             connection.check_goes_on()
             for x in self._xs:
                 fresh.append(stream.encode(x))
@@ -98,6 +98,6 @@ class Many:
         """Returns when the next result is there."""
         stream, waiter = self._stream, Waiter()
         stream.on_ready = partial(waiter.set_result, None)
-        # It may have come before anybody was told that somebody waits.
+        # It may have come before `on_ready` was set.
         if not stream.is_ready():
             self._io.wait((waiter,), self._deadline_s)

@@ -70,7 +70,7 @@ class Router(_Port):
         report: Report,
     ) -> None:
         """Binds it; raises `ConfigError` if the address is taken or cannot be bound."""
-        super().__init__(sockets.unbound_router(context, max_frame_bytes))
+        super().__init__(sockets.router(context, max_frame_bytes))
         self.monitor = self.socket.get_monitor_socket(_MONITORED)
         sockets.bind(self.socket, address)
         _, listening = sockets.monitored(self.monitor)

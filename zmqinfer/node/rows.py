@@ -14,7 +14,7 @@ __all__ = ["join", "pieces_of", "tell_of_all"]
 
 # At a time: a gateway takes only so many requests of one client.
 _MOST_PIECES = 1_024
-# Of a model of which nothing is known yet.
+# Rows at a time for a model of which nothing is known yet.
 _USUAL_ROWS = 32
 
 

@@ -38,7 +38,6 @@ __all__ = [
     "router",
     "send",
     "send_frame",
-    "unbound_router",
 ]
 
 # Address and port of a connection's other end, or "ipc" and its process.
@@ -80,15 +79,8 @@ def new_context(links: int = 0) -> zmq.Context[zmq.Socket[bytes]]:
     return context
 
 
-def router(context: zmq.Context[zmq.Socket[bytes]], address: str, max_frame_bytes: int) -> zmq.Socket[bytes]:
-    """Makes a ROUTER and binds it; see `bind`. A frame of more than `max_frame_bytes` ends its connection."""
-    socket = unbound_router(context, max_frame_bytes)
-    bind(socket, address)
-    return socket
-
-
-def unbound_router(context: zmq.Context[zmq.Socket[bytes]], max_frame_bytes: int) -> zmq.Socket[bytes]:
-    """Makes a ROUTER, for who wants a monitor that sees it bound."""
+def router(context: zmq.Context[zmq.Socket[bytes]], max_frame_bytes: int) -> zmq.Socket[bytes]:
+    """Makes a ROUTER, not bound yet. A frame of more than `max_frame_bytes` ends its connection."""
     socket = context.socket(zmq.ROUTER)
     socket.set(zmq.MAXMSGSIZE, max_frame_bytes)
     socket.router_mandatory = True
@@ -98,8 +90,8 @@ def unbound_router(context: zmq.Context[zmq.Socket[bytes]], max_frame_bytes: int
     return socket
 
 
-def bind(socket: zmq.Socket[bytes], address: str) -> None:
-    """Lets a socket listen; `address` may end in `:0`, then the socket's LAST_ENDPOINT says the port.
+def bind(socket: zmq.Socket[bytes], address: str) -> zmq.Socket[bytes]:
+    """Lets a socket listen, and returns it; `address` may end in `:0`, then `endpoint` has the port.
 
     Raises:
         ConfigError: the address is taken or cannot be bound; the socket is closed.
@@ -110,14 +102,14 @@ def bind(socket: zmq.Socket[bytes], address: str) -> None:
         # Who comes through a path tries again soon, and too many at once would end this process: see gate.py.
         socket.set(zmq.BACKLOG, 64 if address.startswith("ipc://") else 1_024)
         socket.bind(_numeric(address))
-    except zmq.ZMQError as cause:
+    except (zmq.ZMQError, ConfigError) as cause:
         socket.close(0)
+        if isinstance(cause, ConfigError):
+            raise
         raise ConfigError(
             f"cannot listen at {address} ({cause}); stop whatever holds it, or choose another address"
         ) from cause
-    except ConfigError:
-        socket.close(0)
-        raise
+    return socket
 
 
 def endpoint(socket: zmq.Socket[bytes]) -> str:

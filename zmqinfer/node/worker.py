@@ -160,7 +160,7 @@ class WorkerNode:
             engine.join(_LOOK_S)
         self._shared.close()
         self._dialler.close()
-        # Of a gateway that was added too late the socket has to be closed before the context ends.
+        # What was asked too late may hold a socket, which has to be closed before the context ends.
         self._loop.do_asked(time.monotonic())
         self._dialler.end()
         self._poller.close()

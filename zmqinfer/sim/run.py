@@ -23,7 +23,7 @@ _CHECK_EVERY = 29
 _CHECKED_WORKERS = 16
 # After the last deadline: sessions of clients that are gone are kept for 5 s, and everything is to be quiet then.
 _SETTLE_S = 8.0
-# Of each model and client, in the calm after everything.
+# So many calls each client makes to each model, in the calm after everything.
 _CALM_CALLS = 3
 
 
