@@ -17,16 +17,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from zmqinfer.errors import Status
 from zmqinfer.loop.worker import Done
 from zmqinfer.machine.worker.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
-from zmqinfer.node.engine import Runs
+from zmqinfer.node.engine import Engine
+from zmqinfer.node.isolation import IsolatedModel
 from zmqinfer.node.report import Report
 
-__all__ = ["Crew", "EngineThread", "Loop"]
+__all__ = ["Crew", "EngineThread", "Loop", "Runs"]
+
+# What runs the batches of one model, and closes it; both on the thread that loaded it.
+Runs: TypeAlias = Engine | IsolatedModel
 
 # How long a batch must last before the thread that runs it loses the duty.
 _AWAY_S = 0.050

@@ -13,7 +13,7 @@ import operator
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from zmqinfer.records import IDEMPOTENT, MAX_CALLS, PAYLOAD
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import DTYPES, INLINE_BYTES, Array, Arrays, Layout, Payload, layout_of, pack, unpack
 
-__all__ = ["Engine", "Part", "Runs", "bodies", "parts_of"]
+__all__ = ["Engine", "Part", "bodies", "parts_of"]
 
 _MAX_DETAIL = 1_000
 # Rows up to this size are all copied at once and then cut; of larger ones each is copied alone.
@@ -36,23 +36,6 @@ _SMALL_ROW_BYTES = 4_096
 
 # What an engine needs of a task: how many calls and rows it has, its payload, and whether it may run twice.
 Part: TypeAlias = tuple[int, int, Payload, bool]
-
-
-class Runs(Protocol):
-    """What runs the batches of one model, and closes it; both on the thread that loaded it."""
-
-    @property
-    def signature(self) -> Signature:
-        """What callers send and get, one row at a time."""
-
-    def run(self, batch: Batch) -> list[Outcome]:
-        """Returns one outcome or more for each task, in the order of the calls; raises nothing."""
-
-    def close(self) -> None:
-        """Lets the model give back what it took; may last as long as the model likes, and raises nothing."""
-
-    def kill(self) -> None:
-        """Ends what is under way, if that can be; from any thread."""
 
 
 class Engine:

@@ -181,7 +181,11 @@ class IsolatedModel:
             self._report.warning("process ended", why=self._ended())
             self._end()
         if self._process is None:
-            self._load_again()
+            try:
+                self.load()
+            except ConfigError as error:
+                self._report.error("cannot be loaded again", why=error)
+                raise
         layout = batch.bound.layout.raw
         try:
             self._send([rows, layout, batch.bound.order, parts], until)
@@ -195,13 +199,6 @@ class IsolatedModel:
             (calls, first, second) if type(first) is bytes else (calls, Status(first), second)
             for calls, first, second in answers
         ]
-
-    def _load_again(self) -> None:
-        try:
-            self.load()
-        except ConfigError as error:
-            self._report.error("cannot be loaded again", why=error)
-            raise
 
     def _send(self, message: Any, until: float) -> None:
         assert self._socket is not None

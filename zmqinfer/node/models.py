@@ -26,8 +26,8 @@ from zmqinfer.backends.python_callable import BareFunction, find_target, no_modu
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
 from zmqinfer.model_config import FILE_NAME, ModelConfig, parse_model_toml
-from zmqinfer.node.crew import EngineThread
-from zmqinfer.node.engine import Engine, Runs
+from zmqinfer.node.crew import EngineThread, Runs
+from zmqinfer.node.engine import Engine
 from zmqinfer.node.isolation import IsolatedModel
 
 __all__ = [

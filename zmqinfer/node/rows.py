@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 
@@ -60,9 +61,8 @@ def join(pieces: list[Output]) -> Output:
     if len(pieces) == 1:
         return first
     if isinstance(first, np.ndarray):
-        return _joined([piece for piece in pieces if isinstance(piece, np.ndarray)])
-    dicts: list[Arrays] = [piece for piece in pieces if isinstance(piece, dict)]
-    return {name: _joined([piece[name] for piece in dicts]) for name in first}
+        return _joined(cast("list[Array]", pieces))
+    return {name: _joined([piece[name] for piece in cast("list[Arrays]", pieces)]) for name in first}
 
 
 def _joined(arrays: list[Array]) -> Array:

@@ -24,7 +24,6 @@ from zmqinfer.node.poller import Poller
 from zmqinfer.node.report import Report
 from zmqinfer.node.shared import SharedReader, host_token
 from zmqinfer.policy.batching import BatchLimits
-from zmqinfer.tensor import Buffer, SharedPayload
 
 __all__ = ["WorkerNode"]
 
@@ -77,7 +76,7 @@ class WorkerNode:
         self._ended_at = time.monotonic()
         self._engines = list(models)
         self._shared = SharedReader()
-        self._loop = WorkerLoop(self.machine, self._dialler, self._report, self._read)
+        self._loop = WorkerLoop(self.machine, self._dialler, self._report, self._shared.read)
         self.done = self._loop.done
         self._crew = Crew(self, self._engines, settings.heartbeat_ms / 1000)
 
@@ -139,13 +138,6 @@ class WorkerNode:
         self._due = self._loop.send_out(time.monotonic())
         self._ended_at = time.monotonic()
         return not (self._loop.is_over() or self._is_stop_wanted)
-
-    def _read(self, payload: SharedPayload) -> list[Buffer] | None:
-        """Returns the parts of a payload in shared memory, None if they cannot be had."""
-        try:
-            return self._shared.view(payload)
-        except (OSError, ValueError):
-            return None
 
     def _close(self) -> None:
         for engine in self._engines:
