@@ -43,21 +43,17 @@ _LEAST_S = 0.001
 _TOO_LONG = "the model's process ran beyond the deadlines of all that it had, and was killed"
 
 
-class _Ended(Exception):
-    """The process is gone; the text says how."""
+class _Failed(Exception):
+    """The process does not answer.
 
+    Args:
+        status: how a call ends that had the process to itself, or shared its end with all others.
+    """
 
-# What `_ask` raises.
-_FAILURES = (_Ended, TimeoutError, ConfigError)
-
-
-def _told(error: Exception) -> tuple[Status, str]:
-    """Returns how a call ends that had the process to itself, or shared its end with all others."""
-    if isinstance(error, ConfigError):
-        return Status.WORKER_LOST, f"the model's process cannot be started again: {error}"
-    if isinstance(error, TimeoutError):
-        return Status.DEADLINE_EXCEEDED, str(error)
-    return Status.POISONED, f"{error} while this ran alone"
+    def __init__(self, words: str, status: Status = Status.POISONED) -> None:
+        super().__init__(f"{words} while this ran alone" if status is Status.POISONED else words)
+        self.words = words
+        self.status = status
 
 
 class IsolatedModel:
@@ -97,9 +93,9 @@ class IsolatedModel:
             raise ConfigError(f"{source}: the model's process cannot be started ({cause.strerror})") from cause
         try:
             mistake, name, signature = self._receive(float("inf"))
-        except _Ended as ended:
+        except _Failed as failed:
             self._end()
-            raise ConfigError(f"{self.config.source}: {ended} while the model was loaded") from ended
+            raise ConfigError(f"{self.config.source}: {failed.words} while the model was loaded") from failed
         if mistake:
             self._end()
             raise ConfigError(mistake)
@@ -154,10 +150,10 @@ class IsolatedModel:
         until = max(task.deadline for task in batch.tasks) + _GRACE_S
         try:
             return self._ask(batch, parts, batch.rows, until)
-        except _FAILURES as error:
-            if isinstance(error, _Ended) and sum(task.calls for task in batch.tasks) > 1:
-                return self._each_alone(batch, parts, str(error))
-            return [(calls, *_told(error)) for calls, *_ in parts]
+        except _Failed as failed:
+            if failed.status is Status.POISONED and sum(task.calls for task in batch.tasks) > 1:
+                return self._each_alone(batch, parts, failed.words)
+            return [(calls, failed.status, str(failed)) for calls, *_ in parts]
 
     def _each_alone(self, batch: Batch, parts: list[Part], how: str) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -169,31 +165,32 @@ class IsolatedModel:
                 try:
                     part = (1, rows // calls, body, again)
                     outcomes += self._ask(batch, [part], rows // calls, task.deadline + _GRACE_S)
-                except _FAILURES as error:
-                    outcomes.append((1, *_told(error)))
+                except _Failed as failed:
+                    outcomes.append((1, failed.status, str(failed)))
         return outcomes
 
     def _ask(self, batch: Batch, parts: list[Part], rows: int, until: float) -> list[Outcome]:
-        """Lets the process run something; raises `_Ended`, `TimeoutError`, or `ConfigError` if there is none."""
+        """Lets the process run something; raises `_Failed`."""
         if self._is_killed:
-            raise _Ended("the model's process was killed")
+            raise _Failed("the model's process was killed")
         if self._process is not None and self._process.poll() is not None:
-            self._report.warning("process ended", why=self._ended())
+            self._report.warning("process ended", why=self._ended().words)
             self._end()
         if self._process is None:
             try:
                 self.load()
             except ConfigError as error:
                 self._report.error("cannot be loaded again", why=error)
-                raise
+                words = f"the model's process cannot be started again: {error}"
+                raise _Failed(words, Status.WORKER_LOST) from None
         layout = batch.bound.layout.raw
         try:
             self._send([rows, layout, batch.bound.order, parts], until)
             answers = self._receive(until)
         except BaseException as error:
             self._end()
-            if isinstance(error, _Ended | TimeoutError) and not self._is_killed:
-                self._report.warning("process ended", why=error)
+            if isinstance(error, _Failed) and not self._is_killed:
+                self._report.warning("process ended", why=error.words)
             raise
         return [
             (calls, first, second) if type(first) is bytes else (calls, Status(first), second)
@@ -206,7 +203,7 @@ class IsolatedModel:
         try:
             self._socket.sendall(msgpack.packb(message))
         except TimeoutError:
-            raise TimeoutError(_TOO_LONG) from None
+            raise _Failed(_TOO_LONG, Status.DEADLINE_EXCEEDED) from None
         except OSError:
             raise self._ended() from None
 
@@ -220,10 +217,10 @@ class IsolatedModel:
                 received = self._socket.recv(READ_BYTES)
             except TimeoutError:
                 if time.monotonic() > until:
-                    raise TimeoutError(_TOO_LONG) from None
+                    raise _Failed(_TOO_LONG, Status.DEADLINE_EXCEEDED) from None
                 if self._limit_bytes and self._memory() > self._limit_bytes:
                     most = self.config.settings.memory_mb
-                    raise _Ended(f"the model's process had more than {most} MiB and was killed") from None
+                    raise _Failed(f"the model's process had more than {most} MiB and was killed") from None
                 continue
             except OSError:
                 received = b""
@@ -241,13 +238,13 @@ class IsolatedModel:
             return 0
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-    def _ended(self) -> _Ended:
+    def _ended(self) -> _Failed:
         assert self._process is not None
         try:
             code = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
-            return _Ended("the model's process closed its connection")
+            return _Failed("the model's process closed its connection")
         # Those that are only numbers have no name.
         named = {int(one): one.name for one in signal.Signals}
         how = f"with exit code {code}" if code >= 0 else f"by signal {named.get(-code, -code)}"
-        return _Ended(f"the model's process ended {how}")
+        return _Failed(f"the model's process ended {how}")
