@@ -41,15 +41,7 @@ _TELL_S = 0.001
 class EngineThread(threading.Thread):
     """One model's whole life: it is loaded, run and closed on this thread and no other. The thread has its name.
 
-    Args:
-        load: makes and loads the model.
-
-    Attributes:
-        config: what is known of the model.
-        backend: what runs it.
-
-    Raises:
-        ConfigError: the model cannot be loaded.
+    `load` makes and loads the model; what it raises is raised where the thread is made.
     """
 
     config: ModelConfig
@@ -99,12 +91,9 @@ class EngineThread(threading.Thread):
 
 
 class Loop(Protocol):
-    """What the crew turns. A turn has two halves, and short batches run between them.
+    """What the crew turns. A turn has two halves, and short batches run between them."""
 
-    Attributes:
-        done: batches that have run, for the next half of a turn.
-    """
-
+    # Batches that have run, for the next half of a turn.
     done: deque[Done]
 
     @property

@@ -25,7 +25,7 @@ _OWN_DESCRIPTORS = 32
 
 
 class GatewayNode:
-    """One gateway process's or thread's worth of gateway."""
+    """One gateway, in a process or a thread."""
 
     def __init__(self, clients_address: str, workers_address: str, settings: GatewaySettings | None = None) -> None:
         """Binds both sockets; `clients_address` and `workers_address` then hold the real ports.

@@ -97,10 +97,7 @@ class IoThread:
         self.do(partial(self.connection.dialler.remove, address))
 
     def wait(self, waiters: Sequence[Waiter], seconds: float) -> None:
-        """Returns when all have ended; takes their calls back if the wait is interrupted.
-
-        Args:
-            seconds: when all should have ended by themselves.
+        """Returns when all have ended, as they should in so many seconds; takes their calls back if interrupted.
 
         Raises:
             DeadlineExceeded: something holds the thread up, so that no deadline is kept.

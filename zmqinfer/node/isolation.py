@@ -64,9 +64,6 @@ class IsolatedModel:
 
     Attributes:
         config: the same, and from `load` on with the model's name, which that of a function tells.
-
-    Raises:
-        ConfigError: the model cannot be loaded.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -84,7 +81,7 @@ class IsolatedModel:
         return self._signature
 
     def load(self) -> None:
-        """Starts the process and waits until it has loaded the model, however long that takes."""
+        """Starts the process and waits until it has loaded the model; raises `ConfigError` if it cannot."""
         try:
             self._start()
         except OSError as cause:

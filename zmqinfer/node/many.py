@@ -17,12 +17,7 @@ __all__ = ["Many"]
 
 
 class Many:
-    """Inputs under way to a model.
-
-    Args:
-        client: kept alive until the results are given out, though its caller may have let go of it.
-        deadline_s: of each call.
-    """
+    """Inputs under way to a model; keeps the client alive until the results are given out."""
 
     def __init__(self, client: object, io: IoThread, stream: Stream, xs: Iterator[Input], deadline_s: float) -> None:
         self._client = client

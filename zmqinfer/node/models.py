@@ -5,7 +5,7 @@ likes, numbered folders, of which the highest is served. Folders without a model
 looks like one with a slip in its name, are passed over: they may hold anything. `--models` may
 also name one model folder itself.
 
-What loads a model raises `ConfigError`, one sentence, if its files are wrong or its own code raised.
+Whatever is wrong with a model's files, or raised by its own code while it is loaded, is a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -49,11 +49,8 @@ def find_models(folders: Sequence[Path], on_mistake: Callable[[ConfigError], Non
     """Reads every model.toml below the model repositories `folders`, sorted by model name.
 
     Args:
-        on_mistake: is told what is wrong with a model folder, which is left out then; if None that is raised.
-
-    Raises:
-        ConfigError: a repository is missing or holds no model, two models have one name, or a model.toml
-            is wrong.
+        on_mistake: gets what is wrong with a model folder, which is left out then; if None that is raised, as is
+            always that a repository is missing or holds no model, or that two models have one name.
     """
     found: dict[str, ModelConfig] = {}
     for repository in folders:
@@ -154,11 +151,7 @@ def _engine(config: ModelConfig, backend: Backend, worker: int, *, has_traceback
 
 
 def check_target(target: str) -> None:
-    """Finds mistakes in "module:callable" without running anything of the user's.
-
-    Raises:
-        ConfigError: it is written wrongly, or there is no such module or package.
-    """
+    """Raises `ConfigError` for what is wrong with "module:callable", without running anything of the user's."""
     top = parts_of(target)[0].partition(".")[0]
     is_missing = False
     # Others' finders may raise anything; and of a module that is loaded without a spec the question itself does.

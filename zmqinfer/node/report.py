@@ -68,10 +68,7 @@ class Report:
         self._say(logging.ERROR, event, values)
 
     def raised(self, event: str, error: BaseException, level: int = logging.WARNING) -> None:
-        """Says of what a model's code, or ours, raised the class and where, but never its words: they may hold inputs.
-
-        Where debugging the whole traceback follows.
-        """
+        """Names the class of what was raised and where, but never its words: they may hold inputs."""
         is_whole = self._has_tracebacks or self._logger.isEnabledFor(logging.DEBUG)
         values: dict[str, object] = {"error": type(error).__name__, "at": functools.partial(origin, error)}
         self._say(level, event, values, functools.partial(_traceback, error) if is_whole else None)

@@ -64,9 +64,6 @@ _MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 def new_context(links: int = 0) -> zmq.Context[zmq.Socket[bytes]]:
     """Makes a context of one I/O thread, for a node that dials so many gateways.
 
-    libzmq draws the first routing id of a ROUTER from the C library's generator, which nobody
-    seeds; a clash of such ids has ended processes (libzmq 4503), so it is seeded here.
-
     Raises:
         ConfigError: libzmq is too old, or there are too few file descriptors.
     """
@@ -74,6 +71,8 @@ def new_context(links: int = 0) -> zmq.Context[zmq.Socket[bytes]]:
         raise ConfigError(f"libzmq is {zmq.zmq_version()}, expected 4.3.5 or newer; upgrade pyzmq")
     check_room(links)
     if sys.platform == "linux":
+        # libzmq draws the first routing id of a ROUTER from the C library's generator, which nobody seeds; a clash of
+        # such ids has ended processes (libzmq 4503).
         ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     return context

@@ -62,13 +62,7 @@ class InfoWaiter(KeepsReply, Waiter):
 class CallFuture(KeepsReply, Future[Output]):
     """A future of a call's output, of which `info` tells how it was served, and whose `cancel` takes the call back.
 
-    In a forked child it says that nobody will end it there.
-
-    Args:
-        do: has something done by the thread of the client.
-
-    Attributes:
-        tag: of the call, 0 until it has one.
+    In a forked child it says that nobody will end it there. `tag` is that of the call, 0 until it has one.
     """
 
     def __init__(self, connection: Connection, do: Callable[[Callable[[float], object]], None]) -> None:

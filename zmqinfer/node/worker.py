@@ -1,8 +1,7 @@
 """A worker's process: its sockets, its clock, its models' threads, and the loop between them.
 
-The models run apart from the loop, so a batch of ten seconds does not keep heartbeats from
-being answered. The loop hands batches over and takes what became of them; nothing else is shared.
-Which thread turns it is the crew's affair.
+The models run apart from the loop, so that a batch of ten seconds keeps no heartbeat from being answered.
+crew.py decides which thread turns it.
 """
 
 from __future__ import annotations

@@ -134,8 +134,8 @@ class WorkerProcess(Process):
         if model.stall_every and not self._random.randrange(model.stall_every):
             ms += model.stall_ms
         engine.took_s = ms / 1000 * self.slowness + _BATCH_S
-        engine.ends_at = now + engine.took_s
-        self.timeline.at(engine.ends_at, lambda: self._end(engine, batch))
+        engine.ends_at = now
+        self._put_off(engine, engine.took_s)
 
     def hang(self, lasts_s: float) -> bool:
         """Lets a model that runs a batch take so much longer for it; False if none does.
