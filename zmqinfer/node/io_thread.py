@@ -24,8 +24,8 @@ from typing import TypeAlias
 from zmqinfer.errors import DeadlineExceeded, Executed, UsageError, ZmqInferError
 from zmqinfer.machine.client.call import Body, CallOptions
 from zmqinfer.node.connection import UNCLOSED, Connection
+from zmqinfer.node.poller import Waker
 from zmqinfer.node.waits import CallFuture, Waiter
-from zmqinfer.node.waker import Waker
 
 __all__ = ["IoThread"]
 
