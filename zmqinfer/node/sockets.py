@@ -215,14 +215,10 @@ def send(socket: zmq.Socket[bytes], frames: list[Buffer]) -> None:
         send_frame(socket, frames[0], _NOBLOCK)
         return
     for number, frame in enumerate(frames):
-        # Copied up to pyzmq's own threshold: below it the bookkeeping of a shared buffer costs more.
-        copy = not isinstance(frame, zmq.Frame) and (len(frame) < 65_536 or not _may_lend())
-        send_frame(socket, frame, _NOBLOCK if number == last else _MORE, copy)
-
-
-def _may_lend() -> bool:
-    """Whether ZeroMQ can be lent the memory of a frame: for the first one pyzmq makes a context of its own."""
-    return gc.is_alive() or has_room()
+        # Copied up to pyzmq's own threshold: below it the bookkeeping of a shared buffer costs more. For the first
+        # buffer that is lent to ZeroMQ pyzmq makes a context of its own.
+        may_lend = isinstance(frame, zmq.Frame) or (len(frame) >= 65_536 and (gc.is_alive() or has_room()))
+        send_frame(socket, frame, _NOBLOCK if number == last else _MORE, not may_lend)
 
 
 def far_end(descriptor: int) -> FarEnd | None:
