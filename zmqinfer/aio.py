@@ -161,13 +161,19 @@ class AsyncClient:
         self, future: asyncio.Future[Output], model: str, body: Body, rows: int | None, said: CallOptions
     ) -> Output:
         """Makes one call and returns its result."""
-        tag = self._machine.submit(future, model, body, rows, said, time.monotonic())
-        self._schedule()
+        tag = self._submit(future, model, body, rows, said)
         try:
             return await future
         except asyncio.CancelledError:
             self._drop(tag, future)
             raise
+
+    def _submit(
+        self, future: asyncio.Future[Output], model: str, body: Body, rows: int | None, said: CallOptions
+    ) -> int:
+        tag = self._machine.submit(future, model, body, rows, said, time.monotonic())
+        self._schedule()
+        return tag
 
     async def infer_body(
         self,
@@ -198,18 +204,20 @@ class AsyncClient:
         More rows than the model's largest batch are split, and the results joined.
         See `infer` for the rest.
         """
-        self._attach()
-        self._connection.check_open()
-        said = options_of(self._connection.plain, options)
+        loop, connection, codec = self._attach(), self._connection, self._machine.codec
+        connection.check_open()
+        said = options_of(connection.plain, options)
         ends_at = time.monotonic() + said.deadline_s
         results: list[Output] = []
         done = sent = 0
-        while pieces := pieces_of(self._machine.codec, model, said.version, x, done):
+        while pieces := pieces_of(codec, model, said.version, x, done):
             left = said._replace(deadline_s=ends_at - time.monotonic())
             calls: list[tuple[int, asyncio.Future[Output]]] = []
             try:
                 for piece, rows in pieces:
-                    calls.append(self._begin(model, piece, rows, left))
+                    body: Body = connection.share(model, said.version, codec.encode(model, said.version, piece, rows))
+                    future: asyncio.Future[Output] = loop.create_future()
+                    calls.append((self._submit(future, model, body, rows, left), future))
                 sent = len(calls)
                 results += [await future for _, future in calls]
             except BaseException as error:
@@ -220,20 +228,6 @@ class AsyncClient:
                 raise
             done += sum(rows for _, rows in pieces)
         return join(results)
-
-    def _begin(
-        self, model: str, x: Input, rows: int | None, options: CallOptions
-    ) -> tuple[int, asyncio.Future[Output]]:
-        loop = self._attach()
-        body: Body = self._machine.codec.encode(model, options.version, x, rows)
-        if type(body[1]) is not bytes:
-            # Of one row its caller goes on meanwhile; the pieces of a batch have a caller who waits.
-            take = self._connection.own if rows is None else self._connection.share
-            body = take(model, options.version, body)
-        future: asyncio.Future[Output] = loop.create_future()
-        tag = self._machine.submit(future, model, body, rows, options, time.monotonic())
-        self._schedule()
-        return tag, future
 
     def infer_many(
         self,

@@ -277,7 +277,7 @@ class Client:
 
         io.do(ask)
         io.wait([*waiters.values()], timeout_s)
-        return those_who_answered([waiter.outcome() for waiter in waiters.values()])
+        return those_who_answered([waiter.outcome for waiter in waiters.values()])
 
     def close(self) -> None:
         """Fails what is pending with `Cancelled`, says goodbye, and closes. Twice is the same as once."""

@@ -126,7 +126,7 @@ def test_gateway_is_replaced_by_another_without_a_lost_call() -> None:
             caller.goes_on()
         wait_until(lambda: open_now() <= before, what="the descriptors are closed")
         assert len(client._connection.dialler.ports) == 1
-        assert [len(one) for one in (worker._poller._busy, worker._poller._sources)] == [1, 2]
+        assert [len(one) for one in (worker._poller._busy, worker._poller._on_signal)] == [1, 2]
         for caller in callers:
             caller.ends()
     worker.drain()

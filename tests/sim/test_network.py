@@ -15,10 +15,7 @@ from zmqinfer.sim.timeline import Timeline
 class Node(Process):
     """A process that takes nothing by itself."""
 
-    def turn(self, now: float, gap: float) -> float:
-        return 0.0
-
-    def wake_at(self) -> float | None:
+    def turn(self, now: float, gap: float) -> float | None:
         return None
 
     def busy_s(self) -> float:

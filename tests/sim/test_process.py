@@ -13,14 +13,15 @@ class Loop(Process):
         super().__init__("loop", timeline)
         self.every_s = every_s
         self.turns: list[tuple[float, float, bool]] = []
-        self.sleep()
+        self._due = every_s
+        self._arm()
 
-    def turn(self, now: float, gap: float) -> float:
-        self.turns.append((round(now, 6), round(gap, 6), self.is_due))
+    def turn(self, now: float, gap: float) -> float | None:
+        self.turns.append((round(now, 6), round(gap, 6), self._due is not None and self._due <= now))
+        return None if self.every_s is None else now + self.every_s
+
+    def busy_s(self) -> float:
         return 0.001
-
-    def wake_at(self) -> float | None:
-        return None if self.every_s is None else self.timeline.now + self.every_s
 
 
 def go(timeline: Timeline, until: float) -> None:

@@ -28,7 +28,7 @@ from zmqinfer.cli.options import (
 )
 from zmqinfer.config import DEFAULT_CLIENTS, DEFAULT_WORKERS, GatewaySettings, ModelSettings, WorkerSettings
 from zmqinfer.errors import ConfigError, ZmqInferError
-from zmqinfer.node.addresses import addresses_of, shifted
+from zmqinfer.node.addresses import addresses_of
 from zmqinfer.node.report import start_logging
 
 if TYPE_CHECKING:
@@ -216,19 +216,22 @@ def _tend(supervisor: Supervisor, stopping: threading.Event) -> None:
 
 
 def _door(option: str, address: str, number: int) -> str:
-    """Returns where gateway `number`, from 0, listens.
+    """Returns where gateway `number`, from 0, listens: 2 ports further each.
 
     Raises:
         ConfigError: there is no such port.
     """
-    door = shifted(address, number)
-    port = door.rpartition(":")[2]
-    if not door.startswith("ipc://") and int(port) > _LAST_PORT:
+    if address.startswith("ipc://"):
+        return f"{address}-{number}" if number else address
+    head, _, port = address.rpartition(":")
+    if port != "0":
+        port = str(int(port) + 2 * number)
+    if int(port) > _LAST_PORT:
         raise ConfigError(
             f"{option} {address} gives gateway {number}, from 0, port {port}, expected at most {_LAST_PORT}: each"
             " adds 2; choose a lower port or fewer --gateways"
         )
-    return door
+    return f"{head}:{port}"
 
 
 def _check_doors(addresses: list[str]) -> list[str]:
@@ -249,7 +252,7 @@ def _check_doors(addresses: list[str]) -> list[str]:
     context = sockets.new_context()
     try:
         # All at once, so that the system gives each 0 another port.
-        bound_to = [sockets.endpoint(sockets.router(context, address, 0)) for address in addresses]
+        bound_to = [sockets.endpoint(sockets.bind(sockets.router(context, 0), address)) for address in addresses]
     except ConfigError as error:
         raise ConfigError(f"{error}, with --clients and --workers-at") from error
     finally:

@@ -3,8 +3,7 @@
 addresses    addresses as people write them
 descriptors  file descriptors: how many there may be, and whether enough are free
 sockets      makes ZeroMQ sockets; receive and send, frame by frame
-poller       waits for ZeroMQ sockets and plain descriptors together
-waker        lets one thread interrupt another's poll
+poller       waits for ports, and for other threads that wake it
 ports        these sockets as the loops know them
 dialler      a client's or worker's DEALERs, one for each gateway, and their context
 gateway      a gateway's process: its sockets, its clock, and the loop around them
@@ -14,7 +13,6 @@ crew         a worker's threads: each model's own, and one that stands by; which
 engine       runs one batch: stack, infer, check, split; bisects a batch that fails
 isolation    a model in a process of its own, which the worker outlives
 model_process  what runs there
-pipe         messages between the two
 spawn        starts another Python that imports from where this one does
 models       finds model folders and loads them
 memory       keeps freed memory at hand

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from zmqinfer.errors import ConfigError
 
-__all__ = ["addresses_of", "shifted"]
+__all__ = ["addresses_of"]
 
 
 def addresses_of(given: str | Iterable[str]) -> list[str]:
@@ -28,11 +28,3 @@ def addresses_of(given: str | Iterable[str]) -> list[str]:
         if not is_tcp and not (scheme == "ipc" and rest):
             raise ConfigError(f"address {address!r} is neither tcp://HOST:PORT nor ipc://PATH")
     return list(dict.fromkeys(addresses))
-
-
-def shifted(address: str, number: int) -> str:
-    """Returns the address of gateway `number` (from 0) where several are on one machine: 2 ports further each."""
-    head, _, port = address.rpartition(":")
-    if address.startswith("ipc://"):
-        return f"{address}-{number}" if number else address
-    return address if port == "0" else f"{head}:{int(port) + 2 * number}"

@@ -65,6 +65,10 @@ class Answer:
     info: CallInfo
 
 
+# What a `CallInfo` begins with, out of a reply.
+_INFO = (WORKER, SERVED_VERSION, ATTEMPTS, BATCH_ROWS, QUEUE_US, COMPUTE_US)
+
+
 class KeepsReply(Taker):
     """Keeps the reply to one call, for who asks for more than its output; mixed into an owner."""
 
@@ -86,15 +90,8 @@ class KeepsReply(Taker):
         """Returns what the reply tells, which is there."""
         reply = self._reply
         assert reply is not None
-        return CallInfo(
-            reply[WORKER],
-            reply[SERVED_VERSION],
-            reply[ATTEMPTS],
-            reply[BATCH_ROWS],
-            reply[QUEUE_US],
-            reply[COMPUTE_US],
-            round((self._arrived_at - self._began_at) * 1e6),
-        )
+        round_trip_us = round((self._arrived_at - self._began_at) * 1e6)
+        return CallInfo(*[*[reply[place] for place in _INFO], round_trip_us])
 
     def answer(self) -> Answer:
         """Returns the result as it travelled, which is there."""

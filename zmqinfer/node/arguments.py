@@ -73,8 +73,9 @@ def _checked(
     if version is not None and type(version) is not int:
         version = _whole("version", version)
     if idempotent is not None or hedge is not None:
-        _check_whether("idempotent", idempotent)
-        _check_whether("hedge", hedge)
+        for name, value in (("idempotent", idempotent), ("hedge", hedge)):
+            if value is not None and type(value) is not bool:
+                raise InvalidArgument(f"{name} is {value!r}, expected None, True or False")
     deadline_s = plain.deadline_s if deadline_s is None else _seconds("deadline_s", deadline_s)
     if key is not None:
         return CallOptions(deadline_s, version, priority, idempotent, hedge, _key_bytes(key))
@@ -90,11 +91,6 @@ def _refuse_unknown(options: Iterable[str]) -> None:
             close = difflib.get_close_matches(name, names, n=1)
             advice = f"did you mean {close[0]!r}?" if close else "leave it out"
             raise TypeError(f"a call has no option {name!r}, expected {', '.join(names)}; {advice}") from None
-
-
-def _check_whether(name: str, value: bool | None) -> None:
-    if value is not None and type(value) is not bool:
-        raise InvalidArgument(f"{name} is {value!r}, expected None, True or False")
 
 
 def check_many(xs: object, in_flight: int) -> None:

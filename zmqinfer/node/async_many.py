@@ -21,12 +21,7 @@ __all__ = ["AsyncMany"]
 
 
 class AsyncMany:
-    """Inputs under way to a model.
-
-    Args:
-        attach: binds the client to the running event loop.
-        schedule: lets the client do a turn.
-    """
+    """Inputs under way to a model; `attach` binds the client to the event loop, `schedule` lets it do a turn."""
 
     def __init__(
         self,

@@ -58,10 +58,7 @@ class Connection:
         )
         self.dialler = Dialler(self.machine)
         self._memory = None if host is None else SharedMemory(session, settings.shared_memory_mb * 2**20)
-        if self._memory is None:
-            self.loop = ClientLoop(self.machine, self.dialler)
-        else:
-            self.loop = ClientLoop(self.machine, self.dialler, self._memory.free)
+        self.loop = ClientLoop(self.machine, self.dialler, self._memory.free if self._memory else lambda _: None)
         _OPEN.add(self)
         # Not the dialler, which leads to those who wait, and they to this connection.
         context, ports = self.dialler.context, self.dialler.ports
@@ -80,11 +77,6 @@ class Connection:
         if not self.is_open and not self.is_forked:
             raise Cancelled("the client was closed, before this was sent", executed=Executed.NO)
         self.check_open()
-
-    def forbid(self) -> None:
-        """Marks the copy in a forked child as unusable."""
-        self.is_forked = True
-        self.is_usable = False
 
     def shut(self) -> None:
         """Lets no more callers pass."""
@@ -153,7 +145,7 @@ _OPEN: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for connection in list(_OPEN):
-        connection.forbid()
+        connection.is_forked, connection.is_usable = True, False
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -17,16 +17,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from zmqinfer.errors import Status
 from zmqinfer.loop.worker import Done
 from zmqinfer.machine.worker.task import Batch, Outcome
 from zmqinfer.model_config import ModelConfig
-from zmqinfer.node.engine import Runs
+from zmqinfer.node.engine import Engine
+from zmqinfer.node.isolation import IsolatedModel
 from zmqinfer.node.report import Report
 
-__all__ = ["Crew", "EngineThread", "Loop"]
+__all__ = ["Crew", "EngineThread", "Loop", "Runs"]
+
+# What runs the batches of one model, and closes it; both on the thread that loaded it.
+Runs: TypeAlias = Engine | IsolatedModel
 
 # How long a batch must last before the thread that runs it loses the duty.
 _AWAY_S = 0.050
@@ -37,15 +41,7 @@ _TELL_S = 0.001
 class EngineThread(threading.Thread):
     """One model's whole life: it is loaded, run and closed on this thread and no other. The thread has its name.
 
-    Args:
-        load: makes and loads the model.
-
-    Attributes:
-        config: what is known of the model.
-        backend: what runs it.
-
-    Raises:
-        ConfigError: the model cannot be loaded.
+    `load` makes and loads the model; what it raises is raised where the thread is made.
     """
 
     config: ModelConfig
@@ -95,24 +91,20 @@ class EngineThread(threading.Thread):
 
 
 class Loop(Protocol):
-    """What the crew turns. A turn has two halves, and short batches run between them.
+    """What the crew turns. A turn has two halves, and short batches run between them."""
 
-    Attributes:
-        done: batches that have run, for the next half of a turn.
-    """
+    # Batches that have run, for the next half of a turn.
+    done: deque[Done]
 
     @property
-    def done(self) -> deque[Done]:
-        """Batches that have run."""
+    def wake(self) -> Callable[[], None]:
+        """Makes it wait no longer, from any thread."""
 
     def take_in(self) -> dict[int, list[Batch]]:
         """Waits for something to do, does it, and returns the batches to begin, by the numbers of their models."""
 
     def send_out(self) -> bool:
         """Sends what there is to send; False after the last turn."""
-
-    def wake(self) -> None:
-        """Makes it wait no longer, from any thread."""
 
 
 class Crew:

@@ -13,7 +13,7 @@ import operator
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -27,32 +27,15 @@ from zmqinfer.records import IDEMPOTENT, MAX_CALLS, PAYLOAD
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import DTYPES, INLINE_BYTES, Array, Arrays, Layout, Payload, layout_of, pack, unpack
 
-__all__ = ["Engine", "Part", "Runs", "bodies", "parts_of"]
+__all__ = ["Engine", "Part", "bodies", "parts_of"]
 
 _MAX_DETAIL = 1_000
 # Rows up to this size are all copied at once and then cut; of larger ones each is copied alone.
 _SMALL_ROW_BYTES = 4_096
 
 
-# Of a task: how many calls and rows it has, its payload, and whether it may run twice.
+# What an engine needs of a task: how many calls and rows it has, its payload, and whether it may run twice.
 Part: TypeAlias = tuple[int, int, Payload, bool]
-
-
-class Runs(Protocol):
-    """What runs the batches of one model, and closes it; both on the thread that loaded it."""
-
-    @property
-    def signature(self) -> Signature:
-        """What callers send and get, one row at a time."""
-
-    def run(self, batch: Batch) -> list[Outcome]:
-        """Returns one outcome or more for each task, in the order of the calls; raises nothing."""
-
-    def close(self) -> None:
-        """Lets the model give back what it took; may last as long as the model likes, and raises nothing."""
-
-    def kill(self) -> None:
-        """Ends what is under way, if that can be; from any thread."""
 
 
 class Engine:
@@ -197,20 +180,12 @@ class Engine:
         """Returns the declared outputs; anything but `rows` rows of each is a bad answer."""
         if not isinstance(outputs, Mapping):
             raise BadAnswer(f"the model returned a {type(outputs).__name__}, expected a dict of arrays")
-        if not is_final:
-            for name, array in outputs.items():
-                _check_rows(name, array, rows)
-            return dict(outputs)
-        declared = self.signature.outputs
-        if len(outputs) != len(declared) or any(spec.name not in outputs for spec in declared):
-            raise BadAnswer(
-                f"the model returned {_names(outputs)}, it declares {_names([spec.name for spec in declared])}"
-            )
-        for spec in declared:
-            array = outputs[spec.name]
-            _check_rows(spec.name, array, rows)
-            _check_spec(spec, array)
-        return {spec.name: outputs[spec.name] for spec in declared}
+        declared = {spec.name: spec for spec in self.signature.outputs} if is_final else dict.fromkeys(outputs)
+        if outputs.keys() != declared.keys():
+            raise BadAnswer(f"the model returned {_names(outputs)}, it declares {_names(declared)}")
+        for name, spec in declared.items():
+            _check(name, outputs[name], rows, spec)
+        return {name: outputs[name] for name in declared}
 
 
 def _fit_to_travel(text: str) -> str:
@@ -218,28 +193,26 @@ def _fit_to_travel(text: str) -> str:
     return text[:_MAX_DETAIL].encode(errors="replace").decode()
 
 
-def _check_rows(name: str, array: object, rows: int) -> None:
+def _check(name: str, array: object, rows: int, spec: TensorSpec | None) -> None:
     if not isinstance(array, np.ndarray):
         raise BadAnswer(f"output {name!r} is a {type(array).__name__}, expected a numpy.ndarray")
     if not array.shape or array.shape[0] != rows:
         raise BadAnswer(
             f"output {name!r} has shape {list(array.shape)}, expected a leading axis of {rows}, one for each row"
         )
-
-
-def _check_spec(spec: TensorSpec, array: Array) -> None:
-    wanted = DTYPES.get(spec.dtype)
-    shape = array.shape[1:]
+    if spec is None:
+        return
+    wanted, shape = DTYPES.get(spec.dtype), array.shape[1:]
     if wanted is not None and array.dtype != wanted:
-        raise BadAnswer(f"output {spec.name!r} is {array.dtype}, the model declares {spec}")
+        raise BadAnswer(f"output {name!r} is {array.dtype}, the model declares {spec}")
     if spec.shape is not None and (
         len(spec.shape) != len(shape) or any(want not in (-1, got) for want, got in zip(spec.shape, shape, strict=True))
     ):
-        raise BadAnswer(f"output {spec.name!r} has rows of {list(shape)}, the model declares {spec}")
+        raise BadAnswer(f"output {name!r} has rows of {list(shape)}, the model declares {spec}")
 
 
-def _names(names: object) -> str:
-    return ", ".join(map(repr, names)) if names else "nothing"  # type: ignore[call-overload]
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names)) or "nothing"
 
 
 def _restacked(items: list[Mapping[str, Array]]) -> Arrays:

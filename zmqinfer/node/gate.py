@@ -1,7 +1,7 @@
 """Lets connections in while there are file descriptors for them.
 
 With none left libzmq tries for ever to accept those who wait, at a whole processor and without a word, or, at an ipc
-socket, ends the process; and were it told to stop (`unbind`), it would end the connections that it has. So a gate shuts
+socket, ends the process; and `unbind`, which stops it, would end the connections that it has. So a gate shuts
 before that: the kernel drops whatever would connect to a TCP socket, an ipc socket's path gets another ending, and
 those are cut off who had slipped in or cannot be kept out. Who came before notices nothing.
 """
@@ -57,7 +57,7 @@ class Gate:
     def on_accepted(self, descriptor: int) -> None:
         """Takes the number of a new connection: all below it are in use."""
         if descriptor >= self.room():
-            self._shut()
+            self._turn(is_shut=True)
             self._cut(descriptor)
 
     def tend(self, now: float) -> None:
@@ -67,24 +67,22 @@ class Gate:
         self._look_at = now + _LOOK_S
         if not self._is_shut:
             if descriptors.lowest_free() >= self.room():
-                self._shut()
+                self._turn(is_shut=True)
         elif descriptors.open_now() < _OPENS_AT * self.room():
             self.open()
             self._report.info("others may connect again", **self._values())
 
     def open(self) -> None:
         """Opens it, if it is shut."""
-        if self._is_shut:
-            self._is_shut = False
-            with _borrowed(self._listening) as listening:
-                _admit(listening)
+        self._turn(is_shut=False)
 
-    def _shut(self) -> None:
-        if not self._is_shut:
-            self._is_shut = True
+    def _turn(self, *, is_shut: bool) -> None:
+        if self._is_shut is not is_shut:
+            self._is_shut = is_shut
             with _borrowed(self._listening) as listening:
-                _keep_out(listening)
-            self._report.warning("few descriptors are left, nobody else may connect", **self._values())
+                _bar(listening, is_shut=is_shut)
+            if is_shut:
+                self._report.warning("few descriptors are left, nobody else may connect", **self._values())
 
     def _cut(self, descriptor: int) -> None:
         """Ends a connection of this door, if that is still what has the number."""
@@ -112,25 +110,19 @@ def _place(one: socket) -> int | str | bytes:
     return name[1] if isinstance(name, tuple) else name
 
 
-def _keep_out(listening: socket) -> None:
+def _bar(listening: socket, *, is_shut: bool) -> None:
+    """Keeps out who would connect, or lets them in again."""
     place = _place(listening)
     if isinstance(place, str):
-        _rename(place, place + _SHUT)
+        open_path, shut_path = Path(place), Path(place + _SHUT)
+        here, there = (open_path, shut_path) if is_shut else (shut_path, open_path)
+        # Somebody else may listen there by now, or may have removed it.
+        if not there.exists():
+            with contextlib.suppress(FileNotFoundError):
+                here.rename(there)
     elif isinstance(place, int) and sys.platform == "linux":
-        program = struct.pack("HP", 1, ctypes.addressof(_NOTHING_PASSES))
-        listening.setsockopt(SOL_SOCKET, _ATTACH_FILTER, program)
-
-
-def _admit(listening: socket) -> None:
-    place = _place(listening)
-    if isinstance(place, str):
-        _rename(place + _SHUT, place)
-    elif isinstance(place, int) and sys.platform == "linux":
-        listening.setsockopt(SOL_SOCKET, _DETACH_FILTER, 0)
-
-
-def _rename(path: str, to: str) -> None:
-    # Somebody else may listen there by now, or may have removed it.
-    if not Path(to).exists():
-        with contextlib.suppress(FileNotFoundError):
-            Path(path).rename(to)
+        if is_shut:
+            program = struct.pack("HP", 1, ctypes.addressof(_NOTHING_PASSES))
+            listening.setsockopt(SOL_SOCKET, _ATTACH_FILTER, program)
+        else:
+            listening.setsockopt(SOL_SOCKET, _DETACH_FILTER, 0)

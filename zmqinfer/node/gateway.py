@@ -14,19 +14,18 @@ from zmqinfer.node.descriptors import limit
 from zmqinfer.node.poller import Poller
 from zmqinfer.node.ports import Router
 from zmqinfer.node.report import Report
-from zmqinfer.node.waker import Waker, poll_ms
 from zmqinfer.wire import MAX_HEAD_BYTES
 
 __all__ = ["GatewayNode"]
 
-# Of the descriptors so many are left when clients, and when workers, are no longer let in.
+# The parts of the descriptors that are left when clients, and when workers, are no longer let in.
 _LEFT_BY_CLIENTS, _LEFT_BY_WORKERS = 1 / 4, 1 / 8
 # What a gateway itself has open, and something for what its process may open besides.
 _OWN_DESCRIPTORS = 32
 
 
 class GatewayNode:
-    """One gateway process's or thread's worth of gateway."""
+    """One gateway, in a process or a thread."""
 
     def __init__(self, clients_address: str, workers_address: str, settings: GatewaySettings | None = None) -> None:
         """Binds both sockets; `clients_address` and `workers_address` then hold the real ports.
@@ -46,7 +45,7 @@ class GatewayNode:
             raise
         self.clients_address = self._clients.address
         self.workers_address = self._workers.address
-        self._waker = Waker()
+        self._poller = Poller((self._workers, self._clients))
         self._is_stopping = False
         self.machine = GatewayMachine(
             settings,
@@ -67,38 +66,28 @@ class GatewayNode:
     def drain(self) -> None:
         """Begins to leave: clients go elsewhere, then `run` returns; from any thread or signal handler."""
         self._loop.drain()
-        self._waker.wake()
+        self._poller.wake()
 
     def stop(self) -> None:
         """Ends `run` after its present turn; from any thread or signal handler."""
         self._is_stopping = True
-        self._waker.wake()
+        self._poller.wake()
 
     def run(self) -> None:
         """Serves until drained or stopped, then closes everything."""
-        ports = (self._workers, self._clients)
-        woken = self._waker.fileno()
-        poller = Poller([port.socket for port in ports], [*(port.monitor for port in ports), woken])
-        machine, clock = self.machine, time.monotonic
+        poller, machine = self._poller, self.machine
         self._report.info("gateway listens", clients=self.clients_address, workers=self.workers_address)
         self._look_for_room()
         due = machine.wake_at()
-        ended_at = clock()
+        ended_at = time.monotonic()
         try:
             while not (self._is_stopping or machine.is_drained(ended_at)):
-                wait_ms = poll_ms(due, ended_at)
-                ready = poller.poll(wait_ms)
-                now = clock()
-                for port in ports:
-                    port.is_signalled = port.socket in ready
-                    port.is_monitored = port.monitor in ready
-                    port.gate.tend(now)
-                if woken in ready:
-                    self._waker.clear()
-                # What the poll should have taken, it did wait for; beyond that we were not there.
-                due = self._loop.turn(now, now - ended_at - wait_ms / 1e3)
-                ended_at = clock()
-            self._loop.part(clock())
+                now, away_s = poller.wait(due, ended_at)
+                self._workers.gate.tend(now)
+                self._clients.gate.tend(now)
+                due = self._loop.turn(now, away_s)
+                ended_at = time.monotonic()
+            self._loop.part(time.monotonic())
         finally:
             self._close()
 
@@ -111,4 +100,4 @@ class GatewayNode:
         for port in (self._workers, self._clients):
             port.close()
         self._context.destroy(linger=sockets.LINGER_MS)
-        self._waker.close()
+        self._poller.close()

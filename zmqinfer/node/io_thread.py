@@ -3,7 +3,7 @@
 Nobody else touches either. Whoever wants something of them puts it into the inbox, wakes the thread, and
 waits for what comes of it. So a caller holds no lock at any time, and a signal handler or a finaliser may call
 the client wherever it interrupts one: what it wants waits in the inbox as that of any other caller. Only what
-runs on this very thread (a finaliser, or what hangs on a future) cannot wait for it, and is told so.
+runs on this very thread (a finaliser, or what hangs on a future) cannot wait for it, and gets a UsageError.
 
 Each call is handed over twice, to this thread and back. One call at a time so takes 1.06 times as long as when
 its caller waited at the sockets itself; 16 threads make 1.8 times the calls a second, for what they ask for
@@ -24,8 +24,8 @@ from typing import TypeAlias
 from zmqinfer.errors import DeadlineExceeded, Executed, UsageError, ZmqInferError
 from zmqinfer.machine.client.call import Body, CallOptions
 from zmqinfer.node.connection import UNCLOSED, Connection
+from zmqinfer.node.poller import Waker
 from zmqinfer.node.waits import CallFuture, Waiter
-from zmqinfer.node.waker import Waker
 
 __all__ = ["IoThread"]
 
@@ -78,7 +78,7 @@ class IoThread:
     def begin(
         self, owner: Waiter | CallFuture, model: str, body: Body, rows: int | None, options: CallOptions, now: float
     ) -> None:
-        """Sends a call, as work for the thread; what is wrong with it is told to its owner."""
+        """Sends a call, as work for the thread; its owner gets what is wrong with it."""
         connection = self.connection
         try:
             if not connection.is_open:
@@ -97,35 +97,31 @@ class IoThread:
         self.do(partial(self.connection.dialler.remove, address))
 
     def wait(self, waiters: Sequence[Waiter], seconds: float) -> None:
-        """Returns when all have ended; takes their calls back if the wait is interrupted.
-
-        Args:
-            seconds: when all should have ended by themselves.
+        """Returns when all have ended, as they should in so many seconds; takes their calls back if interrupted.
 
         Raises:
             DeadlineExceeded: something holds the thread up, so that no deadline is kept.
             UsageError: this is the thread itself, or a fork left it behind.
         """
-        until = time.monotonic() + seconds + _SLACK_S
+        connection, until = self.connection, time.monotonic() + seconds + _SLACK_S
+        is_over = False
         try:
-            self._await(waiters, until)
-        except BaseException:
-            self.drop(waiter.tag for waiter in waiters)
-            raise
+            if threading.get_ident() == self._ident:
+                raise UsageError(_HERE)
+            if connection.is_forked:
+                connection.check_open()
+            for waiter in waiters:
+                if not waiter.wait(until - time.monotonic()):
+                    connection.check_open()  # a signal handler that was run meanwhile may have forked
+                    raise DeadlineExceeded(_HELD_UP, executed=Executed.MAYBE)
+            is_over = True
+        finally:
+            if not is_over:
+                self.drop(waiter.tag for waiter in waiters)
 
     def _join(self) -> None:
         if threading.get_ident() != self._ident:
             self._thread.join(_CLOSE_S)
-
-    def _await(self, waiters: Sequence[Waiter], until: float) -> None:
-        if threading.get_ident() == self._ident:
-            raise UsageError(_HERE)
-        if self.connection.is_forked:
-            self.connection.check_open()
-        for waiter in waiters:
-            if not waiter.wait(until - time.monotonic()):
-                self.connection.check_open()  # a signal handler that was run meanwhile may have forked
-                raise DeadlineExceeded(_HELD_UP, executed=Executed.MAYBE)
 
     def drop(self, tags: Iterable[int]) -> None:
         """Takes calls back; not before those that were begun earlier have their tags."""
@@ -134,15 +130,17 @@ class IoThread:
 
     def close(self, why: str) -> None:
         """Ends all that is pending, says goodbye and closes; waits for that, unless this is the thread itself."""
-        self._why = self._why or why
-        self.do(self._shut)
+        self._close_soon(why)
         self._join()
+
+    def _close_soon(self, why: str) -> None:
+        self._why = self._why or why
+        self.do(lambda _: self.connection.shut())
 
     def forsake(self) -> None:
         """Closes for a client that nobody has any more, without waiting: its finaliser may run anywhere."""
         if self.connection.is_usable:
-            self._why = self._why or "its client was never closed, and nobody has it any more"
-            self.do(self._shut)
+            self._close_soon("its client was never closed, and nobody has it any more")
             warnings.warn(UNCLOSED, ResourceWarning, stacklevel=2)
 
     # The thread --------------------------------------------------------------------------------------
@@ -180,9 +178,6 @@ class IoThread:
         if self.connection.is_open:
             for tag in tags:
                 self.connection.machine.cancel(tag)
-
-    def _shut(self, _now: float) -> None:
-        self.connection.shut()
 
     def _end(self) -> None:
         connection = self.connection

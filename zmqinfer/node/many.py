@@ -17,12 +17,7 @@ __all__ = ["Many"]
 
 
 class Many:
-    """Inputs under way to a model.
-
-    Args:
-        client: kept alive until the results are given out, though its caller may have let go of it.
-        deadline_s: of each call.
-    """
+    """Inputs under way to a model; keeps the client alive until the results are given out."""
 
     def __init__(self, client: object, io: IoThread, stream: Stream, xs: Iterator[Input], deadline_s: float) -> None:
         self._client = client
@@ -72,7 +67,7 @@ class Many:
         fresh: list[Body | ZmqInferError] = []
         most, until = stream.room(), time.monotonic() + GATHER_S
         try:
-            # Of a closed client nothing is asked that will not leave.
+            # A source is asked for nothing that a closed client cannot send.
             connection.check_goes_on()
             for x in self._xs:
                 fresh.append(stream.encode(x))
@@ -98,6 +93,6 @@ class Many:
         """Returns when the next result is there."""
         stream, waiter = self._stream, Waiter()
         stream.on_ready = partial(waiter.set_result, None)
-        # It may have come before anybody was told that somebody waits.
+        # It may have come before `on_ready` was set.
         if not stream.is_ready():
             self._io.wait((waiter,), self._deadline_s)

@@ -23,14 +23,9 @@ def keep_freed_memory() -> None:
     """Lets the C library keep up to 64 MiB at hand, where it would give freed messages back to the system.
 
     A message of 602 KB else costs a gateway some 40 page faults and a worker as many: with 50 in flight 0.87 of
-    the requests a second (medians of four interleaved runs).
-
-    And all threads share one heap: with a heap for each, the thread that relieves a worker's loop fills a second one
-    with answers, 66 MiB that stay. Two threads that sort, multiply and compress took 0.8 of the time so (medians of
-    three runs on two cores). Whoever sets MALLOC_ARENA_MAX decides that himself.
-
-    Once a minute what is free goes back all the same, wherever it lies in the heap: it is the peaks that made a
-    process larger with every hour. A worker with 40 MB of it is held up for 4 ms, one with none for 0.2.
+    the requests a second. All threads share one heap, or the thread that relieves a worker's loop fills a second one
+    with answers, 66 MiB that stay; whoever sets MALLOC_ARENA_MAX decides that himself. Once a minute what is free goes
+    back all the same, because peaks made a process larger with every hour: 4 ms for 40 MB of it, 0.2 for none.
 
     For processes that we start; does nothing where the library has no such switch.
     """

@@ -8,38 +8,33 @@ import socket
 import sys
 from pathlib import Path
 
+import msgpack
+
+from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
-from zmqinfer.node.models import find_models, load_engine, load_function_here
-from zmqinfer.node.pipe import receive, send
+from zmqinfer.node.isolation import READ_BYTES
+from zmqinfer.node.models import find_models, load_engine, target_config
 from zmqinfer.node.report import Report, start_logging
 from zmqinfer.node.spawn import end_with
 from zmqinfer.tensor import parse_layout
 
-__all__ = ["main", "serve"]
+__all__ = ["main"]
 
 
-def serve(connection: socket.socket, kind: str, what: str, worker: int) -> None:
-    """Is the model's process: loads a model, and runs what it is sent until the other side is gone.
-
-    Args:
-        kind: whether the model is a "folder", or a "function" that has none.
-        what: the folder, or "module:callable".
-    """
+def _serve(connection: socket.socket, kind: str, what: str, worker: int) -> None:
+    """Loads a model, and runs what it is sent until the other side is gone."""
     try:
-        if kind == "function":
-            config, engine = load_function_here(what, worker)
-        else:
-            (config,) = find_models([Path(what)])
-            engine = load_engine(config, worker)
+        (config,) = [target_config(what, ModelSettings())] if kind == "function" else find_models([Path(what)])
+        config, engine = load_engine(config, worker)
     except ConfigError as error:
         Report("model", worker_pid=worker).raised("cannot be loaded", error, logging.DEBUG)
-        send(connection, [str(error), "", None])
+        connection.sendall(msgpack.packb([str(error), "", None]))
         return
-    send(connection, ["", config.name, engine.signature.to_wire()])
-    while (message := receive(connection)) is not None:
-        rows, layout, order, parts = message
+    connection.sendall(msgpack.packb(["", config.name, engine.signature.to_wire()]))
+    batches = msgpack.Unpacker(connection.makefile("rb", 0), read_size=READ_BYTES, max_buffer_size=0)
+    for rows, layout, order, parts in batches:
         outcomes = engine.run_parts([tuple(part) for part in parts], rows, parse_layout(layout), tuple(order))
-        send(connection, outcomes)
+        connection.sendall(msgpack.packb(outcomes))
     engine.close()
 
 
@@ -55,4 +50,4 @@ def main() -> None:
     # A model that hangs would never find out that the worker is gone.
     end_with(parent)
     with socket.socket(fileno=descriptor) as connection:
-        serve(connection, kind, what, parent)
+        _serve(connection, kind, what, parent)

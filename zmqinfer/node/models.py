@@ -4,6 +4,8 @@ A model repository is a folder of model folders; a model folder holds model.toml
 likes, numbered folders, of which the highest is served. Folders without a model.toml, or what
 looks like one with a slip in its name, are passed over: they may hold anything. `--models` may
 also name one model folder itself.
+
+Whatever is wrong with a model's files, or raised by its own code while it is loaded, is a `ConfigError`.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from zmqinfer.backends.python_callable import BareFunction, find_target, no_modu
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
 from zmqinfer.model_config import FILE_NAME, ModelConfig, parse_model_toml
-from zmqinfer.node.crew import EngineThread
-from zmqinfer.node.engine import Engine, Runs
+from zmqinfer.node.crew import EngineThread, Runs
+from zmqinfer.node.engine import Engine
 from zmqinfer.node.isolation import IsolatedModel
 
 __all__ = [
@@ -34,10 +36,10 @@ __all__ = [
     "function_model",
     "load_engine",
     "load_function",
-    "load_function_here",
     "load_here",
     "load_model",
     "load_target",
+    "target_config",
 ]
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -47,11 +49,8 @@ def find_models(folders: Sequence[Path], on_mistake: Callable[[ConfigError], Non
     """Reads every model.toml below the model repositories `folders`, sorted by model name.
 
     Args:
-        on_mistake: is told what is wrong with a model folder, which is left out then; if None that is raised.
-
-    Raises:
-        ConfigError: a repository is missing or holds no model, two models have one name, or a model.toml
-            is wrong.
+        on_mistake: gets what is wrong with a model folder, which is left out then; if None that is raised, as is
+            always that a repository is missing or holds no model, or that two models have one name.
     """
     found: dict[str, ModelConfig] = {}
     for repository in folders:
@@ -73,23 +72,13 @@ def find_models(folders: Sequence[Path], on_mistake: Callable[[ConfigError], Non
 
 
 def load_model(config: ModelConfig) -> EngineThread:
-    """Loads one model on a thread of its own, or in a process of its own if it says so. May take long.
-
-    Raises:
-        ConfigError: the model's files are wrong, or its own code raised.
-    """
-    return EngineThread(lambda: (config, load_engine(config)) if _is_here(config.settings) else _isolated(config))
+    """Loads one model on a thread of its own, or in a process of its own if it says so. May take long."""
+    return EngineThread(lambda: _loaded(config))
 
 
-def load_here(config: ModelConfig) -> Backend:
-    """Makes and loads the backend of one model on this thread.
-
-    Raises:
-        ConfigError: the model's files are wrong, or its own code raised.
-    """
-    backend = make_backend(config)
-    backend.load()
-    return backend
+def load_function(target: str, settings: ModelSettings | None = None) -> EngineThread:
+    """Loads what "module:callable" names as a model; its module is imported where the model runs."""
+    return load_model(target_config(target, settings or ModelSettings()))
 
 
 def function_model(
@@ -99,60 +88,53 @@ def function_model(
 
     Args:
         has_tracebacks: whether the log has those of its errors in full.
-
-    Raises:
-        ConfigError: it is neither, or its own code raised while it was loaded.
     """
-    return EngineThread(lambda: _function(function, settings or ModelSettings(), has_tracebacks=has_tracebacks))
+    config = ModelConfig("", settings or ModelSettings(), source="the function or class")
+    return EngineThread(lambda: _function(config, function, has_tracebacks=has_tracebacks))
 
 
-def load_function(target: str, settings: ModelSettings | None = None) -> EngineThread:
-    """Does the same for what "module:callable" names; its module is imported where the model runs.
-
-    Raises:
-        ConfigError: there is none, or its module raised while it was loaded.
-    """
-    settings = dataclasses.replace(settings or ModelSettings(), target=target)
-    if _is_here(settings):
-        return EngineThread(lambda: _function(load_target(target), settings, target))
-    return EngineThread(lambda: _isolated(ModelConfig("", settings, source=f"target {target!r}")))
+def target_config(target: str, settings: ModelSettings) -> ModelConfig:
+    """Returns what is known of the model of a "module:callable" before it is loaded."""
+    return ModelConfig("", dataclasses.replace(settings, target=target), source=f"target {target!r}")
 
 
-def load_function_here(target: str, worker: int = 0) -> tuple[ModelConfig, Engine]:
-    """Does so on this thread, as `load_engine` does."""
-    return _function(load_target(target), ModelSettings(), target, worker)
+def load_here(config: ModelConfig) -> Backend:
+    """Makes and loads the backend of one model on this thread."""
+    backend = make_backend(config)
+    backend.load()
+    return backend
 
 
-def load_engine(config: ModelConfig, worker: int = 0) -> Engine:
+def load_engine(config: ModelConfig, worker: int = 0) -> tuple[ModelConfig, Engine]:
     """Loads one model on this thread, whatever it says of where; this thread is to run and close it as well.
 
     Args:
         worker: the process id of its worker, if that is another one.
 
-    Raises:
-        ConfigError: the model's files are wrong, or its own code raised.
+    Returns:
+        what is known of it then, and what runs it.
     """
+    if not config.folders:
+        return _function(config, load_target(config.settings.target), worker)
     with loading(f"{config.source}: backend {config.settings.backend!r}"):
-        return _engine(config, load_here(config), worker)
+        return config, _engine(config, load_here(config), worker)
 
 
-def _is_here(settings: ModelSettings) -> bool:
-    return settings.isolation == "thread"
-
-
-def _isolated(config: ModelConfig) -> tuple[ModelConfig, Runs]:
+def _loaded(config: ModelConfig) -> tuple[ModelConfig, Runs]:
+    if config.settings.isolation == "thread":
+        return load_engine(config)
     isolated = IsolatedModel(config)
     isolated.load()
     return isolated.config, isolated
 
 
 def _function(
-    function: object, settings: ModelSettings, target: str = "", worker: int = 0, *, has_tracebacks: bool = False
+    config: ModelConfig, function: object, worker: int = 0, *, has_tracebacks: bool = False
 ) -> tuple[ModelConfig, Engine]:
-    with loading(f"target {target!r}" if target else "the function or class"):
-        backend = BareFunction(function, target)
+    with loading(config.source):
+        backend = BareFunction(function, config.settings.target)
         backend.load()
-    config = ModelConfig(backend.name, settings, backend.signature, source=f"function {backend.name!r}")
+    config = ModelConfig(backend.name, config.settings, backend.signature, source=f"function {backend.name!r}")
     return config, _engine(config, backend, worker, has_tracebacks=has_tracebacks)
 
 
@@ -169,11 +151,7 @@ def _engine(config: ModelConfig, backend: Backend, worker: int, *, has_traceback
 
 
 def check_target(target: str) -> None:
-    """Finds mistakes in "module:callable" without running anything of the user's.
-
-    Raises:
-        ConfigError: it is written wrongly, or there is no such module or package.
-    """
+    """Raises `ConfigError` for what is wrong with "module:callable", without running anything of the user's."""
     top = parts_of(target)[0].partition(".")[0]
     is_missing = False
     # Others' finders may raise anything; and of a module that is loaded without a spec the question itself does.
@@ -184,11 +162,7 @@ def check_target(target: str) -> None:
 
 
 def load_target(target: str) -> object:
-    """Returns what "module:callable" names; the current directory is searched first.
-
-    Raises:
-        ConfigError: there is none, or its module raised while it was loaded.
-    """
+    """Returns what "module:callable" names; the current directory is searched first."""
     here = str(Path.cwd())
     if sys.path[:1] not in ([""], [here]):
         sys.path.insert(0, here)

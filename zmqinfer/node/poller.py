@@ -1,4 +1,4 @@
-"""Waiting for ZeroMQ sockets and plain descriptors together.
+"""Waiting for ports, and for other threads that want something.
 
 `zmq.Poller` asks each socket for its events before and after it waits, and hands all descriptors to the
 kernel each time. Here the kernel knows them already, and only sockets that were used since are asked: a
@@ -9,71 +9,118 @@ of a gateway (medians of four runs, the wake-up itself included).
 from __future__ import annotations
 
 import select
-from collections.abc import Iterable
-from typing import TypeAlias
+import socket
+import time
+from collections.abc import Callable, Iterable
 
 import zmq
 
-__all__ = ["Poller"]
+from zmqinfer.node.ports import Dealer, Router
 
-Source: TypeAlias = "zmq.Socket[bytes] | int"
+__all__ = ["Poller", "Waker"]
 
 _READABLE = int(zmq.POLLIN)
+# Linux reports each change once, as ZeroMQ signals. Elsewhere the signal is seen until the socket is asked.
+_IS_LINUX = hasattr(select, "epoll")
+_EDGE = select.EPOLLIN | select.EPOLLET if _IS_LINUX else select.POLLIN
+_SECOND = 1e-3 if _IS_LINUX else 1
+_LONGEST_MS = 1_000
+
+
+class Waker:
+    """A pair of connected sockets: poll on `fileno`, `wake` from any thread or signal handler."""
+
+    __slots__ = ("_reader", "_writer")
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def fileno(self) -> int:
+        """Returns the descriptor that becomes readable."""
+        return self._reader.fileno()
+
+    def wake(self) -> None:
+        """Makes the descriptor readable. Full means readable already; closed means nobody waits any more."""
+        try:  # noqa: SIM105 - `contextlib.suppress` takes 0.6 us
+            self._writer.send(b"\0")
+        except OSError:
+            pass
+
+    def clear(self) -> None:
+        """Makes the descriptor unreadable again."""
+        try:
+            while len(self._reader.recv(256)) == 256:
+                pass
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """Closes both ends."""
+        self._reader.close()
+        self._writer.close()
 
 
 class Poller:
-    """Waits until something is there to be read.
+    """Waits until a port has something to read, or somebody wakes it.
 
-    Args:
-        busy: sockets that the loop receives from and sends to; there may be more later. ZeroMQ's signal for what has
-            arrived may be taken by any use of the socket, so they are asked before each wait.
-        quiet: sockets and descriptors of which everything is read each time that `poll` names them, and
-            that are not used otherwise.
+    ZeroMQ's signal for what has arrived may be taken by any use of a socket, so ports are asked before each wait;
+    their monitors are not used otherwise.
     """
 
-    def __init__(self, busy: Iterable[zmq.Socket[bytes]], quiet: Iterable[Source]) -> None:
+    def __init__(self, ports: Iterable[Dealer | Router] = ()) -> None:
+        self._kernel = select.epoll() if _IS_LINUX else select.poll()
         self._busy: list[tuple[zmq.Socket[bytes], int]] = []
-        self._sources: dict[int, Source] = {}
-        # Linux tells of each change once, as ZeroMQ signals. Elsewhere the signal is seen until the socket is asked.
-        self._kernel = select.epoll() if hasattr(select, "epoll") else select.poll()
-        self._second = 1e-3 if hasattr(select, "epoll") else 1
-        for socket in busy:
-            self.add(socket)
-        for source in quiet:
-            self._register(source)
-            if not isinstance(source, int):
-                # ZeroMQ signals nothing for a socket of which nobody ever learned that it was empty.
-                zmq.zmq_poll([(source, _READABLE)], 0)
+        self._ports: dict[object, Dealer | Router] = {}
+        self._on_signal: dict[int, Callable[[], object]] = {}
+        self._waker = Waker()
+        self.wake = self._waker.wake
+        self._register(self._waker.fileno(), self._waker.clear, select.POLLIN)
+        for port in ports:
+            self.add(port)
 
-    def _register(self, source: Source) -> None:
-        descriptor = _descriptor(source)
-        self._sources[descriptor] = source
-        if hasattr(select, "epoll"):
-            self._kernel.register(descriptor, select.EPOLLIN | (0 if source is descriptor else select.EPOLLET))
-        else:
-            self._kernel.register(descriptor, select.POLLIN)
+    def _register(self, descriptor: int, on_signal: Callable[[], object], events: int) -> None:
+        self._on_signal[descriptor] = on_signal
+        self._kernel.register(descriptor, events)
 
-    def add(self, socket: zmq.Socket[bytes]) -> None:
-        """Waits for one more busy socket."""
-        self._busy.append((socket, _READABLE))
-        self._register(socket)
+    def add(self, port: Dealer | Router) -> None:
+        """Waits for one more port."""
+        self._busy.append((port.socket, _READABLE))
+        self._ports[port.socket] = port
+        self._register(port.fileno(), port.on_signal, _EDGE)
+        if isinstance(port, Router):
+            self._register(int(port.monitor.get(zmq.FD)), port.on_monitored, _EDGE)
+            # ZeroMQ signals nothing for a socket of which nobody ever learned that it was empty.
+            zmq.zmq_poll([(port.monitor, _READABLE)], 0)
 
-    def remove(self, socket: zmq.Socket[bytes]) -> None:
-        """Waits no longer for a busy socket, which is about to be closed."""
-        self._busy.remove((socket, _READABLE))
-        descriptor = _descriptor(socket)
-        del self._sources[descriptor]
-        self._kernel.unregister(descriptor)
+    def remove(self, port: Dealer | Router) -> None:
+        """Waits no longer for a port, which is about to be closed."""
+        self._busy.remove((port.socket, _READABLE))
+        del self._ports[port.socket], self._on_signal[port.fileno()]
+        self._kernel.unregister(port.fileno())
 
-    def poll(self, wait_ms: int) -> list[object]:
-        """Returns what may be read, after at most `wait_ms`; a socket named here may turn out to have nothing."""
-        ready: list[object] = [socket for socket, _ in zmq.zmq_poll(self._busy, 0)]
-        for descriptor, _ in self._kernel.poll(0 if ready else wait_ms * self._second):
-            source = self._sources[descriptor]
-            if source not in ready:
-                ready.append(source)
-        return ready
+    def wait(self, due: float | None, now: float) -> tuple[float, float]:
+        """Waits until a port may have something to read, `wake` is called, or it is time.
 
+        Args:
+            due: when it is time; None: in a second, which is the longest wait.
+            now: when the caller ended its turn.
 
-def _descriptor(source: Source) -> int:
-    return source if isinstance(source, int) else int(source.get(zmq.FD))
+        Returns:
+            the time then, and for how long nobody looked beyond what was waited for, in seconds.
+        """
+        wait_ms = _LONGEST_MS
+        if due is not None:
+            wait_ms = 0 if due <= now else min(int((due - now) * 1e3) + 1, _LONGEST_MS)
+        ready = zmq.zmq_poll(self._busy, 0)
+        for readable, _ in ready:
+            self._ports[readable].on_signal()
+        for descriptor, _ in self._kernel.poll(0 if ready else wait_ms * _SECOND):
+            self._on_signal[descriptor]()
+        woken_at = time.monotonic()
+        return woken_at, woken_at - now - wait_ms / 1e3
+
+    def close(self) -> None:
+        """Closes the waker: nobody wakes it any more."""
+        self._waker.close()

@@ -25,7 +25,28 @@ _MONITORED = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 _MORE_PEERS = 64
 
 
-class Router:
+class _Port:
+    """A socket of ZeroMQ's.
+
+    Attributes:
+        socket: it, of which `is_signalled` says that it may have a message and need not be asked.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self.socket = socket
+        self.is_signalled = False
+        self._descriptor = int(socket.get(zmq.FD))
+
+    def fileno(self) -> int:
+        """Returns an edge-triggered descriptor: after it fires, receive until there is nothing."""
+        return self._descriptor
+
+    def on_signal(self) -> None:
+        """Notes that there may be a message."""
+        self.is_signalled = True
+
+
+class Router(_Port):
     """A ROUTER that listens, with what is known of the connections behind it.
 
     Args:
@@ -33,8 +54,7 @@ class Router:
         left: the part of all descriptors that is left to others; see gate.py.
 
     Attributes:
-        socket: ZeroMQ's; and
-        monitor: its monitor, of which `is_monitored` says whether it may have news.
+        monitor: the socket's monitor.
         gate: lets connections in while there are descriptors for them.
         address: where it listens, with the real port.
     """
@@ -50,13 +70,13 @@ class Router:
         report: Report,
     ) -> None:
         """Binds it; raises `ConfigError` if the address is taken or cannot be bound."""
-        self.socket = sockets.unbound_router(context, max_frame_bytes)
+        super().__init__(sockets.router(context, max_frame_bytes))
         self.monitor = self.socket.get_monitor_socket(_MONITORED)
         sockets.bind(self.socket, address)
         _, listening = sockets.monitored(self.monitor)
-        self.address = bytes(self.socket.get(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+        self.address = sockets.endpoint(self.socket)
         self.gate = Gate(door, listening, left, report)
-        self.is_signalled = self.is_monitored = False
+        self._is_monitored = False
         self._report = report
         # Routing id to the connection's descriptor and far end, and back. Hints: a descriptor may be reused.
         self._connections: dict[bytes, tuple[int, sockets.FarEnd]] = {}
@@ -114,11 +134,15 @@ class Router:
         sockets.send(self.socket, frames)
         return SENT
 
+    def on_monitored(self) -> None:
+        """Notes that the monitor may have news."""
+        self._is_monitored = True
+
     def closed(self) -> list[bytes]:
         """Returns the peers whose connections have closed since; empty for one that never said anything."""
         closed, self._displaced = self._displaced, []
-        if self.is_monitored:
-            self.is_monitored = False
+        if self._is_monitored:
+            self._is_monitored = False
             while sockets.is_readable(self.monitor):
                 event, descriptor = sockets.monitored(self.monitor)
                 if event == zmq.EVENT_ACCEPTED:
@@ -144,37 +168,28 @@ class Router:
         sockets.remove_path(self.address)
 
 
-class Dealer:
-    """A DEALER that dials one address; raises `ConfigError` for one that cannot be dialled.
-
-    Attributes:
-        socket: ZeroMQ's, of which `is_signalled` says that it has a message and need not be asked.
-    """
+class Dealer(_Port):
+    """A DEALER that dials one address; raises `ConfigError` for one that cannot be dialled."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
-        self.socket = sockets.dealer(context, address)
-        self.is_signalled = False
-        self._descriptor = int(self.socket.get(zmq.FD))
+        super().__init__(sockets.dealer(context, address))
 
-    def fileno(self) -> int:
-        """Returns an edge-triggered descriptor: after it fires, receive until `is_readable` says no."""
-        return self._descriptor
-
-    def receive(self) -> sockets.Incoming | None:
+    def receive(self) -> tuple[bytes, list[Buffer]] | None:
         """Returns the head and the parts of the next message, or None."""
+        socket = self.socket
         if self.is_signalled:
             self.is_signalled = False
-        elif not sockets.is_readable(self.socket):
+        elif not sockets.is_readable(socket):
             return None
-        return sockets.receive(self.socket)
+        try:
+            frame = socket.recv(_NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        return frame.bytes, sockets.rest(socket, frame) if frame.more else []
 
     def is_readable(self) -> bool:
         """Whether there is a message; asking also re-arms the descriptor."""
         return sockets.is_readable(self.socket)
-
-    def close(self, linger_ms: int = sockets.LINGER_MS) -> None:
-        """Closes it; what it holds has so long to leave."""
-        self.socket.close(linger_ms)
 
     def send(self, frames: list[Buffer]) -> int:
         """Sends a message, and returns SENT or FULL, which it also is without a connection."""
@@ -183,3 +198,7 @@ class Dealer:
         except zmq.Again:
             return FULL
         return SENT
+
+    def close(self, linger_ms: int = sockets.LINGER_MS) -> None:
+        """Closes it; what it holds has so long to leave."""
+        self.socket.close(linger_ms)

@@ -17,10 +17,8 @@ __all__ = ["drain_answer", "drain_words", "read_answer", "those_who_answered"]
 def those_who_answered(outcomes: Sequence[Record | BaseException]) -> list[Record]:
     """Returns the answers of the gateways to a question; raises the first error if there is none."""
     answers = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
-    if not answers:
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+    if not answers and isinstance(outcomes[0], BaseException):
+        raise outcomes[0]
     return answers
 
 

@@ -22,7 +22,7 @@ __all__ = ["Report", "level", "start_logging"]
 _MAX_VALUE = 512
 # Lines of one event a second in the long run, and at once: as many workers may be lost.
 _LINES_PER_S, _LINES_AT_ONCE = 10.0, 500.0
-# Of a traceback so many frames, the innermost ones, and so many errors that led to one another.
+# A traceback has so many frames at most, the innermost ones, and so many errors that led to one another.
 _MAX_DEPTH, _MAX_CHAIN = 40, 5
 
 
@@ -41,7 +41,7 @@ class Report:
 
     Args:
         node: its kind.
-        has_tracebacks: whether they are told in full below level DEBUG too.
+        has_tracebacks: whether tracebacks are logged in full below level DEBUG too.
         about: what is said at the end of each line, as which of several nodes it is.
     """
 
@@ -68,10 +68,7 @@ class Report:
         self._say(logging.ERROR, event, values)
 
     def raised(self, event: str, error: BaseException, level: int = logging.WARNING) -> None:
-        """Says of what a model's code, or ours, raised the class and where, but never its words: they may hold inputs.
-
-        Where debugging the whole traceback follows.
-        """
+        """Names the class of what was raised and where, but never its words: they may hold inputs."""
         is_whole = self._has_tracebacks or self._logger.isEnabledFor(logging.DEBUG)
         values: dict[str, object] = {"error": type(error).__name__, "at": functools.partial(origin, error)}
         self._say(level, event, values, functools.partial(_traceback, error) if is_whole else None)

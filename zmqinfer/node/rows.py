@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 
@@ -14,7 +15,7 @@ __all__ = ["join", "pieces_of", "tell_of_all"]
 
 # At a time: a gateway takes only so many requests of one client.
 _MOST_PIECES = 1_024
-# Of a model of which nothing is known yet.
+# Rows at a time for a model of which nothing is known yet.
 _USUAL_ROWS = 32
 
 
@@ -60,9 +61,8 @@ def join(pieces: list[Output]) -> Output:
     if len(pieces) == 1:
         return first
     if isinstance(first, np.ndarray):
-        return _joined([piece for piece in pieces if isinstance(piece, np.ndarray)])
-    dicts: list[Arrays] = [piece for piece in pieces if isinstance(piece, dict)]
-    return {name: _joined([piece[name] for piece in dicts]) for name in first}
+        return _joined(cast("list[Array]", pieces))
+    return {name: _joined([piece[name] for piece in cast("list[Arrays]", pieces)]) for name in first}
 
 
 def _joined(arrays: list[Array]) -> Array:

@@ -185,6 +185,13 @@ class SharedReader:
             parts.append(memory[at : at + size])
         return parts
 
+    def read(self, payload: SharedPayload) -> list[Buffer] | None:
+        """Does the same; returns None if the parts cannot be had."""
+        try:
+            return self.view(payload)
+        except (OSError, ValueError):
+            return None
+
     @staticmethod
     def _map(pid: int, number: int, session: bytes) -> memoryview:
         path = _path_of(pid, number)

@@ -1,4 +1,4 @@
-"""The only module that makes ZeroMQ sockets, and the four moves that every loop makes with them.
+"""The only module that makes ZeroMQ sockets, and the moves that every port makes with them.
 
 Frame by frame, never `*_multipart`: 1.5 us against 6 for three small frames. Sends never block.
 The head is copied (it is small and read at once); further parts are kept as frames and sent
@@ -26,8 +26,6 @@ from zmqinfer.tensor import Buffer
 
 __all__ = [
     "FarEnd",
-    "Frames",
-    "Incoming",
     "bind",
     "dealer",
     "drop",
@@ -36,16 +34,12 @@ __all__ = [
     "is_readable",
     "monitored",
     "new_context",
-    "receive",
     "rest",
     "router",
     "send",
     "send_frame",
-    "unbound_router",
 ]
 
-Frames: TypeAlias = list[Buffer]
-Incoming: TypeAlias = tuple[bytes, list[Buffer]]
 # Address and port of a connection's other end, or "ipc" and its process.
 FarEnd: TypeAlias = tuple[str, int]
 
@@ -70,9 +64,6 @@ _MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 def new_context(links: int = 0) -> zmq.Context[zmq.Socket[bytes]]:
     """Makes a context of one I/O thread, for a node that dials so many gateways.
 
-    libzmq draws the first routing id of a ROUTER from the C library's generator, which nobody
-    seeds; a clash of such ids has ended processes (libzmq 4503), so it is seeded here.
-
     Raises:
         ConfigError: libzmq is too old, or there are too few file descriptors.
     """
@@ -80,20 +71,15 @@ def new_context(links: int = 0) -> zmq.Context[zmq.Socket[bytes]]:
         raise ConfigError(f"libzmq is {zmq.zmq_version()}, expected 4.3.5 or newer; upgrade pyzmq")
     check_room(links)
     if sys.platform == "linux":
+        # libzmq draws the first routing id of a ROUTER from the C library's generator, which nobody seeds; a clash of
+        # such ids has ended processes (libzmq 4503).
         ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     return context
 
 
-def router(context: zmq.Context[zmq.Socket[bytes]], address: str, max_frame_bytes: int) -> zmq.Socket[bytes]:
-    """Makes a ROUTER and binds it; see `bind`. A frame of more than `max_frame_bytes` ends its connection."""
-    socket = unbound_router(context, max_frame_bytes)
-    bind(socket, address)
-    return socket
-
-
-def unbound_router(context: zmq.Context[zmq.Socket[bytes]], max_frame_bytes: int) -> zmq.Socket[bytes]:
-    """Makes a ROUTER, for who wants a monitor that sees it bound."""
+def router(context: zmq.Context[zmq.Socket[bytes]], max_frame_bytes: int) -> zmq.Socket[bytes]:
+    """Makes a ROUTER, not bound yet. A frame of more than `max_frame_bytes` ends its connection."""
     socket = context.socket(zmq.ROUTER)
     socket.set(zmq.MAXMSGSIZE, max_frame_bytes)
     socket.router_mandatory = True
@@ -103,8 +89,8 @@ def unbound_router(context: zmq.Context[zmq.Socket[bytes]], max_frame_bytes: int
     return socket
 
 
-def bind(socket: zmq.Socket[bytes], address: str) -> None:
-    """Lets a socket listen; `address` may end in `:0`, then the socket's LAST_ENDPOINT says the port.
+def bind(socket: zmq.Socket[bytes], address: str) -> zmq.Socket[bytes]:
+    """Lets a socket listen, and returns it; `address` may end in `:0`, then `endpoint` has the port.
 
     Raises:
         ConfigError: the address is taken or cannot be bound; the socket is closed.
@@ -115,14 +101,14 @@ def bind(socket: zmq.Socket[bytes], address: str) -> None:
         # Who comes through a path tries again soon, and too many at once would end this process: see gate.py.
         socket.set(zmq.BACKLOG, 64 if address.startswith("ipc://") else 1_024)
         socket.bind(_numeric(address))
-    except zmq.ZMQError as cause:
+    except (zmq.ZMQError, ConfigError) as cause:
         socket.close(0)
+        if isinstance(cause, ConfigError):
+            raise
         raise ConfigError(
             f"cannot listen at {address} ({cause}); stop whatever holds it, or choose another address"
         ) from cause
-    except ConfigError:
-        socket.close(0)
-        raise
+    return socket
 
 
 def endpoint(socket: zmq.Socket[bytes]) -> str:
@@ -198,15 +184,6 @@ def _numeric(address: str) -> str:
     return f"tcp://{found[0][4][0]}:{port}"
 
 
-def receive(socket: zmq.Socket[bytes]) -> Incoming | None:
-    """Returns the next message, its first frame and the other ones, or None when there is none."""
-    try:
-        frame = socket.recv(_NOBLOCK, copy=False)
-    except zmq.Again:
-        return None
-    return frame.bytes, rest(socket, frame) if frame.more else []
-
-
 def rest(socket: zmq.Socket[bytes], frame: zmq.Frame) -> list[Buffer]:
     """Returns the frames that follow one of the same message."""
     # A frame knows whether it was the last: 0.3 us less than to ask the socket.
@@ -231,21 +208,17 @@ def is_readable(socket: zmq.Socket[bytes]) -> bool:
     return bool(zmq.zmq_poll([(socket, _READABLE)], 0))
 
 
-def send(socket: zmq.Socket[bytes], frames: Frames) -> None:
+def send(socket: zmq.Socket[bytes], frames: list[Buffer]) -> None:
     """Sends one message without blocking; raises `zmq.Again` or, at a ROUTER, EHOSTUNREACH before anything left."""
     last = len(frames) - 1
     if not last:
         send_frame(socket, frames[0], _NOBLOCK)
         return
     for number, frame in enumerate(frames):
-        # Copied up to pyzmq's own threshold: below it the bookkeeping of a shared buffer costs more.
-        copy = not isinstance(frame, zmq.Frame) and (len(frame) < 65_536 or not _may_lend())
-        send_frame(socket, frame, _NOBLOCK if number == last else _MORE, copy)
-
-
-def _may_lend() -> bool:
-    """Whether ZeroMQ can be lent the memory of a frame: for the first one pyzmq makes a context of its own."""
-    return gc.is_alive() or has_room()
+        # Copied up to pyzmq's own threshold: below it the bookkeeping of a shared buffer costs more. For the first
+        # buffer that is lent to ZeroMQ pyzmq makes a context of its own.
+        may_lend = isinstance(frame, zmq.Frame) or (len(frame) >= 65_536 and (gc.is_alive() or has_room()))
+        send_frame(socket, frame, _NOBLOCK if number == last else _MORE, not may_lend)
 
 
 def far_end(descriptor: int) -> FarEnd | None:

@@ -1,21 +1,19 @@
 """A worker's process: its sockets, its clock, its models' threads, and the loop between them.
 
-The models run apart from the loop, so a batch of ten seconds does not keep heartbeats from
-being answered. The loop hands batches over and takes what became of them; nothing else is shared.
-Which thread turns it is the crew's affair.
+The models run apart from the loop, so that a batch of ten seconds keeps no heartbeat from being answered.
+crew.py decides which thread turns it.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from zmqinfer import __version__
 from zmqinfer.config import WorkerSettings
-from zmqinfer.loop.worker import Done, WorkerLoop
+from zmqinfer.loop.worker import WorkerLoop
 from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.machine.worker.served import ModelCard
 from zmqinfer.machine.worker.task import Batch
@@ -24,9 +22,7 @@ from zmqinfer.node.dialler import Dialler
 from zmqinfer.node.poller import Poller
 from zmqinfer.node.report import Report
 from zmqinfer.node.shared import SharedReader, host_token
-from zmqinfer.node.waker import Waker, poll_ms
 from zmqinfer.policy.batching import BatchLimits
-from zmqinfer.tensor import Buffer, SharedPayload
 
 __all__ = ["WorkerNode"]
 
@@ -40,6 +36,8 @@ class WorkerNode:
     """One worker process's or thread's worth of worker.
 
     Attributes:
+        done: batches that have run, for the next half of a turn.
+        wake: makes the loop wait no longer, from any thread or signal handler.
         on_welcome: called once, when the first gateway has taken this worker in and before it runs anything.
     """
 
@@ -69,21 +67,22 @@ class WorkerNode:
         self._dialler = Dialler(self.machine)
         self.on_welcome: Callable[[], None] | None = None
         self._report = Report("worker", worker=name)
-        self._waker = Waker()
         self._is_stop_wanted = False
-        self._woken = self._waker.fileno()
-        self._poller = Poller((), [self._woken])
+        self._poller = Poller()
+        self.wake = self._poller.wake
+        self._settle = partial(self._dialler.settle, self._poller.add, self._poller.remove)
         self._due: float | None = 0.0
         self._ended_at = time.monotonic()
         self._engines = list(models)
-        self._crew = Crew(self, self._engines, settings.heartbeat_ms / 1000)
         self._shared = SharedReader()
-        self._loop = WorkerLoop(self.machine, self._dialler, self._report, self._read)
+        self._loop = WorkerLoop(self.machine, self._dialler, self._report, self._shared.read)
+        self.done = self._loop.done
+        self._crew = Crew(self, self._engines, settings.heartbeat_ms / 1000)
 
     def drain(self) -> None:
         """Begins to leave: finishes what it holds, then `run` returns; from any thread or signal handler."""
         self._loop.drain()
-        self._waker.wake()
+        self.wake()
 
     def add_gateway(self, address: str) -> None:
         """Joins one more gateway, at its address for workers, unless it serves there already; from any thread.
@@ -98,14 +97,14 @@ class WorkerNode:
 
     def _ask(self, work: Callable[[float], None]) -> None:
         self._loop.ask(work)
-        self._waker.wake()
+        self.wake()
         if not self._dialler.is_open:
             self._loop.do_asked(time.monotonic())
 
     def stop(self) -> None:
         """Ends `run` after its present turn, finished or not."""
         self._is_stop_wanted = True
-        self._waker.wake()
+        self.wake()
 
     def run(self) -> None:
         """Serves until drained, stopped, or told by a gateway to go (`machine.ended_by`)."""
@@ -118,27 +117,11 @@ class WorkerNode:
         finally:
             self._close()
 
-    @property
-    def done(self) -> deque[Done]:
-        """Batches that have run, for the next half of a turn."""
-        return self._loop.done
-
-    def wake(self) -> None:
-        """Makes the loop wait no longer, from any thread or signal handler."""
-        self._waker.wake()
-
     def take_in(self) -> dict[int, list[Batch]]:
         """Waits for something to do, does it, and returns the batches to begin, by the numbers of their models."""
-        poller = self._poller
-        self._dialler.settle(lambda port: poller.add(port.socket), lambda port: poller.remove(port.socket))
-        wait_ms = poll_ms(self._due, self._ended_at)
-        ready = poller.poll(wait_ms)
-        now = time.monotonic()
-        if self._woken in ready:
-            self._waker.clear()
-        for port in self._dialler.ports.values():
-            port.is_signalled = port.socket in ready
-        begun = self._loop.take_in(now, now - self._ended_at - wait_ms / 1e3)
+        self._settle()
+        now, away_s = self._poller.wait(self._due, self._ended_at)
+        begun = self._loop.take_in(now, away_s)
         if self._loop.is_due:
             self._shared.tidy(now)
         if self.on_welcome is not None and self.machine.was_welcome:
@@ -155,13 +138,6 @@ class WorkerNode:
         self._ended_at = time.monotonic()
         return not (self._loop.is_over() or self._is_stop_wanted)
 
-    def _read(self, payload: SharedPayload) -> list[Buffer] | None:
-        """Returns the parts of a payload in shared memory, None if they cannot be had."""
-        try:
-            return self._shared.view(payload)
-        except (OSError, ValueError):
-            return None
-
     def _close(self) -> None:
         for engine in self._engines:
             engine.finish()
@@ -175,10 +151,10 @@ class WorkerNode:
             engine.join(_LOOK_S)
         self._shared.close()
         self._dialler.close()
-        # Of a gateway that was added too late the socket has to be closed before the context ends.
+        # What was asked too late may hold a socket, which has to be closed before the context ends.
         self._loop.do_asked(time.monotonic())
         self._dialler.end()
-        self._waker.close()
+        self._poller.close()
 
     def _may_close(self, began: float) -> bool:
         """Whether the models have time left to close: after a drain what is left of its grace."""

@@ -101,22 +101,18 @@ class ClientProcess(Process):
         self._tags.pop(call.number, None)
         self._history.end(call, status, answer, executed, self.timeline.now, self.resumed_at)
 
-    def turn(self, now: float, gap: float) -> float:  # noqa: ARG002 - a client charges itself no gap
-        """Does a turn of the loop, and what the program makes of it; returns how long that took."""
-        self._due = self._loop.turn(now)
+    def turn(self, now: float, gap: float) -> float | None:  # noqa: ARG002 - a client charges itself no gap
+        """Does a turn of the loop, and what the program makes of it."""
+        due = self._loop.turn(now)
         self.dialler.settle(lambda _: None, lambda _: None)
         self._on_turn()
-        if self._due is not None and self._due <= now:
+        if due is not None and due <= now:
             self.rouse()
-        return self.busy_s()
+        return due
 
     def busy_s(self) -> float:
         """Returns how long the turn has taken so far."""
         return _TURN_S + _RECORD_S * self.dialler.records
-
-    def wake_at(self) -> float | None:
-        """Returns when the loop wants to turn."""
-        return self._due
 
     def on_death(self) -> None:
         """Nobody waits any more for what it asked."""

@@ -6,13 +6,14 @@ that are there then. So one can be taken out without changing the others, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from zmqinfer.sim.client import ClientProcess
+from zmqinfer.sim.network import Wire
 from zmqinfer.sim.worker import WorkerProcess
 from zmqinfer.sim.world import World
 
@@ -39,6 +40,10 @@ class Fault:
         return f"{self.at:.3f} s {self.kind} for {self.lasts_s:.3f} s"
 
 
+# Does it, and says whether there was a victim.
+Strike: TypeAlias = Callable[[World, Fault], bool]
+
+
 def draw(
     random: Random, counts: Mapping[str, int], lasts_s: Mapping[str, tuple[float, float]], duration_s: float
 ) -> list[Fault]:
@@ -52,24 +57,29 @@ def draw(
     return sorted(faults, key=lambda fault: fault.at)
 
 
-def _one(victims: Iterable[T], fault: Fault) -> T | None:
-    """Picks one of those who are there, or None."""
-    there: Sequence[T] = list(victims)
-    return there[int(fault.pick * len(there))] if there else None
+def _on(victims: Callable[[World], Iterable[T]], strike: Callable[[World, Fault, T], object]) -> Strike:
+    """Makes a kind of fault of what is done to one of some victims; `strike` returns False if nothing came of it."""
+
+    def fire(world: World, fault: Fault) -> bool:
+        there = list(victims(world))
+        return bool(there) and strike(world, fault, there[int(fault.pick * len(there))]) is not False
+
+    return fire
 
 
-def _crash(world: World, fault: Fault, kind: str) -> bool:
-    place = _one(world.nodes(kind), fault)
-    if place is None:
-        return False
+def _on_each_kind(name: str, kinds: Iterable[str], strike: Callable[..., object]) -> dict[str, Strike]:
+    """Returns what is done to the node at a place, for some kinds of nodes."""
+    return {f"{name}_{kind}": _on(partial(World.nodes, kind=kind), partial(strike, kind)) for kind in kinds}
+
+
+def _crash(kind: str, world: World, fault: Fault, place: int) -> None:
     world.kill(world.nodes(kind)[place])
     world.timeline.after(fault.lasts_s, lambda: world.start(kind, place))
-    return True
 
 
-def _freeze(world: World, fault: Fault, kind: str) -> bool:
-    process = _one(world.nodes(kind).values(), fault)
-    if process is None or process.is_frozen:
+def _freeze(kind: str, world: World, fault: Fault, place: int) -> bool:
+    process = world.nodes(kind)[place]
+    if process.is_frozen:
         return False
     process.freeze()
     world.network.review(process)
@@ -83,10 +93,7 @@ def _freeze(world: World, fault: Fault, kind: str) -> bool:
     return True
 
 
-def _drain(world: World, fault: Fault, kind: str) -> bool:
-    place = _one(world.nodes(kind), fault)
-    if place is None:
-        return False
+def _drain(kind: str, world: World, fault: Fault, place: int) -> None:
     process = world.nodes(kind)[place]
     process.drain()
 
@@ -97,37 +104,25 @@ def _drain(world: World, fault: Fault, kind: str) -> bool:
             world.start(kind, place)
 
     world.timeline.after(fault.lasts_s, restart)
-    return True
 
 
-def _slow_worker(world: World, fault: Fault) -> bool:
-    worker = _one(world.workers.values(), fault)
-    if worker is None:
-        return False
+def _slow(world: World, fault: Fault, worker: WorkerProcess) -> None:
     worker.slowness *= 10
     world.timeline.after(fault.lasts_s, lambda: setattr(worker, "slowness", worker.slowness / 10))
-    return True
 
 
-def _hang_worker(world: World, fault: Fault) -> bool:
+def _hang(world: World, fault: Fault) -> bool:
     there = list(world.workers.values())
     first = int(fault.pick * len(there))
     return any(worker.hang(fault.lasts_s) for worker in there[first:] + there[:first])
 
 
-def _faulty_worker(world: World, fault: Fault) -> bool:
-    worker = _one(world.workers.values(), fault)
-    if worker is None:
-        return False
+def _make_faulty(world: World, fault: Fault, worker: WorkerProcess) -> None:
     worker.is_faulty = True
     world.timeline.after(fault.lasts_s, lambda: setattr(worker, "is_faulty", False))
-    return True
 
 
-def _block(world: World, fault: Fault, *, up: bool = True, down: bool = True) -> bool:
-    wire = _one(world.network.wires(), fault)
-    if wire is None:
-        return False
+def _block(world: World, fault: Fault, wire: Wire, *, up: bool = True, down: bool = True) -> None:
     dealer, router = wire.dealer.owner, wire.router.owner
     pairs = [(dealer, router)] * up + [(router, dealer)] * down
     for pair in pairs:
@@ -138,21 +133,9 @@ def _block(world: World, fault: Fault, *, up: bool = True, down: bool = True) ->
             world.network.unblock(*pair)
 
     world.timeline.after(fault.lasts_s, heal)
-    return True
 
 
-def _cut(world: World, fault: Fault) -> bool:
-    wire = _one(world.network.wires(), fault)
-    if wire is None:
-        return False
-    world.network.cut(wire)
-    return True
-
-
-def _flap(world: World, fault: Fault) -> bool:
-    wire = _one(world.network.wires(), fault)
-    if wire is None:
-        return False
+def _flap(world: World, fault: Fault, wire: Wire) -> None:
     ends = wire.dealer.owner, wire.router.owner
 
     def cut() -> None:
@@ -161,7 +144,6 @@ def _flap(world: World, fault: Fault) -> bool:
 
     for number in range(int(fault.lasts_s / 0.3) + 1):
         world.timeline.after(0.3 * number, cut)
-    return True
 
 
 def _join_worker(world: World, _fault: Fault) -> bool:
@@ -169,11 +151,12 @@ def _join_worker(world: World, _fault: Fault) -> bool:
     return True
 
 
-def _relink(world: World, fault: Fault) -> bool:
+def _linked_twice(world: World) -> Iterable[ClientProcess | WorkerProcess]:
     nodes: list[ClientProcess | WorkerProcess] = [*world.clients.values(), *world.workers.values()]
-    node = _one((node for node in nodes if not node.is_frozen and len(node.dialler.addresses()) > 1), fault)
-    if node is None:
-        return False
+    return (node for node in nodes if not node.is_frozen and len(node.dialler.addresses()) > 1)
+
+
+def _relink(world: World, fault: Fault, node: ClientProcess | WorkerProcess) -> None:
     address = node.dialler.addresses()[-1]
     node.dialler.remove(address, world.timeline.now)
     node.rouse()
@@ -186,50 +169,52 @@ def _relink(world: World, fault: Fault) -> bool:
             node.rouse()
 
     world.timeline.after(fault.lasts_s, return_)
-    return True
 
 
-def _ask(world: World, fault: Fault, calls: int, *, is_poison: bool = False) -> bool:
-    client = _one(world.clients, fault)
-    if client is None:
-        return False
+def _ask(world: World, _fault: Fault, client: int, calls: int, *, is_poison: bool = False) -> None:
     for _ in range(calls):
         world.call(client, is_poison=is_poison)
-    return True
+
+
+def _wires(world: World) -> Iterable[Wire]:
+    return world.network.wires()
+
+
+def _workers(world: World) -> Iterable[WorkerProcess]:
+    return world.workers.values()
+
+
+def _clients(world: World) -> Iterable[int]:
+    return world.clients
 
 
 # Those that keep messages on their way for as long as they last.
 BLOCKING = ("stall", "partition", "one_way_up", "one_way_down")
-KINDS: dict[str, Callable[[World, Fault], bool]] = {
-    **{f"crash_{kind}": partial(_crash, kind=kind) for kind in ("worker", "gateway", "client")},
-    **{f"freeze_{kind}": partial(_freeze, kind=kind) for kind in ("worker", "gateway", "client")},
-    "slow_worker": _slow_worker,
-    "hang_worker": _hang_worker,
-    "faulty_worker": _faulty_worker,
-    "stall": _block,
-    "partition": _block,
-    "one_way_up": partial(_block, down=False),
-    "one_way_down": partial(_block, up=False),
-    "cut": _cut,
-    "flap": _flap,
-    **{f"drain_{kind}": partial(_drain, kind=kind) for kind in ("worker", "gateway")},
+KINDS: dict[str, Strike] = {
+    **_on_each_kind("crash", ("worker", "gateway", "client"), _crash),
+    **_on_each_kind("freeze", ("worker", "gateway", "client"), _freeze),
+    "slow_worker": _on(_workers, _slow),
+    "hang_worker": _hang,
+    "faulty_worker": _on(_workers, _make_faulty),
+    "stall": _on(_wires, _block),
+    "partition": _on(_wires, _block),
+    "one_way_up": _on(_wires, partial(_block, down=False)),
+    "one_way_down": _on(_wires, partial(_block, up=False)),
+    "cut": _on(_wires, lambda world, _fault, wire: world.network.cut(wire)),
+    "flap": _on(_wires, _flap),
+    **_on_each_kind("drain", ("worker", "gateway"), _drain),
     "join_worker": _join_worker,
-    "relink": _relink,
-    "overload": partial(_ask, calls=300),
-    "poison": partial(_ask, calls=1, is_poison=True),
+    "relink": _on(_linked_twice, _relink),
+    "overload": _on(_clients, partial(_ask, calls=300)),
+    "poison": _on(_clients, partial(_ask, calls=1, is_poison=True)),
 }
 
 # How long each kind lasts, unless a scenario says otherwise.
 LASTS_S: dict[str, tuple[float, float]] = {
     **dict.fromkeys(KINDS, (0.1, 2.0)),
+    **dict.fromkeys(("freeze_worker", "freeze_gateway", "freeze_client", "slow_worker"), (0.1, 6.0)),
+    **dict.fromkeys(("partition", "one_way_up", "one_way_down"), (0.5, 5.0)),
     "stall": (0.02, 0.5),
-    "freeze_worker": (0.1, 6.0),
-    "freeze_gateway": (0.1, 6.0),
-    "freeze_client": (0.1, 6.0),
-    "slow_worker": (0.1, 6.0),
     "hang_worker": (1.5, 8.0),
     "faulty_worker": (0.5, 6.0),
-    "partition": (0.5, 5.0),
-    "one_way_up": (0.5, 5.0),
-    "one_way_down": (0.5, 5.0),
 }

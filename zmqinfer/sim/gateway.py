@@ -40,27 +40,23 @@ class GatewayProcess(Process):
         self._loop = GatewayLoop(self.machine, self._clients, self._workers, SILENT)
         self._due = self.machine.wake_at()
         self._kill = kill
-        self.sleep()
+        self._arm()
 
     def drain(self) -> None:
         """Begins to leave, as after SIGTERM."""
         self._loop.drain()
         self.rouse()
 
-    def turn(self, now: float, gap: float) -> float:
-        """Does a turn of the loop; returns how long it took."""
-        self._due = self._loop.turn(now, gap)
+    def turn(self, now: float, gap: float) -> float | None:
+        """Does a turn of the loop."""
+        due = self._loop.turn(now, gap)
         if self._workers.is_signalled or self._clients.is_signalled:
             self.rouse()
         if self.machine.is_drained(now):
             self._loop.part(now)
             self.timeline.after(self.busy_s(), lambda: self._kill(self))
-        return self.busy_s()
+        return due
 
     def busy_s(self) -> float:
         """Returns how long the turn has taken so far."""
         return _TURN_S + _RECORD_S * self._loop.records
-
-    def wake_at(self) -> float | None:
-        """Returns when the loop wants to turn."""
-        return self._due

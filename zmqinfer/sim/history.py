@@ -22,7 +22,6 @@ GRACE_S = 0.25
 POLL_S = 1.0
 # So long after the last fault everything works again: reconnects, and sessions that have to be found lost first.
 RECOVERY_S = 5.0
-_POISON = 1
 _BODY = struct.Struct("<qq")
 # A row of inputs and one of outputs.
 INPUT: bytes = msgpack.packb([["", "INT64", [2]]])
@@ -36,7 +35,7 @@ class Violation(AssertionError):
 
 def body_of(number: int, *, is_poison: bool) -> bytes:
     """Returns a call's input."""
-    return _BODY.pack(number, _POISON if is_poison else 0)
+    return _BODY.pack(number, is_poison)
 
 
 def call_number(row: bytes) -> int:
@@ -46,7 +45,7 @@ def call_number(row: bytes) -> int:
 
 def is_poison(row: bytes) -> bool:
     """Whether an input ends the process that runs it."""
-    return bool(_BODY.unpack(row)[1] & _POISON)
+    return bool(_BODY.unpack(row)[1])
 
 
 def answer_to(model: str, row: bytes) -> bytes:

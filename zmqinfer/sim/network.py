@@ -10,7 +10,7 @@ that double from 50 ms to a second, and takes nothing while it has no connection
 from __future__ import annotations
 
 import bisect
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from random import Random
 
@@ -19,7 +19,7 @@ from zmqinfer.sim.process import Process
 from zmqinfer.sim.timeline import Timeline
 from zmqinfer.tensor import Buffer
 
-__all__ = ["Dealer", "Network", "Router"]
+__all__ = ["Dealer", "Network", "Router", "Wire"]
 
 Frames = list[Buffer]
 
@@ -42,51 +42,72 @@ class _Pipe:
         silent_since: since when the receiver has had no sign of the sender.
     """
 
-    __slots__ = ("arrives_at", "flying", "parked", "sent", "silent_since", "unread")
+    __slots__ = ("arrives_at", "flying", "parked", "receiver", "sender", "sent", "silent_since", "unread")
 
-    def __init__(self) -> None:
+    def __init__(self, sender: _Socket, receiver: _Socket) -> None:
+        self.sender = sender
+        self.receiver = receiver
         self.arrives_at = 0.0
         self.flying = self.unread = self.sent = 0
         self.parked: list[tuple[int, Frames]] = []
         self.silent_since: float | None = None
 
-    def is_full(self) -> bool:
-        return self.flying + self.unread + len(self.parked) >= PIPE_MESSAGES
 
+class Wire:
+    """A connection from a DEALER to a ROUTER, which calls it `peer`; `ends` are those that have not given it up."""
 
-class _Wire:
-    """A connection from a DEALER to a ROUTER, which calls it `peer`."""
-
-    __slots__ = ("dealer", "dealer_has_it", "down", "peer", "router", "router_has_it", "up")
+    __slots__ = ("dealer", "down", "ends", "peer", "router", "up")
 
     def __init__(self, dealer: Dealer, router: Router, peer: bytes) -> None:
         self.dealer = dealer
         self.router = router
         self.peer = peer
-        self.up = _Pipe()
-        self.down = _Pipe()
-        self.dealer_has_it = self.router_has_it = True
+        self.up = _Pipe(dealer, router)
+        self.down = _Pipe(router, dealer)
+        self.ends: list[_Socket] = [dealer, router]
 
 
-class Dealer:
-    """A dialling socket of a process."""
+class _Socket:
+    """A socket of a process.
+
+    Attributes:
+        inbox: what has arrived: the peer that sent it, the pipe, and the frames.
+    """
 
     def __init__(self, network: Network, owner: Process, address: str) -> None:
         self._network = network
         self.owner = owner
         self.address = address
-        self.wire: _Wire | None = None
-        self.is_open = True
-        self.redial_s = REDIAL_S
-        self.inbox: deque[tuple[_Pipe, Frames]] = deque()
+        self.inbox: deque[tuple[bytes, _Pipe, Frames]] = deque()
+
+    def _send(self, wire: Wire, pipe: _Pipe, frames: Frames) -> int:
+        if pipe.flying + pipe.unread + len(pipe.parked) >= PIPE_MESSAGES:
+            return FULL
+        self._network.transmit(wire, pipe, frames, self.owner.departs_at())
+        return SENT
+
+    def _receive(self) -> tuple[bytes, bytes, Frames] | None:
+        if not self.inbox:
+            return None
+        peer, pipe, (head, *parts) = self.inbox.popleft()
+        pipe.unread -= 1
+        return peer, bytes(head), parts
+
+    def on_dropped(self, wire: Wire) -> None:
+        """Notes that it has a connection no longer."""
+        raise NotImplementedError
+
+
+class Dealer(_Socket):
+    """A dialling socket."""
+
+    wire: Wire | None = None
+    is_open = True
+    redial_s = REDIAL_S
 
     def send(self, frames: Frames) -> int:
         """Sends a message, and returns SENT, or FULL, which it also is without a connection."""
-        wire = self.wire
-        if wire is None or wire.up.is_full():
-            return FULL
-        self._network.transmit(wire, wire.up, frames, self.owner.departs_at())
-        return SENT
+        return FULL if self.wire is None else self._send(self.wire, self.wire.up, frames)
 
     def is_readable(self) -> bool:
         """Whether a message has arrived."""
@@ -94,30 +115,30 @@ class Dealer:
 
     def receive(self) -> tuple[bytes, Frames] | None:
         """Returns the head and the parts of the next message that has arrived."""
-        if not self.inbox:
-            return None
-        pipe, (head, *parts) = self.inbox.popleft()
-        pipe.unread -= 1
-        return bytes(head), parts
+        message = self._receive()
+        return None if message is None else message[1:]
 
     def close(self) -> None:
         """Ends it; what it sent arrives before the end of its connection does."""
         self.is_open = False
         if self.wire is not None:
-            self._network.hang_up(self.wire)
+            self._network.drop(self.wire, self)
+
+    def on_dropped(self, _wire: Wire) -> None:
+        """Dials anew."""
+        self.wire = None
+        if self.owner.is_alive:
+            self._network.redial(self)
 
 
-class Router:
-    """A listening socket of a process."""
+class Router(_Socket):
+    """A listening socket."""
 
     def __init__(self, network: Network, owner: Process, address: str) -> None:
-        self._network = network
-        self.owner = owner
-        self.address = address
-        self.wires: dict[bytes, _Wire] = {}
-        self.inbox: deque[tuple[bytes, _Pipe, Frames]] = deque()
-        # Peers whose connections were seen to close, as a socket monitor tells it.
-        self.gone: list[bytes] = []
+        super().__init__(network, owner, address)
+        self.wires: dict[bytes, Wire] = {}
+        # Peers whose connections were seen to close, as a socket monitor reports it.
+        self._gone: list[bytes] = []
 
     @property
     def is_signalled(self) -> bool:
@@ -131,30 +152,28 @@ class Router:
     def send(self, peer: bytes, frames: Frames) -> int:
         """Sends a message, and returns SENT, FULL, or GONE, where a ROUTER fails with EHOSTUNREACH."""
         wire = self.wires.get(peer)
-        if wire is None:
-            return GONE
-        if wire.down.is_full():
-            return FULL
-        self._network.transmit(wire, wire.down, frames, self.owner.departs_at())
-        return SENT
+        return GONE if wire is None else self._send(wire, wire.down, frames)
 
     def receive(self) -> tuple[bytes, bytes, Frames] | None:
         """Returns who sent the next message that has arrived, its head and its parts."""
-        if not self.inbox:
-            return None
-        peer, pipe, (head, *parts) = self.inbox.popleft()
-        pipe.unread -= 1
-        return peer, bytes(head), parts
+        return self._receive()
 
     def closed(self) -> list[bytes]:
         """Returns the peers whose connections have closed since."""
-        gone, self.gone = self.gone, []
+        gone, self._gone = self._gone, []
         return gone
 
     def cut(self, peer: bytes) -> None:
         """Ends a connection."""
         if peer in self.wires:
             self._network.cut(self.wires[peer])
+
+    def on_dropped(self, wire: Wire) -> None:
+        """Reports it to both processes."""
+        wire.dealer.owner.on_lost()
+        self.wires.pop(wire.peer, None)
+        self._gone.append(wire.peer)
+        self.owner.rouse()
 
 
 class Network:
@@ -175,8 +194,8 @@ class Network:
         self._random = random
         self._trace = trace
         self._routers: dict[str, Router] = {}
-        self._wires: dict[_Wire, None] = {}
-        self._blocked: dict[tuple[str, str], int] = {}
+        self._wires: dict[Wire, None] = {}
+        self._blocked: Counter[tuple[str, str]] = Counter()
         self._peers = 0
 
     # Sockets --------------------------------------------------------------------------------------
@@ -199,41 +218,37 @@ class Network:
         router = self._routers.get(dealer.address)
         if dealer.owner.is_frozen:
             self._timeline.after(REDIAL_S, lambda: self._try(dealer))
-        elif (
-            router is None
-            or self._is_blocked(dealer.owner, router.owner)
-            or self._is_blocked(router.owner, dealer.owner)
-        ):
-            self._redial(dealer)
+        elif router is None or self._is_blocked(dealer, router) or self._is_blocked(router, dealer):
+            self.redial(dealer)
         elif router.owner.is_frozen:
             # The kernel accepts, and nobody shakes hands.
             self._timeline.after(self._random.uniform(0.1, HANDSHAKE_S), lambda: self._try(dealer))
         else:
             self._connect(dealer, router)
 
-    def _redial(self, dealer: Dealer) -> None:
+    def redial(self, dealer: Dealer) -> None:
+        """Lets a DEALER try again after a while."""
         self._timeline.after(dealer.redial_s * self._random.uniform(1.0, 1.5), lambda: self._try(dealer))
         dealer.redial_s = min(2 * dealer.redial_s, REDIAL_MAX_S)
 
     def _connect(self, dealer: Dealer, router: Router) -> None:
         self._peers += 1
-        wire = _Wire(dealer, router, b"\0" + self._peers.to_bytes(4, "big"))
-        router.wires[wire.peer] = wire
+        wire = Wire(dealer, router, b"\0" + self._peers.to_bytes(4, "big"))
+        router.wires[wire.peer] = dealer.wire = wire
         self._wires[wire] = None
-        dealer.wire = wire
         dealer.redial_s = REDIAL_S
         # What waited for a connection may leave.
         dealer.owner.rouse()
 
     # Messages -------------------------------------------------------------------------------------
 
-    def transmit(self, wire: _Wire, pipe: _Pipe, frames: Frames, depart: float) -> None:
+    def transmit(self, wire: Wire, pipe: _Pipe, frames: Frames, depart: float) -> None:
         """Puts a message on its way."""
         pipe.sent += 1
         self._fly(wire, pipe, pipe.sent, frames, depart)
 
-    def _fly(self, wire: _Wire, pipe: _Pipe, number: int, frames: Frames, depart: float) -> None:
-        if self._is_silent(wire, pipe):
+    def _fly(self, wire: Wire, pipe: _Pipe, number: int, frames: Frames, depart: float) -> None:
+        if self._is_blocked(pipe.sender, pipe.receiver):
             bisect.insort(pipe.parked, (number, frames))
             return
         delay_s = self._least_s + self._jitter_s * self._random.random() + sum(map(len, frames)) / BYTES_PER_S
@@ -241,91 +256,68 @@ class Network:
         pipe.flying += 1
         self._timeline.at(pipe.arrives_at, lambda: self._arrive(wire, pipe, number, frames))
 
-    def _arrive(self, wire: _Wire, pipe: _Pipe, number: int, frames: Frames) -> None:
+    def _arrive(self, wire: Wire, pipe: _Pipe, number: int, frames: Frames) -> None:
         pipe.flying -= 1
-        if self._is_silent(wire, pipe):
+        receiver = pipe.receiver
+        if self._is_blocked(pipe.sender, receiver):
             bisect.insort(pipe.parked, (number, frames))
             return
-        self._trace(f"{self._ends(wire, pipe)[1].name} {sum(map(len, frames))}")
-        if pipe is wire.up:
-            if wire.router_has_it:
-                pipe.unread += 1
-                wire.router.inbox.append((wire.peer, pipe, frames))
-                wire.router.owner.rouse()
-        elif wire.dealer_has_it:
+        self._trace(f"{receiver.owner.name} {sum(map(len, frames))}")
+        if receiver in wire.ends:
             pipe.unread += 1
-            wire.dealer.inbox.append((pipe, frames))
-            wire.dealer.owner.rouse()
-
-    def _release(self, wire: _Wire, pipe: _Pipe) -> None:
-        parked, pipe.parked = pipe.parked, []
-        for number, frames in parked:
-            self._fly(wire, pipe, number, frames, self._timeline.now)
+            receiver.inbox.append((wire.peer, pipe, frames))
+            receiver.owner.rouse()
 
     # Silence --------------------------------------------------------------------------------------
 
-    def _ends(self, wire: _Wire, pipe: _Pipe) -> tuple[Process, Process]:
-        """Returns who sends and who receives through a direction of a connection."""
-        if pipe is wire.up:
-            return wire.dealer.owner, wire.router.owner
-        return wire.router.owner, wire.dealer.owner
-
-    def _is_silent(self, wire: _Wire, pipe: _Pipe) -> bool:
+    def _is_blocked(self, sender: _Socket, receiver: _Socket) -> bool:
         """Whether nothing gets through."""
-        return bool(self._blocked) and self._is_blocked(*self._ends(wire, pipe))
+        return bool(self._blocked) and (sender.owner.name, receiver.owner.name) in self._blocked
 
-    def _is_mute(self, wire: _Wire, pipe: _Pipe) -> bool:
+    def _is_mute(self, wire: Wire, pipe: _Pipe) -> bool:
         """Whether the receiver has no sign of the sender: nothing gets through, or it is frozen, or has gone."""
-        sender, _ = self._ends(wire, pipe)
-        has_gone = not (wire.dealer_has_it if pipe is wire.up else wire.router_has_it)
-        return has_gone or sender.is_frozen or self._is_silent(wire, pipe)
-
-    def _is_blocked(self, sender: Process, receiver: Process) -> bool:
-        return (sender.name, receiver.name) in self._blocked
+        sender = pipe.sender
+        return sender not in wire.ends or sender.owner.is_frozen or self._is_blocked(sender, pipe.receiver)
 
     def review(self, process: Process) -> None:
         """Looks anew at all connections of a process whose state, or whose paths, have changed."""
-        for wire in [wire for wire in self._wires if process in (wire.dealer.owner, wire.router.owner)]:
+        for wire in self._wires_of(process):
             for pipe in (wire.up, wire.down):
-                if not self._is_silent(wire, pipe):
-                    self._release(wire, pipe)
+                if not self._is_blocked(pipe.sender, pipe.receiver):
+                    parked, pipe.parked = pipe.parked, []
+                    for number, frames in parked:
+                        self._fly(wire, pipe, number, frames, self._timeline.now)
                 if not self._is_mute(wire, pipe):
                     pipe.silent_since = None
                 elif pipe.silent_since is None:
                     self._begin_silence(wire, pipe)
-            if wire.dealer_has_it != wire.router_has_it:
+            if len(wire.ends) == 1:
                 self._reset_other(wire)
 
-    def _begin_silence(self, wire: _Wire, pipe: _Pipe) -> None:
+    def _wires_of(self, process: Process) -> list[Wire]:
+        return [wire for wire in self._wires if process in (wire.dealer.owner, wire.router.owner)]
+
+    def _begin_silence(self, wire: Wire, pipe: _Pipe) -> None:
         since = pipe.silent_since = self._timeline.now
         self._timeline.after(SILENCE_S + PING_S * self._random.random(), lambda: self._end_silence(wire, pipe, since))
 
-    def _end_silence(self, wire: _Wire, pipe: _Pipe, since: float) -> None:
+    def _end_silence(self, wire: Wire, pipe: _Pipe, since: float) -> None:
         if pipe.silent_since != since or wire not in self._wires:
             return
-        _, receiver = self._ends(wire, pipe)
-        if receiver.is_frozen:
+        if pipe.receiver.owner.is_frozen:
             # It finds out when it goes on, unless it finds a sign of life as well.
             self._timeline.after(PING_S, lambda: self._end_silence(wire, pipe, since))
             return
-        self._drop(wire, is_dealer=receiver is wire.dealer.owner)
+        self.drop(wire, pipe.receiver)
 
     # Ends -----------------------------------------------------------------------------------------
 
-    def _drop(self, wire: _Wire, *, is_dealer: bool) -> None:
-        """One end gives a connection up, or learns that the other has."""
-        if is_dealer and wire.dealer_has_it:
-            wire.dealer_has_it = False
-            wire.dealer.wire = None
-            if wire.dealer.owner.is_alive:
-                self._redial(wire.dealer)
-        elif not is_dealer and wire.router_has_it:
-            wire.router_has_it = False
-            wire.dealer.owner.on_lost()
-            wire.router.wires.pop(wire.peer, None)
-            wire.router.gone.append(wire.peer)
-            wire.router.owner.rouse()
-        if not (wire.dealer_has_it or wire.router_has_it):
+    def drop(self, wire: Wire, end: _Socket) -> None:
+        """Lets one end give a connection up, or learn that the other has."""
+        if end in wire.ends:
+            wire.ends.remove(end)
+            end.on_dropped(wire)
+        if not wire.ends:
             self._wires.pop(wire, None)
             return
         self._reset_other(wire)
@@ -333,23 +325,18 @@ class Network:
             if pipe.silent_since is None and self._is_mute(wire, pipe):
                 self._begin_silence(wire, pipe)
 
-    def _reset_other(self, wire: _Wire) -> None:
+    def _reset_other(self, wire: Wire) -> None:
         """Lets the close of one end reach the other, if the path is free."""
-        is_dealer = wire.dealer_has_it
-        gone, other = wire.router.owner, wire.dealer.owner
-        pipe = wire.down
-        if not is_dealer:
-            gone, other, pipe = other, gone, wire.up
-        if self._is_blocked(gone, other):
-            return
-        # Behind everything that left before it.
-        at = max(pipe.arrives_at, self._timeline.now + self._least_s)
-        self._timeline.at(at, lambda: self._drop(wire, is_dealer=is_dealer))
+        (other,) = wire.ends
+        pipe = wire.down if other is wire.dealer else wire.up
+        if not self._is_blocked(pipe.sender, other):
+            # It comes behind everything that left before it.
+            at = max(pipe.arrives_at, self._timeline.now + self._least_s)
+            self._timeline.at(at, lambda: self.drop(wire, other))
 
     def block(self, sender: Process, receiver: Process) -> None:
         """Lets nothing through from one process to another; may be asked for several times."""
-        pair = (sender.name, receiver.name)
-        self._blocked[pair] = self._blocked.get(pair, 0) + 1
+        self._blocked[sender.name, receiver.name] += 1
         self.review(receiver)
 
     def unblock(self, sender: Process, receiver: Process) -> None:
@@ -361,23 +348,17 @@ class Network:
         self.review(receiver)
         self.review(sender)
 
-    def cut(self, wire: _Wire) -> None:
+    def cut(self, wire: Wire) -> None:
         """Ends a connection in its middle, as a reset does."""
-        self._drop(wire, is_dealer=True)
-        self._drop(wire, is_dealer=False)
+        self.drop(wire, wire.dealer)
+        self.drop(wire, wire.router)
 
-    def hang_up(self, wire: _Wire) -> None:
-        """Ends a connection from the end that dialled it."""
-        self._drop(wire, is_dealer=True)
-
-    def wires(self) -> Iterable[_Wire]:
+    def wires(self) -> Iterable[Wire]:
         """Returns all connections, oldest first."""
         return self._wires
 
     def forget(self, process: Process) -> None:
         """Closes all sockets of a process that ended."""
-        for address, router in list(self._routers.items()):
-            if router.owner is process:
-                del self._routers[address]
-        for wire in [wire for wire in self._wires if process in (wire.dealer.owner, wire.router.owner)]:
-            self._drop(wire, is_dealer=wire.dealer.owner is process)
+        self._routers = {at: router for at, router in self._routers.items() if router.owner is not process}
+        for wire in self._wires_of(process):
+            self.drop(wire, wire.dealer if wire.dealer.owner is process else wire.router)

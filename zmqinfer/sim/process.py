@@ -45,23 +45,14 @@ class Process:
         self._due: float | None = None
         self._timer_at = float("inf")
 
-    @property
-    def is_due(self) -> bool:
-        """Whether the present turn was asked for by the machine."""
-        return self._due is not None and self._due <= self.timeline.now
-
     # For the kinds of nodes -----------------------------------------------------------------------
 
-    def turn(self, now: float, gap: float) -> float:
-        """Does a turn of the node's loop; returns how long that took the processor, in seconds.
+    def turn(self, now: float, gap: float) -> float | None:
+        """Does a turn of the node's loop; returns when the next one is due if nothing comes before.
 
         Args:
             gap: how long the node was not looking before, in seconds.
         """
-        raise NotImplementedError
-
-    def wake_at(self) -> float | None:
-        """Returns when the next turn is due if nothing comes before."""
         raise NotImplementedError
 
     def busy_s(self) -> float:
@@ -99,13 +90,8 @@ class Process:
         awake_by = min(float("inf") if self._due is None else self._due, self._frozen_at + _LONGEST_POLL_S)
         gap = max(0.0, now - max(awake_by, self._ended_at))
         self._frozen_at = float("inf")
-        took_s = self.turn(now, gap)
-        self._busy_until = self._ended_at = now + took_s
-        self.sleep()
-
-    def sleep(self) -> None:
-        """Asks when the next turn is due, and sets the timer."""
-        self._due = self.wake_at()
+        self._due = self.turn(now, gap)
+        self._busy_until = self._ended_at = now + self.busy_s()
         self._arm()
 
     def _arm(self) -> None:
@@ -118,7 +104,7 @@ class Process:
         if self._timer_at != due or not self.is_alive:
             return
         self._timer_at = float("inf")
-        if self.is_due:
+        if self._due is not None and self._due <= self.timeline.now:
             self.rouse()
         else:  # it was put off since
             self._arm()

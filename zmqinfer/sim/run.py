@@ -23,7 +23,7 @@ _CHECK_EVERY = 29
 _CHECKED_WORKERS = 16
 # After the last deadline: sessions of clients that are gone are kept for 5 s, and everything is to be quiet then.
 _SETTLE_S = 8.0
-# Of each model and client, in the calm after everything.
+# So many calls each client makes to each model, in the calm after everything.
 _CALM_CALLS = 3
 
 
@@ -73,7 +73,9 @@ class _Run:
         self._go(max(timeline.now, history.healed_at + RECOVERY_S))
         self._be_calm()
         self._go(timeline.now + _SETTLE_S)
-        self._check()
+        for processes in world.everyone():
+            for process in processes.values():
+                process.machine.check()
         self._check_at_rest()
 
     def _be_calm(self) -> None:
@@ -116,15 +118,9 @@ class _Run:
 
     def _check_next(self) -> None:
         self._checked += 1
-        for processes in (self._world.gateways, self._world.workers, self._world.clients):
+        for processes in self._world.everyone():
             if processes:
-                place = list(processes)[self._checked % len(processes)]
-                processes[place].machine.check()
-
-    def _check(self) -> None:
-        for processes in (self._world.gateways, self._world.workers, self._world.clients):
-            for process in processes.values():
-                process.machine.check()
+                list(processes.values())[self._checked % len(processes)].machine.check()
 
     def _check_at_rest(self) -> None:
         """Raises `Violation` if anything is left anywhere once all calls have ended."""

@@ -98,29 +98,25 @@ class WorkerProcess(Process):
         self._loop.drain()
         self.rouse()
 
-    def turn(self, now: float, gap: float) -> float:
-        """Does a turn of the loop, and lets the engines begin; returns how long it took."""
+    def turn(self, now: float, gap: float) -> float | None:
+        """Does a turn of the loop, and lets the engines begin."""
         for number, batches in self._loop.take_in(now, gap).items():
             engine = self._engines[number]
             is_idle = not engine.queue
             engine.queue.extend(batches)
             if is_idle:
                 self._begin(engine, self.departs_at())
-        self._due = self._loop.send_out(now)
+        due = self._loop.send_out(now)
         self.dialler.settle(lambda _: None, lambda _: None)
         if self.dialler.is_readable():
             self.rouse()
         if self._loop.is_over():
             self._kill(self)
-        return self.busy_s()
+        return due
 
     def busy_s(self) -> float:
         """Returns how long the turn has taken so far."""
         return _TURN_S + _RECORD_S * self.dialler.records
-
-    def wake_at(self) -> float | None:
-        """Returns when the loop wants to turn."""
-        return self._due
 
     # Engines --------------------------------------------------------------------------------------
 
@@ -138,8 +134,8 @@ class WorkerProcess(Process):
         if model.stall_every and not self._random.randrange(model.stall_every):
             ms += model.stall_ms
         engine.took_s = ms / 1000 * self.slowness + _BATCH_S
-        engine.ends_at = now + engine.took_s
-        self.timeline.at(engine.ends_at, lambda: self._end(engine, batch))
+        engine.ends_at = now
+        self._put_off(engine, engine.took_s)
 
     def hang(self, lasts_s: float) -> bool:
         """Lets a model that runs a batch take so much longer for it; False if none does.

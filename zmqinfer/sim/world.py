@@ -40,6 +40,8 @@ class World:
         self.gateways: dict[int, GatewayProcess] = {}
         self.workers: dict[int, WorkerProcess] = {}
         self.clients: dict[int, ClientProcess] = {}
+        self._nodes: dict[str, dict[int, Any]]
+        self._nodes = {"gateway": self.gateways, "worker": self.workers, "client": self.clients}
         self._lives = 0
         gateway, worker = settings_of(scenario, self._random)
         self._gateway_settings, self._worker_settings = GatewaySettings(**gateway), WorkerSettings(**worker)
@@ -57,9 +59,11 @@ class World:
 
     def nodes(self, kind: str) -> dict[int, Any]:
         """Returns the gateways, the workers or the clients that are alive, by place."""
-        nodes: dict[str, dict[int, Any]]
-        nodes = {"gateway": self.gateways, "worker": self.workers, "client": self.clients}
-        return nodes[kind]
+        return self._nodes[kind]
+
+    def everyone(self) -> list[dict[int, Any]]:
+        """Returns the same for all kinds."""
+        return list(self._nodes.values())
 
     def start(self, kind: str, place: int) -> None:
         """Starts the node of a kind and place, unless it is there."""
@@ -90,7 +94,7 @@ class World:
     def kill(self, process: Process) -> None:
         """Ends a process, as SIGKILL does."""
         self.trace(f"{process.name} ends")
-        for nodes in (self.gateways, self.workers, self.clients):
+        for nodes in self._nodes.values():
             for place in [place for place, one in nodes.items() if one is process]:
                 del nodes[place]
         process.die()
