@@ -151,6 +151,7 @@ def test_each_end_of_a_process_is_one_event(guarded: IsolatedModel, caplog: pyte
     """With its cause: a signal, memory, time; and one that came while nobody asked for anything."""
     guarded.run(batch(task(-1.0)))
     guarded.run(batch(task(-4.0)))
+    guarded.run(batch(task(1.0)))
     guarded.run(batch(task(-3.0, budget_s=0.1)))
     guarded.run(batch(task(1.0)))
     os.kill(pid_of(guarded), signal.SIGKILL)
@@ -267,7 +268,8 @@ def test_one_that_cannot_be_loaded_again_says_why(tmp_path: Path, caplog: pytest
     ended, *again = caplog.messages
     assert ended.startswith("process ended why=")
     place = tmp_path / "guarded" / "model.toml"
-    assert [line.partition(": target")[0] for line in again] == [f'cannot be loaded again why="{place}'] * 2
+    # It is tried once for all that is left of a batch.
+    assert [line.partition(": target")[0] for line in again] == [f'cannot be loaded again why="{place}']
     model.close()
 
 
@@ -307,3 +309,29 @@ def test_a_signal_to_all_processes_lets_the_worker_decide(guarded: IsolatedModel
         os.kill(pid_of(guarded), number)
 
     assert told(guarded.run(batch(task(1.0)))) == [2.0]
+
+
+LOADS_SLOWLY = (
+    dedent("""
+    import pathlib, time
+    journal = pathlib.Path(__file__).with_name("loads")
+    with journal.open("a") as file:
+        file.write("loaded ")
+    if journal.read_text().count("loaded") > 1:
+        time.sleep(0.6)
+""")
+    + MODEL
+)
+
+
+@pytest.mark.slow
+def test_who_is_late_after_a_crash_costs_no_more_loads(tmp_path: Path) -> None:
+    """One load tells that the time of all is up; the process that it made is left alone."""
+    model = isolated(tmp_path, model=LOADS_SLOWLY)
+    outcomes = model.run(batch(task(1.0, -1.0, 2.0, 3.0, 4.0, budget_s=0.3)))
+
+    assert told(outcomes) == ["DEADLINE_EXCEEDED"] * 5
+    assert (tmp_path / "guarded" / "loads").read_text().split() == ["loaded"] * 2
+    assert told(model.run(batch(task(1.0)))) == [2.0]
+    assert (tmp_path / "guarded" / "loads").read_text().split() == ["loaded"] * 2
+    model.close()

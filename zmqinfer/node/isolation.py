@@ -40,6 +40,7 @@ _GRACE_S = 0.25
 
 
 _LEAST_S = 0.001
+_TOO_LATE = "the time was up before it ran, while others of its batch ran alone or their process was loaded again"
 _TOO_LONG = "the model's process ran beyond the deadlines of all that it had, and was killed"
 
 
@@ -149,37 +150,34 @@ class IsolatedModel:
             return self._ask(batch, parts, batch.rows, until)
         except _Failed as failed:
             if failed.status is Status.POISONED and sum(task.calls for task in batch.tasks) > 1:
-                return self._each_alone(batch, parts, failed.words)
+                return self._each_alone(batch, parts, failed.words, until)
             return [(calls, failed.status, str(failed)) for calls, *_ in parts]
 
-    def _each_alone(self, batch: Batch, parts: list[Part], how: str) -> list[Outcome]:
+    def _each_alone(self, batch: Batch, parts: list[Part], how: str, until: float) -> list[Outcome]:
+        """Runs the calls of a batch that ended the process one by one; the guilty ones end it again."""
         outcomes: list[Outcome] = []
+        broken: _Failed | None = None
         for task, (calls, rows, payload, again) in zip(batch.tasks, parts, strict=True):
             if not again:
                 outcomes.append((calls, Status.WORKER_LOST, f"{how}, and the request may not be run twice"))
                 continue
             for body in bodies(calls, payload):
                 try:
+                    if broken is not None:
+                        raise broken
+                    self._be_there(task.deadline)
                     part = (1, rows // calls, body, again)
-                    outcomes += self._ask(batch, [part], rows // calls, task.deadline + _GRACE_S)
+                    # Nobody else's time is lost while it runs, so the batch's own limit holds.
+                    outcomes += self._ask(batch, [part], rows // calls, until)
                 except _Failed as failed:
                     outcomes.append((1, failed.status, str(failed)))
+                    # What cannot be loaded for one call cannot be for the next.
+                    broken = failed if failed.status is Status.WORKER_LOST else None
         return outcomes
 
     def _ask(self, batch: Batch, parts: list[Part], rows: int, until: float) -> list[Outcome]:
         """Lets the process run something; raises `_Failed`."""
-        if self._is_killed:
-            raise _Failed("the model's process was killed")
-        if self._process is not None and self._process.poll() is not None:
-            self._report.warning("process ended", why=self._ended().words)
-            self._end()
-        if self._process is None:
-            try:
-                self.load()
-            except ConfigError as error:
-                self._report.error("cannot be loaded again", why=error)
-                words = f"the model's process cannot be started again: {error}"
-                raise _Failed(words, Status.WORKER_LOST) from None
+        self._be_there(until)
         layout = batch.bound.layout.raw
         try:
             self._send([rows, layout, batch.bound.order, parts], until)
@@ -193,6 +191,25 @@ class IsolatedModel:
             (calls, first, second) if type(first) is bytes else (calls, Status(first), second)
             for calls, first, second in answers
         ]
+
+    def _be_there(self, until: float) -> None:
+        """Loads the model again if its process has ended; raises `_Failed` if it cannot, or when the time is up."""
+        if self._is_killed:
+            raise _Failed("the model's process was killed")
+        if time.monotonic() > until:
+            raise _Failed(_TOO_LATE, Status.DEADLINE_EXCEEDED)
+        if self._process is not None and self._process.poll() is not None:
+            self._report.warning("process ended", why=self._ended().words)
+            self._end()
+        if self._process is None:
+            try:
+                self.load()
+            except ConfigError as error:
+                self._report.error("cannot be loaded again", why=error)
+                words = f"the model's process cannot be started again: {error}"
+                raise _Failed(words, Status.WORKER_LOST) from None
+        if time.monotonic() > until:
+            raise _Failed(_TOO_LATE, Status.DEADLINE_EXCEEDED)
 
     def _send(self, message: Any, until: float) -> None:
         assert self._socket is not None
