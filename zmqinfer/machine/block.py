@@ -82,7 +82,9 @@ def _payload_of(payload: bytes, chosen: bytes) -> bytes:
 class Part(Protocol):
     """Some calls of a block."""
 
-    places: int
+    @property
+    def places(self) -> int:
+        """Which of them, as a bit set."""
 
 
 P = TypeVar("P", bound=Part)

@@ -93,7 +93,7 @@ class Dispatches:
             self._end(dispatch)
             self._count(dispatch, part)
             if not dispatch.request.is_open:
-                self.late_replies += dispatch.calls
+                self.late_replies += dispatch.request.calls
             yield dispatch, part
         self.late_replies += late.bit_count()
 
@@ -107,14 +107,15 @@ class Dispatches:
 
     @staticmethod
     def _count(dispatch: Dispatch, record: Record) -> None:
-        replica, rows = dispatch.replica, dispatch.rows
+        replica, request = dispatch.replica, dispatch.request
+        rows = request.rows
         replica.placement.give_back(replica, rows)
-        replica.answered += dispatch.calls
+        replica.answered += request.calls
         if record[RAN] != RAN_NO:
-            dispatch.request.route.ran_rows += rows
+            request.route.ran_rows += rows
         if record[STATUS]:
             # How long it took says nothing: what fails may fail at once.
-            replica.failed += dispatch.calls if record[STATUS] == Status.MODEL_ERROR else 0
+            replica.failed += request.calls if record[STATUS] == Status.MODEL_ERROR else 0
         elif record[BATCH_ROWS]:
             replica.answered_rows += rows
             part = rows / record[BATCH_ROWS]
@@ -148,11 +149,8 @@ class Dispatches:
         for dispatch in self._open:
             request = dispatch.request
             assert dispatch in request.dispatches
-            assert (dispatch.places, dispatch.calls) == (request.places, request.calls), (
-                "a dispatch of other calls than its request"
-            )
             assert not request.is_waiting, "it waits, and a worker has it"
-            held[dispatch.replica] = held.get(dispatch.replica, 0) + dispatch.rows
+            held[dispatch.replica] = held.get(dispatch.replica, 0) + dispatch.request.rows
             if request.is_open and request.dispatches[0] is dispatch:
                 awaited += request.calls
         return awaited, held

@@ -6,11 +6,10 @@ that a hedge costs a whole run, and at 40 % load the queues grow without end.
 
 from __future__ import annotations
 
-import heapq
-
 from zmqinfer.machine.gateway.dispatches import Dispatches
 from zmqinfer.machine.gateway.members import Replica
 from zmqinfer.machine.gateway.requests import Dispatch, Request
+from zmqinfer.policy.timers import Timers
 from zmqinfer.policy.twice import may_run_twice
 from zmqinfer.records import BATCH_ROWS, COMPUTE_US, HEDGE, IDEMPOTENT, Record
 
@@ -18,20 +17,18 @@ __all__ = ["Hedges"]
 
 
 class Hedges:
-    """The dispatches after which a second worker may be asked.
+    """Who asks second workers.
 
     Attributes:
         sent: calls for which a second worker was asked.
         won: calls that the second one answered first.
     """
 
-    __slots__ = ("_dispatches", "_due", "_sequence", "sent", "won")
+    __slots__ = ("_dispatches", "_timers", "sent", "won")
 
-    def __init__(self, dispatches: Dispatches) -> None:
+    def __init__(self, dispatches: Dispatches, timers: Timers) -> None:
         self._dispatches = dispatches
-        self._sequence = 0
-        # When, and after which dispatch, unless that has ended by then or is not the only one.
-        self._due: list[tuple[float, int, Dispatch]] = []
+        self._timers = timers
         self.sent = self.won = 0
 
     @staticmethod
@@ -48,33 +45,24 @@ class Hedges:
         dispatch.sent_at = now
         delay_s = dispatch.request.route.hedging.delay_s()
         if delay_s is not None:
-            self._sequence += 1
-            heapq.heappush(self._due, (now + delay_s, self._sequence, dispatch))
+            self._timers.at(now + delay_s, self._ask_second, dispatch)
 
-    def on_timer(self, now: float) -> None:
-        """Asks second workers for what has waited long enough."""
-        due = self._due
-        while due and due[0][0] <= now:
-            first = heapq.heappop(due)[2]
-            request = first.request
-            if not request.is_open or request.dispatches != (first,):
-                continue
-            second = _second(first)
-            if second is not None and request.route.hedging.spend(request.calls):
-                self.sent += request.calls
-                self._dispatches.send(request, second).sent_at = first.sent_at
+    def _ask_second(self, first: Dispatch, _now: float) -> None:
+        request = first.request
+        if not request.is_open or request.dispatches != (first,):
+            return
+        second = _second(first)
+        if second is not None and request.route.hedging.spend(request.calls):
+            self.sent += request.calls
+            self._dispatches.send(request, second).sent_at = first.sent_at
 
     def learn(self, dispatch: Dispatch, part: Record, now: float) -> None:
         """Notes that a request that may be hedged gets this dispatch's reply."""
         request = dispatch.request
         batch_s = part[COMPUTE_US] * 1e-6
-        request.route.hedging.learn(now - dispatch.sent_at, dispatch.calls, part[BATCH_ROWS], batch_s)
+        request.route.hedging.learn(now - dispatch.sent_at, dispatch.request.calls, part[BATCH_ROWS], batch_s)
         if request.dispatches and request.dispatches[0].tag < dispatch.tag:
-            self.won += dispatch.calls
-
-    def wake_at(self) -> float | None:
-        """Returns when `on_timer` is worth calling."""
-        return self._due[0][0] if self._due else None
+            self.won += dispatch.request.calls
 
 
 def _second(first: Dispatch) -> Replica | None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import difflib
 import functools
 
-from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import listed, part_of
-from zmqinfer.machine.gateway.ledger import Ledger
-from zmqinfer.machine.gateway.members import Roster
 from zmqinfer.machine.gateway.requests import ClientSession, Request
-from zmqinfer.machine.gateway.routes import Route, Routes
+from zmqinfer.machine.gateway.routes import Route
 from zmqinfer.machine.gateway.scheduler import Scheduler
-from zmqinfer.machine.gateway.suspects import Suspects
+from zmqinfer.machine.gateway.tables import Tables
 from zmqinfer.records import (
     BUDGET_US,
     CALLS,
@@ -43,23 +40,14 @@ _CAUTION = 1.25
 class Intake:
     """Takes the requests of clients."""
 
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        ledger: Ledger,
-        routes: Routes[Request],
-        suspects: Suspects,
-        roster: Roster,
-        scheduler: Scheduler,
-        now: float,
-    ) -> None:
-        self._settings = settings
-        self._ledger = ledger
-        self._routes = routes
-        self._suspects = suspects
-        self._roster = roster
+    def __init__(self, tables: Tables, scheduler: Scheduler) -> None:
+        self._settings = tables.settings
+        self._ledger = tables.ledger
+        self._routes = tables.routes
+        self._suspects = tables.suspects
+        self._roster = tables.roster
+        self._started_at = tables.started_at
         self._scheduler = scheduler
-        self._started_at = now
 
     def take(self, client: ClientSession, records: list[Record], now: float, gap: float) -> None:
         """Takes REQUEST records of a client.

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from zmqinfer.config import GatewaySettings
-from zmqinfer.errors import ProtocolError
+from zmqinfer.errors import ProtocolError, Status
 from zmqinfer.machine.gateway.door import Door
-from zmqinfer.machine.gateway.members import Peer, Replica, Roster, WorkerSession, WorkerState
+from zmqinfer.machine.gateway.members import Peer, Replica, WorkerSession, WorkerState
 from zmqinfer.machine.gateway.requests import Request
-from zmqinfer.machine.gateway.routes import Route, Routes
+from zmqinfer.machine.gateway.routes import Route
 from zmqinfer.machine.gateway.scheduler import Scheduler
+from zmqinfer.machine.gateway.tables import Tables
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.liveness import Liveness
 from zmqinfer.policy.rotation import Standing
-from zmqinfer.records import CALLS, DRAIN, DRAINING, MAX_MODELS, REPLACED, Kind, Record
+from zmqinfer.records import CALLS, DRAIN, DRAINING, MAX_MODELS, MAX_TEXT, REPLACED, Kind, Record
 from zmqinfer.signature import Signature
 
 __all__ = ["Workers"]
@@ -32,30 +32,16 @@ class Workers:
         events: rare happenings for the shell to report: a sentence and its values.
     """
 
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        routes: Routes[Request],
-        roster: Roster,
-        scheduler: Scheduler,
-        announce: Callable[[], None],
-        *,
-        session: bytes,
-        agent: str,
-        clients_address: str,
-    ) -> None:
+    def __init__(self, tables: Tables, scheduler: Scheduler, announce: Callable[[], None]) -> None:
         """Makes a door without workers; `announce` is called when what can be called is another list."""
         self.door = Door()
         self.events: list[tuple[str, dict[str, object]]] = []
-        self._settings = settings
-        self._routes = routes
-        self._roster = roster
+        self._tables = tables
+        self._routes = tables.routes
+        self._roster = tables.roster
         self._scheduler = scheduler
         self._announce = announce
-        self._session = session
-        self._agent = agent
-        self._clients_address = clients_address
-        self._heartbeat_s = settings.heartbeat_ms / 1000
+        self._heartbeat_s = tables.settings.heartbeat_ms / 1000
         self._by_peer: dict[Peer, WorkerSession] = {}
         self._liveness: Liveness[Peer] = Liveness(self._heartbeat_s)
 
@@ -95,7 +81,7 @@ class Workers:
         if kind is Kind.READY and records:
             self._on_ready(peer, records[0], now)
         elif kind in {Kind.HELLO, Kind.REQUEST}:
-            self.door.say(peer, "wrong door", f"clients dial {self._clients_address}, this is for workers")
+            self.door.say(peer, "wrong door", f"clients dial {self._tables.clients_address}, this is for workers")
         elif kind is Kind.DISCONNECT:
             # One that leaves without a session, as after our restart: tell it that it may go.
             for record in records:
@@ -112,7 +98,7 @@ class Workers:
         if known is not None and known.session == session and known.outbox.address == peer and known.is_fresh:
             # It repeats itself until it hears WELCOME, and that has not left yet, for we were not there to send it.
             return
-        if known is None and len(self._roster.by_name) >= self._settings.max_workers:
+        if known is None and len(self._roster.by_name) >= self._tables.settings.max_workers:
             self.door.say(peer, "too many workers", f"{len(self._roster.by_name)} workers are connected, the limit")
             return
         if known is not None:
@@ -125,16 +111,7 @@ class Workers:
         self._roster.by_name[name] = worker
         self._scheduler.acquit(session, now)
         self._liveness.watch(peer, now)
-        worker.outbox.put(
-            Kind.WELCOME,
-            [
-                self._session,
-                self._agent,
-                self._settings.heartbeat_ms,
-                self._settings.max_body_bytes,
-                [],
-            ],
-        )
+        worker.outbox.put(Kind.WELCOME, self._tables.welcome([]))
         self._report("worker joined", worker=name)
 
     def _on_models(self, worker: WorkerSession, peer: Peer, records: list[Record], now: float) -> None:
@@ -261,13 +238,19 @@ class Workers:
         self._lose(worker, now, "it left")
         self.door.say(address, reason, "")
 
-    def drain(self, name: str) -> bool:
-        """Asks a worker to drain, as SIGTERM does; False if there is none of that name."""
+    def obey(self, record: Record) -> Record:
+        """Does what an operator's ADMIN record orders; returns the record that answers it."""
+        tag, command, name = record[:3]
         worker = self._roster.by_name.get(name)
-        if worker is None:
-            return False
-        self._say(worker, DRAIN, "an operator asked for it")
-        return True
+        status, detail = Status.OK, f"worker {name!r} was asked to drain"
+        if command != "drain":
+            status, detail = Status.INVALID_ARGUMENT, f"command {command!r} is not known; known: drain"
+        elif worker is not None:
+            self._say(worker, DRAIN, "an operator asked for it")
+        else:
+            names = ", ".join(sorted(self._roster.by_name)) or "none"
+            status, detail = Status.NOT_FOUND, f"no worker {name!r} here; connected: {names}"
+        return [tag, command, name, status, detail[:MAX_TEXT]]
 
     def part(self) -> None:
         """Ends all sessions, as the last thing that a gateway does: workers then need not find out by its silence."""
