@@ -38,13 +38,15 @@ class Link:
         outbox: what must be sent to it.
         session: the gateway's own session id, empty until its first WELCOME.
         welcomes: how many sessions began; 0 means that this gateway was never reached.
+        is_unwanted: whether to leave it for good as soon as there is another one; and
+        is_going: whether that has begun.
         is_doubtful: whether a call ended while the gateway said nothing in all its time; until it says anything.
         sought_at: since when it is not there, if it is not.
     """
 
     __slots__ = (
         "_greeted_at", "_heard_at", "_heartbeat_s", "_kind", "_patience_s", "_speak_s", "_spoke_at", "address",
-        "greeting", "is_doubtful", "outbox", "session", "sought_at", "state", "welcomes",
+        "greeting", "is_doubtful", "is_going", "is_unwanted", "outbox", "session", "sought_at", "state", "welcomes",
     )  # fmt: skip
 
     def __init__(
@@ -56,7 +58,7 @@ class Link:
         self.session = b""
         self.state = LinkState.GREETING
         self.welcomes = 0
-        self.is_doubtful = False
+        self.is_doubtful = self.is_going = self.is_unwanted = False
         self.sought_at = 0.0
         self._kind = kind
         # Both ends may have been given different heartbeats: speak at the shorter, judge by the longer.

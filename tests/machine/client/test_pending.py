@@ -50,7 +50,7 @@ def test_failure_is_one_for_all_that_is_left() -> None:
 
     assert pending.at(1) == [question]
     for entry in pending.everything():
-        pending.fail(entry, Status.UNAVAILABLE, "a sentence", None, RAN_NO)
+        pending.fail(entry, Status.UNAVAILABLE, "a sentence", RAN_NO)
 
     assert [(owners, record[:3]) for owners, record, _ in pending.completed] == [
         ([None, "b"], [7, 0b11, Status.UNAVAILABLE]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from zmqinfer.config import ClientSettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.client.call import Block, Question, body_bytes
 from zmqinfer.machine.client.codec import Codec
@@ -35,12 +36,13 @@ class Sessions:
 
     def __init__(
         self,
+        settings: ClientSettings,
         pending: Pending,
         codec: Codec,
         greeting: Record,
-        heartbeat_s: float,
         dirty: list[Outbox],
         seal: Callable[[], None],
+        now: float,
     ) -> None:
         """Makes what is known of no gateway; `seal` puts into outboxes what waits to leave."""
         self.links: dict[int, Link] = {}
@@ -49,7 +51,8 @@ class Sessions:
         self._pending = pending
         self._codec = codec
         self._greeting = greeting
-        self._heartbeat_s = heartbeat_s
+        self._heartbeat_s = settings.heartbeat_ms / 1000
+        self._fail_fast_s = settings.fail_fast_s
         self._dirty = dirty
         self._seal = seal
         self._dialled = -1
@@ -57,9 +60,8 @@ class Sessions:
         # The gateways to choose from: those that are up and answer, else those that are up, else all of them.
         # Blocks take turns.
         self._choice: list[int] = []
-        self._leaving: dict[int, None] = {}
-        # Gateways to leave as soon as there is another one.
-        self._unwanted: dict[int, None] = {}
+        # When any gateway was heard, and when this client listened last.
+        self._heard_at = self._looked_at = now
 
     # Gateways ------------------------------------------------------------------------------------
 
@@ -74,22 +76,21 @@ class Sessions:
 
     def remove_link(self, number: int, now: float) -> None:
         """Sends nothing new to a gateway as soon as another one is there, and leaves it when it has answered all."""
-        self._unwanted[number] = None
+        self.links[number].is_unwanted = True
         self._leave_unwanted(now)
 
     def _leave_unwanted(self, now: float) -> None:
         """Begins to leave those for which there is another: one that is up, or any for one that is not up itself."""
-        for number in list(self._unwanted):
-            others = [at for at in self.links if at not in self._leaving and at not in self._unwanted]
-            is_up = self.links[number].state is LinkState.UP
-            if others and not (is_up and all(self.links[at].state is not LinkState.UP for at in others)):
-                del self._unwanted[number]
-                self._leave(number, now)
+        for number, link in list(self.links.items()):
+            if link.is_unwanted and not link.is_going:
+                others = [other.state for other in self.links.values() if not other.is_unwanted]
+                if others and (link.state is not LinkState.UP or LinkState.UP in others):
+                    self._leave(number, now)
 
     def _leave(self, number: int, now: float) -> None:
         self._seal()
         link = self.links[number]
-        self._leaving[number] = None
+        link.is_going = True
         if link.state is LinkState.UP:
             link.state = LinkState.LEAVING
         self._review()
@@ -101,15 +102,15 @@ class Sessions:
 
     def _may_part(self, number: int, link: Link) -> bool:
         """Whether a gateway that leaves, or is to be left, has nothing of ours any more."""
-        return (link.state is LinkState.LEAVING or number in self._leaving) and not self._owes_us(number)
+        return (link.state is LinkState.LEAVING or link.is_going) and not self._owes_us(number)
 
     def _part(self, number: int, link: Link, now: float) -> None:
         """Says goodbye to a gateway; to one that only drains until it is there again."""
-        if number not in self._leaving:
+        if not link.is_going:
             link.part(now)
             return
         link.outbox.put(Kind.DISCONNECT, [CLOSING, ""])
-        del self.links[number], self._leaving[number]
+        del self.links[number]
         self.left.append(number)
         self._review()
         for entry in self._pending.at(number):  # at rest, or it would be owed
@@ -132,21 +133,42 @@ class Sessions:
 
     def heard(self, link: Link, now: float) -> None:
         """Notes a sign of life."""
+        self._heard_at = now
         link.heard(now)
         if link.is_doubtful:
             link.is_doubtful = False
             self._review()
 
     def _review(self) -> None:
-        there = [number for number in self.links if number not in self._leaving]
+        there = [number for number, link in self.links.items() if not link.is_going]
         up = [number for number in there if self.links[number].state is LinkState.UP]
         self._choice = [number for number in up if not self.links[number].is_doubtful] or up or there
 
     def rouse(self, now: float) -> None:
         """Begins to listen again for those that nothing was asked of."""
+        self.look(now)
         for link in self.links.values():
             if link.state is LinkState.UP:
                 link.rouse(now)
+
+    def look(self, now: float) -> None:
+        """Notes that the client listens, as it does at every heartbeat while it waits for anything.
+
+        After a pause of its own the gateways have all of `fail_fast_s` again.
+        """
+        if now - self._looked_at > 2 * self._heartbeat_s:
+            self._heard_at = now
+        self._looked_at = now
+
+    def lost_at(self) -> float | None:
+        """Returns when there has been no gateway for `fail_fast_s`, which may be past; None while one is up."""
+        # Without a generator: this is asked in each turn.
+        if not self._fail_fast_s:
+            return None
+        for link in self.links.values():
+            if link.state is LinkState.UP:
+                return None
+        return self._heard_at + self._fail_fast_s
 
     # Sending -------------------------------------------------------------------------------------
 
@@ -211,7 +233,7 @@ class Sessions:
             if self.links[block.link].state is not LinkState.UP:
                 block.link = self.choose(block)
             if detail := self.excess(body_bytes(block.bodies[0]), block.rows):
-                self._pending.fail(block, Status.TOO_LARGE, detail, None, RAN_NO)
+                self._pending.fail(block, Status.TOO_LARGE, detail, RAN_NO)
             else:
                 self.send(block)
 
@@ -242,7 +264,7 @@ class Sessions:
             if entry.sends and not self.may_run_twice(entry):
                 if link.welcomes:
                     detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
-                    self._pending.fail(entry, Status.WORKER_LOST, detail, None, RAN_MAYBE)
+                    self._pending.fail(entry, Status.WORKER_LOST, detail, RAN_MAYBE)
                     continue
             elif is_silent or not link.welcomes:
                 entry.link = self.choose(entry)
@@ -272,7 +294,7 @@ class Sessions:
         status = Status.OVERLOADED if reason == "too many clients" else Status.PROTOCOL
         ran = RAN_MAYBE if link.welcomes else RAN_NO
         for entry in self._pending.at(number):
-            self._pending.fail(entry, status, f"gateway {link.address} refused this client: {detail}", None, ran)
+            self._pending.fail(entry, status, f"gateway {link.address} refused this client: {detail}", ran)
 
     def _on_draining(self, number: int, now: float) -> None:
         """Sends nothing new to a gateway that is about to end; what it has it will answer."""

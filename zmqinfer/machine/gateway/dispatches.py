@@ -80,20 +80,21 @@ class Dispatches:
         tag, places = record[TAG], record[CALLS]
         late = places
         for dispatch in self._open.about(tag, places):
-            own = dispatch.places & places
+            request = dispatch.request
+            own = request.places & places
             late ^= own
             if dispatch.replica.worker is not worker:
                 self.stray_replies += own.bit_count()
                 worker.strays += own.bit_count()
                 continue
-            if own != dispatch.places:
-                head = self._divide(dispatch.request, own)
-                (dispatch,) = [one for one in head.dispatches if one.tag == tag]  # noqa: PLW2901 - the part of it
+            if own != request.places:
+                request = self._divide(request, own)
+                (dispatch,) = [one for one in request.dispatches if one.tag == tag]  # noqa: PLW2901 - the part of it
             part = record if own == places else reply_part(record, own)
             self._end(dispatch)
             self._count(dispatch, part)
-            if not dispatch.request.is_open:
-                self.late_replies += dispatch.request.calls
+            if not request.is_open:
+                self.late_replies += request.calls
             yield dispatch, part
         self.late_replies += late.bit_count()
 
