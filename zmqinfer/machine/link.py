@@ -14,7 +14,7 @@ from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.liveness import MISSES
 from zmqinfer.records import CLOSING, NO_SESSION, Kind, Record
 
-__all__ = ["Link", "LinkState"]
+__all__ = ["Leave", "Link", "LinkState"]
 
 
 class LinkState(enum.Enum):
@@ -30,6 +30,17 @@ class LinkState(enum.Enum):
     CLOSED = "closed"
 
 
+class Leave(enum.Enum):
+    """How far a node has come in leaving a gateway for good."""
+
+    # It is to be left as soon as there is another one.
+    WANTED = "wanted"
+    BEGUN = "begun"
+    # A worker's gateway knows it, and then has all answers.
+    HEARD = "heard"
+    ANSWERED = "answered"
+
+
 class Link:
     """One gateway as the node at the other end sees it.
 
@@ -38,15 +49,15 @@ class Link:
         outbox: what must be sent to it.
         session: the gateway's own session id, empty until its first WELCOME.
         welcomes: how many sessions began; 0 means that this gateway was never reached.
-        is_unwanted: whether to leave it for good as soon as there is another one; and
-        is_going: whether that has begun.
+        leave: how far it has come in being left for good; None: it stays.
+        warn_at: when it is a matter for people that it is not there.
         is_doubtful: whether a call ended while the gateway said nothing in all its time; until it says anything.
         sought_at: since when it is not there, if it is not.
     """
 
     __slots__ = (
         "_greeted_at", "_heard_at", "_heartbeat_s", "_kind", "_patience_s", "_speak_s", "_spoke_at", "address",
-        "greeting", "is_doubtful", "is_going", "is_unwanted", "outbox", "session", "sought_at", "state", "welcomes",
+        "greeting", "is_doubtful", "leave", "outbox", "session", "sought_at", "state", "warn_at", "welcomes",
     )  # fmt: skip
 
     def __init__(
@@ -58,8 +69,9 @@ class Link:
         self.session = b""
         self.state = LinkState.GREETING
         self.welcomes = 0
-        self.is_doubtful = self.is_going = self.is_unwanted = False
-        self.sought_at = 0.0
+        self.is_doubtful = False
+        self.leave: Leave | None = None
+        self.sought_at = self.warn_at = 0.0
         self._kind = kind
         # Both ends may have been given different heartbeats: speak at the shorter, judge by the longer.
         self._heartbeat_s = self._speak_s = self._patience_s = heartbeat_s

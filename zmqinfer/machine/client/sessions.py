@@ -13,7 +13,7 @@ from zmqinfer.errors import Status
 from zmqinfer.machine.client.call import Block, Question, body_bytes
 from zmqinfer.machine.client.codec import Codec
 from zmqinfer.machine.client.pending import Pending
-from zmqinfer.machine.link import Link, LinkState
+from zmqinfer.machine.link import Leave, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.twice import may_run_twice
 from zmqinfer.records import CLOSING, DRAINING, MAX_CALLS, MAX_COUNT, NO_SESSION, RAN_MAYBE, RAN_NO, Kind, Record
@@ -76,21 +76,21 @@ class Sessions:
 
     def remove_link(self, number: int, now: float) -> None:
         """Sends nothing new to a gateway as soon as another one is there, and leaves it when it has answered all."""
-        self.links[number].is_unwanted = True
+        self.links[number].leave = Leave.WANTED
         self._leave_unwanted(now)
 
     def _leave_unwanted(self, now: float) -> None:
         """Begins to leave those for which there is another: one that is up, or any for one that is not up itself."""
         for number, link in list(self.links.items()):
-            if link.is_unwanted and not link.is_going:
-                others = [other.state for other in self.links.values() if not other.is_unwanted]
+            if link.leave is Leave.WANTED:
+                others = [other.state for other in self.links.values() if other.leave is None]
                 if others and (link.state is not LinkState.UP or LinkState.UP in others):
                     self._leave(number, now)
 
     def _leave(self, number: int, now: float) -> None:
         self._seal()
         link = self.links[number]
-        link.is_going = True
+        link.leave = Leave.BEGUN
         if link.state is LinkState.UP:
             link.state = LinkState.LEAVING
         self._review()
@@ -102,11 +102,11 @@ class Sessions:
 
     def _may_part(self, number: int, link: Link) -> bool:
         """Whether a gateway that leaves, or is to be left, has nothing of ours any more."""
-        return (link.state is LinkState.LEAVING or link.is_going) and not self._owes_us(number)
+        return (link.state is LinkState.LEAVING or link.leave is Leave.BEGUN) and not self._owes_us(number)
 
     def _part(self, number: int, link: Link, now: float) -> None:
         """Says goodbye to a gateway; to one that only drains until it is there again."""
-        if not link.is_going:
+        if link.leave is not Leave.BEGUN:
             link.part(now)
             return
         link.outbox.put(Kind.DISCONNECT, [CLOSING, ""])
@@ -140,7 +140,7 @@ class Sessions:
             self._review()
 
     def _review(self) -> None:
-        there = [number for number, link in self.links.items() if not link.is_going]
+        there = [number for number, link in self.links.items() if link.leave is not Leave.BEGUN]
         up = [number for number in there if self.links[number].state is LinkState.UP]
         self._choice = [number for number in up if not self.links[number].is_doubtful] or up or there
 

@@ -42,6 +42,7 @@ class Workload:
     """All requests that a worker owes a reply.
 
     Attributes:
+        models: by number, as long as anything of theirs is here.
         joined: calls that waited for a twin which was here already.
         replayed: calls that were answered with what an earlier one of the same id got.
         dropped: calls that got no reply, for their gateway gave them to others, or used their tag twice.
@@ -51,8 +52,7 @@ class Workload:
         self.dropped = self.joined = self.replayed = 0
         self._name = name
         self._links = links
-        # By number, as long as anything of theirs is here.
-        self._models: dict[int, ServedModel] = {}
+        self.models: dict[int, ServedModel] = {}
         # By name and version; None: it was served until it was taken away.
         self._served: dict[tuple[str, int], ServedModel | None] = {}
         # By the number of the gateway and by tag.
@@ -77,15 +77,17 @@ class Workload:
 
     def serve(self, model: ServedModel) -> None:
         """Takes requests for a model from now on."""
-        self._models[model.number] = model
+        self.models[model.number] = model
         self._served[model.card.name, model.card.version] = model
 
     def forget(self, model: ServedModel) -> None:
-        """Drops a model that was given back and runs nothing any more."""
-        del self._models[model.number]
+        """Drops a model that was given back, unless it runs something."""
+        if not model.running:
+            del self.models[model.number]
 
     def give_back(self, model: ServedModel) -> None:
         """Takes no more requests for a model, and gives back those that wait for it."""
+        model.is_served = False
         key = model.card.name, model.card.version
         if self._served[key] is model:
             self._served[key] = None
@@ -94,6 +96,7 @@ class Workload:
             for task in waiting:
                 model.batcher.remove(task, task.bound)
                 self._end(task, Status.CANCELLED, _TAKEN_AWAY, None)
+        self.forget(model)
 
     def _everyone(self) -> Iterator[Task]:
         for held in self._held.values():
@@ -171,7 +174,7 @@ class Workload:
             self._answer(task, task.places, outcome_of(twin, task), twin[TIMES])
 
     def _model_of(self, task: Task) -> ServedModel:
-        return self._models[task.bound.model]
+        return self.models[task.bound.model]
 
     def _enter(self, task: Task) -> None:
         self._held[task.link].add(task.tag, task)
@@ -289,7 +292,7 @@ class Workload:
         held = list(self._everyone())
         assert all([task.tag, task.places] == task.record[:2] for task in held)
         waiting = [task for task in held if task.is_waiting]
-        assert sum(model.batcher.rows for model in self._models.values()) == sum(task.rows for task in waiting)
+        assert sum(model.batcher.rows for model in self.models.values()) == sum(task.rows for task in waiting)
         leading = running | {id(task) for task in waiting}
         self._twins.check(leading)
         following = {id(task) for task in held} - leading
