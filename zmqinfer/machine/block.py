@@ -96,7 +96,7 @@ class Parts(Generic[P]):
     __slots__ = ("_by_block",)
 
     def __init__(self) -> None:
-        # Of most blocks there is one.
+        # Most blocks have one.
         self._by_block: dict[Hashable, tuple[P, ...]] = {}
 
     def add(self, block: Hashable, part: P) -> None:

@@ -26,7 +26,7 @@ class LinkState(enum.Enum):
     LEAVING = "leaving"
     # It has answered all, and we have said goodbye: each heartbeat it is greeted anew, and there is nothing behind it.
     LEFT = "left"
-    # Told to go, or leaving: this link says and takes nothing more.
+    # It ended, and says and takes nothing more.
     CLOSED = "closed"
 
 
@@ -121,7 +121,7 @@ class Link:
         """Begins to expect signs of life, after a time in which nobody owed any.
 
         After a longer one it greets again: the connection may be another one by now, whose end does not know us,
-        and what it turned down then could not be told from what was lost with the earlier one.
+        and what it turned down then could not be distinguished from what was lost with the earlier one.
         """
         if now - self._heard_at > self._speak_s or (self.is_doubtful and now - self._greeted_at > self._speak_s):
             self.outbox.put(self._kind, self.greeting)
@@ -156,11 +156,7 @@ class Link:
         return True
 
     def is_beat_due(self, now: float, *, ahead: float = 0.0) -> bool:
-        """Whether it is time to say something; true once each heartbeat while the link is up.
-
-        Args:
-            ahead: the part of a heartbeat that it may be too early.
-        """
+        """Whether to say something, once each heartbeat while the link is up; `ahead` of one it may be early."""
         if self.state not in _HEARD or now < self._spoke_at + self._speak_s * (1 - ahead):
             return False
         self._spoke_at = now

@@ -54,7 +54,7 @@ class Outbox:
         self._is_listed = False
         self._records: dict[Kind, list[Record]] = {}
         self._deadlines: list[float] = []
-        # Of the REQUESTs inside so many have left already, while messages of them are being sent.
+        # How many of the REQUESTs inside have left already, while messages of them are being sent.
         self._passed = 0
 
     def __len__(self) -> int:

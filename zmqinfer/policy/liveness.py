@@ -17,7 +17,7 @@ MISSES = 3
 # Silence is looked at once a heartbeat, when it is time to speak anyway: a bare wake-up costs 0.05 to 0.5 ms of a
 # core. Only who may be lost sooner is looked at sooner, but not more often than so many times a heartbeat.
 _LOOKS = 5
-# Of a second: so much later than the last instant of grace.
+# Seconds after the last instant of grace.
 _JUST_AFTER_S = 0.001
 
 Peer = TypeVar("Peer", bound=Hashable)

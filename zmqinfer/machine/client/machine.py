@@ -73,7 +73,7 @@ class ClientMachine:
         self._settings = settings
         self._tag = 0
         self._filling: dict[Alike, Block] = {}
-        # Of those the one that took the last call, if it takes more.
+        # The block that took the last call, if it takes more.
         self._last: Block | None = None
         self._unsent: list[Block] = []
         self._pending = pending = Pending(id_prefix)

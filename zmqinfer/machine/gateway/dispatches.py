@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import Parts, reply_part
@@ -67,9 +67,10 @@ class Dispatches:
             self._open.add(dispatch.tag, dispatch)
 
     @staticmethod
-    def take_back(dispatch: Dispatch) -> None:
-        """Asks a worker for what it has not begun; what it has begun it answers as always."""
-        dispatch.replica.worker.outbox.put(Kind.CANCEL, [dispatch.tag, dispatch.places])
+    def take_back(dispatches: Iterable[Dispatch]) -> None:
+        """Asks workers for what they have not begun; what they have begun they answer as always."""
+        for dispatch in dispatches:
+            dispatch.replica.worker.outbox.put(Kind.CANCEL, [dispatch.tag, dispatch.places])
 
     def take(self, worker: WorkerSession, record: Record) -> Iterator[tuple[Dispatch, Record]]:
         """Yields the dispatches that a REPLY ends, each with its part of it; their credit is given back.
@@ -123,9 +124,9 @@ class Dispatches:
             replica.batches += part
             replica.busy_us += part * record[COMPUTE_US]
 
-    def awaited_from(self, replica: Replica) -> list[Dispatch]:
-        """Returns what a replica has that somebody waits for."""
-        return [one for one in self._open if one.replica is replica and one.request.is_open]
+    def recall(self, replica: Replica) -> None:
+        """Asks a replica that should get no work to give back what it has not begun, and somebody waits for."""
+        self.take_back([one for one in self._open if one.replica is replica and one.request.is_open])
 
     def withdraw(self, worker: WorkerSession) -> list[Dispatch]:
         """Takes out and returns all that a lost worker held, tombstones too, in the order in which it was sent.
@@ -135,7 +136,7 @@ class Dispatches:
         held = [dispatch for dispatch in self._open if dispatch.replica.worker is worker]
         for dispatch in held:
             self._end(dispatch)
-        # Of one block the parts lie in the order of their division.
+        # The parts of one block lie in the order of their division.
         held.sort(key=lambda dispatch: (dispatch.tag, dispatch.places & -dispatch.places))
         return held
 

@@ -1,6 +1,6 @@
 """When a second worker is asked for what the first is slow to answer.
 
-Both have a dispatch of the same request, and the first result ends it; who is late then is told so at once: without
+Both have a dispatch of the same request, and the first result ends it; who is late then hears so at once: without
 that a hedge costs a whole run, and at 40 % load the queues grow without end.
 """
 

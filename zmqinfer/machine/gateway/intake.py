@@ -146,7 +146,7 @@ class Intake:
         return f"no worker serves {route.words}{advice}; served now: {served or 'nothing'}"[:MAX_TEXT]
 
 
-# Of longer names none is compared: the time goes with the square, and 64 of these may take 1.5 ms.
+# Longer names are not compared: the time goes with the square, and 64 of these may take 1.5 ms.
 _SHORT = 32
 
 

@@ -67,7 +67,7 @@ class GatewayMachine:
         return self.clients.is_draining
 
     def drain(self, now: float) -> None:
-        """Begins to leave: clients are told to go elsewhere, and everything that is or comes in is answered."""
+        """Begins to leave: clients hear of it and go elsewhere, and everything that is or comes in is answered."""
         if not self.is_draining:
             self._drain_by = now + self.settings.drain_grace_s
             self._goodbye_by = min(now + _GOODBYE_S, self._drain_by)

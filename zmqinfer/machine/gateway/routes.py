@@ -19,7 +19,7 @@ __all__ = ["Route", "Routes"]
 
 W = TypeVar("W", bound=Waiter)
 
-# Of all cards in a WELCOME: half a head.
+# All cards of a WELCOME may take half a head.
 _MAX_CARDS_BYTES = 2**19
 
 
@@ -133,7 +133,7 @@ class Route(Generic[W]):
             self.waiting.release(replica.name)
 
     def describe(self, signature: Record, max_rows: int, idempotent: bool) -> bool:
-        """Takes the model's card from the newest worker; True if it differs from what clients were told."""
+        """Takes the model's card from the newest worker; True if it differs from what clients know."""
         card = (signature, max_rows, idempotent)
         if card == (self.signature, self.max_rows, self.idempotent):
             return False

@@ -98,7 +98,7 @@ class Scheduler:
         route = request.route
         placement, waiting = route.placement, route.waiting
         may_pass = not waiting.count or route in self._keyed
-        # Of which worker, and of which home, the calls are; each with a key hash that is at home there.
+        # The calls by their worker, and by the home that they wait for with a key hash that is at home there.
         sent: dict[Replica, int] = {}
         kept: dict[str | None, tuple[int, int]] = {}
         for place, hashed in zip(listed(request.places), hashes, strict=True):
@@ -232,13 +232,8 @@ class Scheduler:
         if dispatch.sent_at:
             self.hedges.learn(dispatch, part, now)
         if request.dispatches:
-            self._take_back(request)
+            self.dispatches.take_back(request.dispatches)
         self._ledger.answer(request, part)
-
-    def recall(self, replica: Replica) -> None:
-        """Asks a replica that should get no work to give back what it has not begun."""
-        for dispatch in self.dispatches.awaited_from(replica):
-            self.dispatches.take_back(dispatch)
 
     def _place_again(self, request: Request, now: float) -> None:
         self.moved += request.calls
@@ -259,12 +254,8 @@ class Scheduler:
         """Takes a request that is about to end out of the queue, or back from the workers that have it."""
         if request.is_waiting:
             request.route.waiting.remove(request)
-        self._take_back(request)
+        self.dispatches.take_back(request.dispatches)
         self._routes.sweep(request.route)
-
-    def _take_back(self, request: Request) -> None:
-        for dispatch in request.dispatches:
-            self.dispatches.take_back(dispatch)
 
     def cancel(self, client: ClientSession, tag: int, places: int) -> None:
         """Ends calls that their client no longer wants."""

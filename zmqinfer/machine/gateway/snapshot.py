@@ -18,7 +18,7 @@ from zmqinfer.records import Record
 
 __all__ = ["Snapshot"]
 
-# Of an answer to STATS in one record: four of them fill a head.
+# A page of an answer to STATS: four of them fill a head.
 _PAGE_BYTES = 2**18
 
 
@@ -83,7 +83,6 @@ class Snapshot:
 
     def _worker(self, worker: WorkerSession) -> dict[str, Any]:
         replicas = list(worker.replicas.values())
-        answered = sum(replica.answered for replica in replicas)
         rows = sum(replica.answered_rows for replica in replicas)
         batches = sum(replica.batches for replica in replicas)
         return {
@@ -95,7 +94,7 @@ class Snapshot:
             "share": 0.0,
             "credits": sum(replica.credits for replica in replicas),
             "in_flight": sum(replica.held for replica in replicas),
-            "answered": answered,
+            "answered": sum(replica.answered for replica in replicas),
             "batches": round(batches),
             "mean_batch_size": round(rows / batches, 3) if batches else 0.0,
             "models": [self._replica(replica) for replica in replicas],

@@ -33,7 +33,7 @@ class Workers:
     """
 
     def __init__(self, tables: Tables, scheduler: Scheduler, announce: Callable[[], None]) -> None:
-        """Makes a door without workers; `announce` is called when what can be called is another list."""
+        """Makes a table without workers; `announce` is called when what can be called is another list."""
         self.door = Door()
         self.events: list[tuple[str, dict[str, object]]] = []
         self._tables = tables
@@ -88,7 +88,7 @@ class Workers:
                 self.door.say(peer, record[0], "")
         elif kind is not Kind.MODELS:  # it follows a READY that was turned down, or a HEARTBEAT follows it
             if kind is Kind.REPLY:
-                # Of a life that was given up, in all likelihood: what it held has moved.
+                # It belongs to a life that was given up, in all likelihood: what was dispatched to that has moved.
                 self._scheduler.dispatches.late_replies += sum(record[CALLS] for record in records)
             self.door.no_session(peer)
 
@@ -178,7 +178,7 @@ class Workers:
                 self._scheduler.replace(route.waiting.clear(), now)
 
     def _supersede(self, known: WorkerSession, session: bytes, now: float) -> None:
-        """Ends the earlier life of a name. Its own process is told only if another one takes the name over."""
+        """Ends the earlier life of a name. Its process hears of it only if another one takes the name over."""
         is_another = known.session != session
         if is_another:
             address = known.outbox.address
@@ -186,9 +186,6 @@ class Workers:
             text = f"another worker took the name {known.name!r}; give each worker a --name of its own"
             self.door.say(address, REPLACED, text)
         self._lose(known, now, "another session took its name" if is_another else "it reconnected")
-
-    def _say(self, worker: WorkerSession, reason: str, detail: str) -> None:
-        worker.outbox.put(Kind.DISCONNECT, [reason, detail])
 
     def _on_heartbeat(self, worker: WorkerSession, records: list[Record], now: float) -> None:
         for model, credits_rows, _, running_us, tags, *_ in records:
@@ -209,7 +206,7 @@ class Workers:
         if replica.credits > before and route.waiting:
             self._scheduler.serve(route, now)
         elif before and not replica.credits:
-            self._scheduler.recall(replica)
+            self._scheduler.dispatches.recall(replica)
 
     def _route_of(self, replica: Replica) -> Route[Request]:
         return self._routes.announce(replica.model, replica.version)
@@ -228,10 +225,9 @@ class Workers:
         if reason == DRAINING:
             self._retire(worker, now)
             worker.state = WorkerState.DRAINING
-            self._say(worker, DRAINING, "no more requests will come")
-            self._report(
-                "worker draining", worker=worker.name, held=sum(replica.held for replica in worker.replicas.values())
-            )
+            worker.outbox.put(Kind.DISCONNECT, [DRAINING, "no more requests will come"])
+            rows = sum(replica.held for replica in worker.replicas.values())
+            self._report("worker draining", worker=worker.name, held=rows)
             return
         address = worker.outbox.address
         assert isinstance(address, bytes)
@@ -246,7 +242,7 @@ class Workers:
         if command != "drain":
             status, detail = Status.INVALID_ARGUMENT, f"command {command!r} is not known; known: drain"
         elif worker is not None:
-            self._say(worker, DRAIN, "an operator asked for it")
+            worker.outbox.put(Kind.DISCONNECT, [DRAIN, "an operator asked for it"])
         else:
             names = ", ".join(sorted(self._roster.by_name)) or "none"
             status, detail = Status.NOT_FOUND, f"no worker {name!r} here; connected: {names}"

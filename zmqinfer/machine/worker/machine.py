@@ -92,14 +92,14 @@ class WorkerMachine:
                 link.outbox.put(Kind.MODELS, [number, self._card(number)])
 
     def _card(self, number: int) -> Record | None:
-        """What is told of a model; None: it is not served."""
+        """What gateways hear of a model; None: it is not served."""
         model = self._models.get(number)
         if model is None or not model.is_served:
             return None
         card = model.card
         signature = card.signature.to_wire()
-        told = [card.name, card.version, signature, card.limits.max_rows, self._share(model), card.idempotent]
-        return [*told, card.hedge]
+        batch, share = card.limits.max_rows, self._share(model)
+        return [card.name, card.version, signature, batch, share, card.idempotent, card.hedge]
 
     # Sessions ------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ KEPT_S = 60.0
 # What one costs beside its bytes: with this a worker's memory is the same, within 1 MB of 92, whether its blocks are
 # of 1, 3 or 20 calls; with 500 it was 7 MB more for 1 than for 20, and so moved with the load.
 _OVERHEAD = 700
-# Of a large input so much of each part is compared, at either end.
+# So much of each part of a large input is compared, at either end.
 _SAMPLE = 4_096
 
 # What became of calls of a block: the block's id, until when it is kept, the calls' places as a bit set; model,

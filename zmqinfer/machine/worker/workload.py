@@ -33,7 +33,7 @@ from zmqinfer.tensor import payload_bytes
 
 __all__ = ["Workload"]
 
-# Of a model in a process of its own that was lost, or of a defect of ours.
+# Outcomes of a model whose own process was lost, or of a defect of ours, which say nothing of whether it ran.
 _UNSURE = (Status.WORKER_LOST, Status.DEADLINE_EXCEEDED, Status.INTERNAL)
 _TAKEN_AWAY = "its model was taken away before it ran"
 
@@ -95,7 +95,7 @@ class Workload:
         while waiting := [task for task in self._everyone() if task.is_waiting and self._model_of(task) is model]:
             for task in waiting:
                 model.batcher.remove(task, task.bound)
-                self._end(task, Status.CANCELLED, _TAKEN_AWAY, None)
+                self._end(task, Status.CANCELLED, _TAKEN_AWAY)
         self.forget(model)
 
     def _everyone(self) -> Iterator[Task]:
@@ -120,12 +120,10 @@ class Workload:
             key = record[MODEL], record[MODEL_VERSION]
             model = self._served.get(key)
             if model is None:
-                if key in self._served:
-                    # It was under way when the model went.
-                    self._say(number, record, Status.CANCELLED, _TAKEN_AWAY, None)
-                    continue
-                wanted = f"{record[MODEL]!r} version {record[MODEL_VERSION]}"
-                self._say(number, record, Status.NOT_FOUND, f"worker {self._name!r} has no model {wanted}", None)
+                status, detail = Status.CANCELLED, _TAKEN_AWAY  # it was under way when the model went
+                if key not in self._served:
+                    status, detail = Status.NOT_FOUND, f"worker {self._name!r} has no model {key[0]!r} version {key[1]}"
+                self._say(number, record, status, detail)
                 continue
             if record[PAYLOAD] is None:
                 detail = f"worker {self._name!r} cannot read the client's memory"
@@ -135,7 +133,7 @@ class Workload:
                 bound, size = model.fit(record)
             except (InvalidArgument, ProtocolError, TooLarge) as error:
                 status = Status.TOO_LARGE if isinstance(error, TooLarge) else Status.INVALID_ARGUMENT
-                self._say(number, record, status, str(error), None)
+                self._say(number, record, status, str(error))
                 continue
             if len(record) > ALONE and record[ALONE] is True:
                 bound = bound.alone()
@@ -151,7 +149,7 @@ class Workload:
         """Takes a request whose calls may be here, or have been, under the same ids."""
         while task.calls > 1:
             head = task.cut(1)
-            self._enter(head)
+            self._held[head.link].add(head.tag, head)
             self._meet_one(head)
         self._meet_one(task)
 
@@ -164,7 +162,7 @@ class Workload:
         if not is_alike(task, twin):
             self._held[task.link].remove(task.tag, task)
             detail = "its id was given to a call with another input, or to another model; give each call its own id"
-            self._say(task.link, task.record, Status.ID_CONFLICT, detail, None)
+            self._say(task.link, task.record, Status.ID_CONFLICT, detail)
         elif isinstance(twin, Task):
             self.joined += 1
             twin.followers = [*(twin.followers or ()), task]
@@ -175,9 +173,6 @@ class Workload:
 
     def _model_of(self, task: Task) -> ServedModel:
         return self.models[task.bound.model]
-
-    def _enter(self, task: Task) -> None:
-        self._held[task.link].add(task.tag, task)
 
     def _follow_up(self, task: Task) -> None:
         """Goes on with the calls that waited for a twin, which is done with."""
@@ -206,11 +201,11 @@ class Workload:
             model = self._model_of(task)
             if unwanted != task.places:
                 rest, task = task, task.part(unwanted)  # noqa: PLW2901 - the part of it
-                self._enter(task)
+                self._held[number].add(tag, task)
                 self._twins.add(task)
                 model.batcher.divide(rest, task, task.bound)
             model.batcher.remove(task, task.bound)
-            self._end(task, Status.CANCELLED, "cancelled by its caller before it ran", None)
+            self._end(task, Status.CANCELLED, "cancelled by its caller before it ran")
 
     def expire(self, model: ServedModel, now: float) -> None:
         """Answers those whose time is up before their batch."""
@@ -219,7 +214,7 @@ class Workload:
             for task in late:
                 self._end(task, Status.DEADLINE_EXCEEDED, "the time was up while it waited for its batch", "batch")
 
-    def _end(self, task: Task, status: Status, detail: str, where: str | None) -> None:
+    def _end(self, task: Task, status: Status, detail: str, where: str | None = None) -> None:
         self._held[task.link].remove(task.tag, task)
         self._let_go(task)
         self._say(task.link, task.record, status, detail, where)
@@ -229,7 +224,7 @@ class Workload:
         self._twins.forget(task)
         self._follow_up(task)
 
-    def _say(self, number: int, record: Record, status: Status, detail: str, where: str | None) -> None:
+    def _say(self, number: int, record: Record, status: Status, detail: str, where: str | None = None) -> None:
         """Answers a request that did not run."""
         version, attempt = record[MODEL_VERSION] or 0, record[ATTEMPT]
         reply = failure(
@@ -242,7 +237,7 @@ class Workload:
     def on_cut(self, head: Task) -> None:
         """Notes the last of a batch, which may be the first calls of a request that had no room for all."""
         if not self._held[head.link].holds(head.tag, head):
-            self._enter(head)
+            self._held[head.link].add(head.tag, head)
             self._twins.add(head)
 
     def answer(self, batch: Batch, outcomes: list[Outcome], compute_s: float) -> None:
