@@ -103,11 +103,6 @@ class Outbox:
         elif self._records and not self._is_listed:
             self._list()
 
-    def abandon(self) -> None:
-        """Drops everything and leaves the machine's list: the peer is gone."""
-        self.clear()
-        self._is_listed = False
-
     def discard(self, kind: Kind) -> None:
         """Drops the records of one kind, as when their session is over."""
         self._records.pop(kind, None)

@@ -7,6 +7,7 @@ out, starved) must not take its own pause for everybody's silence: see `forgive`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -86,6 +87,6 @@ class Liveness(Generic[Peer]):
         for peer in self._heard_at:
             self._heard_at[peer] = now
 
-    def wake_at(self) -> float | None:
-        """Returns when to ask again, or None while nobody is watched."""
-        return min(self._look_at, self._speak_at) if self._heard_at else None
+    def wake_at(self) -> float:
+        """Returns when to ask again, infinity while nobody is watched."""
+        return min(self._look_at, self._speak_at) if self._heard_at else math.inf

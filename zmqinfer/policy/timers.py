@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -35,6 +36,6 @@ class Timers:
             _, _, do, what = heapq.heappop(calls)
             do(what, now)
 
-    def wake_at(self) -> float | None:
-        """Returns when `run` is worth calling."""
-        return self._calls[0][0] if self._calls else None
+    def wake_at(self) -> float:
+        """Returns when `run` is worth calling, or infinity."""
+        return self._calls[0][0] if self._calls else math.inf

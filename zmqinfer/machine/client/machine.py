@@ -271,7 +271,7 @@ class ClientMachine:
     def on_timer(self, now: float) -> None:
         """Ends calls whose time is up, and keeps the sessions alive while calls are pending."""
         self._repeats.timers.run(now)
-        expired = self._pending.expire(now)
+        expired = self._pending.wheel.expire(now)
         for entry in expired:
             self._expire(entry, now)
         for number in dict.fromkeys(entry.link for entry in expired):
@@ -280,8 +280,7 @@ class ClientMachine:
                 self._sessions.greet(number, now)
         self._sessions.on_timer(now)
         self._sessions.look(now)
-        lost_at = self._sessions.lost_at()
-        if lost_at is not None and lost_at <= now:
+        if self._sessions.lost_at() <= now:
             self._give_up(now)
 
     def _give_up(self, now: float) -> None:
@@ -307,7 +306,7 @@ class ClientMachine:
         return RAN_MAYBE if has_gone else RAN_NO
 
     def _expire(self, entry: Block | Question, now: float) -> None:
-        self._pending.put_off(entry, entry.deadline + GRACE_S)
+        entry.slot = self._pending.wheel.add(entry, entry.deadline + GRACE_S)
         link = self.links[entry.link]
         if now < entry.deadline and self._sessions.was_welcome:
             return
@@ -329,12 +328,11 @@ class ClientMachine:
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, None for a client at rest."""
-        earliest = self._pending.wake_at()
-        lost_at = self._sessions.lost_at() if self._pending.count else None
-        for due in (self._repeats.timers.wake_at(), self._sessions.wake_at(), lost_at):
-            if due is not None and (earliest is None or due < earliest):
-                earliest = due
-        return earliest
+        pending, sessions = self._pending, self._sessions
+        earliest = min(pending.wheel.wake_at(), self._repeats.timers.wake_at(), sessions.wake_at())
+        if pending.count:
+            earliest = min(earliest, sessions.lost_at())
+        return None if earliest == float("inf") else earliest
 
     def check(self) -> None:
         """Asserts what must hold between any two calls."""

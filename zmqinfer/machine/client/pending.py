@@ -21,9 +21,10 @@ class Pending:
             the rows of the call, None for one without a batch axis.
         released: where payloads lay in shared memory whose calls have ended.
         count: how many have not ended.
+        wheel: when each is to be looked at; then it is put in again, or ends.
     """
 
-    __slots__ = ("_entries", "_id_prefix", "_wheel", "completed", "count", "released")
+    __slots__ = ("_entries", "_id_prefix", "completed", "count", "released", "wheel")
 
     def __init__(self, id_prefix: bytes) -> None:
         self.completed: list[tuple[list[object], Record, int | None]] = []
@@ -31,7 +32,7 @@ class Pending:
         self.count = 0
         self._id_prefix = id_prefix
         self._entries: dict[int, Block | Question] = {}
-        self._wheel: TimingWheel[Block | Question] = TimingWheel()
+        self.wheel: TimingWheel[Block | Question] = TimingWheel()
 
     def request_id(self, number: int) -> bytes:
         """Returns the id of the call with this number; of a block's first place it is that of the block."""
@@ -40,10 +41,10 @@ class Pending:
     # In ------------------------------------------------------------------------------------------
 
     def add(self, entry: Block | Question, until: float) -> None:
-        """Begins to wait for a block without calls yet, or for a question; `expire` tells when it is looked at."""
+        """Begins to wait for a block without calls yet, or for a question; `wheel` tells when to look at it."""
         self._entries[entry.tag] = entry
         self.count += isinstance(entry, Question)
-        entry.slot = self._wheel.add(entry, until)
+        entry.slot = self.wheel.add(entry, until)
 
     def block(self, tag: int) -> Block | None:
         """Returns the block with this tag, unless all of it has ended."""
@@ -88,13 +89,13 @@ class Pending:
                 self.released.append(body.place)
             block.closes_at = float("-inf")
             del self._entries[block.tag]
-            self._wheel.remove(block, block.slot)
+            self.wheel.remove(block, block.slot)
         return taken
 
     def forget(self, question: Question) -> None:
         """Ends a question."""
         del self._entries[question.tag]
-        self._wheel.remove(question, question.slot)
+        self.wheel.remove(question, question.slot)
         self.count -= 1
 
     def fail(self, entry: Block | Question, status: Status, detail: str, ran: int, where: str | None = None) -> None:
@@ -107,26 +108,12 @@ class Pending:
             owners, rows = self.take(entry, places), entry.rows
         self.completed.append((owners, failure(entry.tag, places, status, detail, where, ran=ran), rows))
 
-    # Time ----------------------------------------------------------------------------------------
-
-    def expire(self, now: float) -> list[Block | Question]:
-        """Returns what is to be looked at now; it is put off with `put_off`, or ended."""
-        return self._wheel.expire(now)
-
-    def put_off(self, entry: Block | Question, until: float) -> None:
-        """Has something looked at later that `expire` just named."""
-        entry.slot = self._wheel.add(entry, until)
-
-    def wake_at(self) -> float | None:
-        """Returns when `expire` is worth calling."""
-        return self._wheel.wake_at()
-
     def check(self) -> None:
         """Asserts that tables and counts agree."""
         blocks = [entry for entry in self._entries.values() if isinstance(entry, Block)]
-        assert len(self._wheel) == len(self._entries)
+        assert len(self.wheel) == len(self._entries)
         assert self.count == sum(block.left for block in blocks) + len(self._entries) - len(blocks)
-        self._wheel.check()
+        self.wheel.check()
         assert all(entry.tag == tag for tag, entry in self._entries.items())
         for block in blocks:
             assert 0 < block.left == len(block.owners) - block.owners.count(None)

@@ -160,14 +160,14 @@ class Sessions:
             self._heard_at = now
         self._looked_at = now
 
-    def lost_at(self) -> float | None:
-        """Returns when there has been no gateway for `fail_fast_s`, which may be past; None while one is up."""
+    def lost_at(self) -> float:
+        """Returns when there has been no gateway for `fail_fast_s`, which may be past; infinity while one is up."""
         # Without a generator: this is asked in each turn.
         if not self._fail_fast_s:
-            return None
+            return float("inf")
         for link in self.links.values():
             if link.state is LinkState.UP:
-                return None
+                return float("inf")
         return self._heard_at + self._fail_fast_s
 
     # Sending -------------------------------------------------------------------------------------
@@ -336,14 +336,12 @@ class Sessions:
             elif link.is_beat_due(now):
                 link.outbox.beat()
 
-    def wake_at(self) -> float | None:
-        """Returns when `on_timer` is worth calling."""
-        earliest: float | None = None
+    def wake_at(self) -> float:
+        """Returns when `on_timer` is worth calling, or infinity."""
+        earliest = float("inf")
         for link in self.links.values():
             if self._pending.count or link.state is not LinkState.UP:
-                due = link.wake_at()
-                if due != float("inf") and (earliest is None or due < earliest):
-                    earliest = due
+                earliest = min(earliest, link.wake_at())
         return earliest
 
 

@@ -123,8 +123,8 @@ class Ledger:
             request.slot = OUT
         return expired
 
-    def wake_at(self) -> float | None:
-        """Returns when `expire` is worth calling."""
+    def wake_at(self) -> float:
+        """Returns when `expire` is worth calling, or infinity."""
         return self._wheel.wake_at()
 
     def check(self, clients: Iterable[ClientSession]) -> None:

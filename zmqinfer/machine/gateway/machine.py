@@ -89,13 +89,8 @@ class GatewayMachine:
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, or None when nothing waits for time to pass."""
-        earliest = self.scheduler.wake_at()
-        if self.is_draining and (earliest is None or self._leave_by < earliest):
-            earliest = self._leave_by
-        due = self.workers.wake_at()
-        if due is not None and (earliest is None or due < earliest):
-            earliest = due
-        return earliest
+        earliest = min(self.scheduler.wake_at(), self.workers.wake_at(), self._leave_by)
+        return None if earliest == float("inf") else earliest
 
     def forget_peer(self, peer: Peer) -> None:
         """Drops what is remembered of a connection that is over, at either door."""

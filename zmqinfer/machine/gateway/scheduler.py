@@ -326,7 +326,7 @@ class Scheduler:
         for route in list(self._keyed):
             if route.waiting.expire_homes(now):
                 self.serve(route, now)
-            if route.waiting.wake_at() is None:
+            if route.waiting.wake_at() == float("inf"):
                 del self._keyed[route]
         self._timers.run(now)
 
@@ -363,17 +363,11 @@ class Scheduler:
             f" start one with: zmqinfer worker --models DIR --gateway {self._workers_address}"
         )
 
-    def wake_at(self) -> float | None:
-        """Returns when `on_timer` is worth calling, or None when nothing waits for time to pass."""
-        # Asked twice a turn, so without lists: 0.2 us, where a min over a list took 0.7.
-        earliest = self._ledger.wake_at()
-        due = self._timers.wake_at()
-        if due is not None and (earliest is None or due < earliest):
-            earliest = due
+    def wake_at(self) -> float:
+        """Returns when `on_timer` is worth calling, or infinity."""
+        earliest = min(self._ledger.wake_at(), self._timers.wake_at())
         for route in self._keyed:
-            due = route.waiting.wake_at()
-            if due is not None and (earliest is None or due < earliest):
-                earliest = due
+            earliest = min(earliest, route.waiting.wake_at())
         return earliest
 
     # Invariants ----------------------------------------------------------------------------------

@@ -311,7 +311,7 @@ class Workers:
             for route in self._routes:
                 self._compare(route, now)
 
-    def wake_at(self) -> float | None:
+    def wake_at(self) -> float:
         """Returns when to beat or to look for the silent ones."""
         return self._liveness.wake_at()
 

@@ -374,18 +374,12 @@ class WorkerMachine:
         """Returns when `on_timer` or `take_batches` is worth calling."""
         earliest = self.drain_by
         for link in self.links.values():
-            due = link.wake_at()
-            if due < earliest:
-                earliest = due
+            earliest = min(earliest, link.wake_at())
         for model in self._models.values():
             if model.running:
-                due = self._ends_at(model) if model.is_stuck else model.running[0].stuck_at
-                if due < earliest:
-                    earliest = due
+                earliest = min(earliest, self._ends_at(model) if model.is_stuck else model.running[0].stuck_at)
             elif model.batcher.rows:
-                idle = model.batcher.wake_at()
-                if idle is not None and idle < earliest:
-                    earliest = idle
+                earliest = min(earliest, model.batcher.wake_at())
         return None if earliest == float("inf") else earliest
 
     def _ends_at(self, model: ServedModel) -> float:
