@@ -285,10 +285,9 @@ class ClientMachine:
 
     def _give_up(self, now: float) -> None:
         """Ends everything, for there is no gateway."""
-        looked = ", ".join(link.address for link in self.links.values())
         detail = (
-            f"no gateway could be reached at {looked} for {self._settings.fail_fast_s:g} s, which is fail_fast_s;"
-            " start one with: zmqinfer up"
+            f"no gateway could be reached at {self._addresses()} for {self._settings.fail_fast_s:g} s,"
+            " which is fail_fast_s; start one with: zmqinfer up"
         )
         for entry in self._pending.everything():
             self._pending.fail(entry, Status.UNAVAILABLE, detail, self._ran(entry))
@@ -296,14 +295,15 @@ class ClientMachine:
             if link.is_unsaid:
                 self._sessions.greet(number, now)
 
+    def _addresses(self) -> str:
+        return ", ".join(link.address for link in self.links.values())
+
     def _ran(self, entry: Block | Question) -> int:
         """Whether what nobody answered may have run."""
         is_unsaid = self.links[entry.link].is_unsaid
         if isinstance(entry, Block):
-            has_gone = self._sessions.times_gone(entry, is_unsaid=is_unsaid) > 0
-        else:
-            has_gone = not is_unsaid
-        return RAN_MAYBE if has_gone else RAN_NO
+            is_unsaid = not self._sessions.times_gone(entry, is_unsaid=is_unsaid)
+        return RAN_NO if is_unsaid else RAN_MAYBE
 
     def _expire(self, entry: Block | Question, now: float) -> None:
         entry.slot = self._pending.wheel.add(entry, entry.deadline + GRACE_S)
@@ -315,9 +315,10 @@ class ClientMachine:
             self._sessions.doubt(link)
         ran = self._ran(entry)
         if not self._sessions.was_welcome:
-            looked = ", ".join(link.address for link in self.links.values())
             limit = "its deadline" if now >= entry.deadline else "connect_timeout_s"
-            detail = f"no gateway answered at {looked} in time, which is {limit}; start one with: zmqinfer up"
+            detail = (
+                f"no gateway answered at {self._addresses()} in time, which is {limit}; start one with: zmqinfer up"
+            )
             self._pending.fail(entry, Status.UNAVAILABLE, detail, ran)
         elif link.state is LinkState.UP:
             detail = f"the time was up before gateway {link.address} answered"

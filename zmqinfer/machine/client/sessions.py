@@ -6,7 +6,7 @@ ends, when a session does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import Status
@@ -216,7 +216,7 @@ class Sessions:
     # Greeting ------------------------------------------------------------------------------------
 
     def on_welcome(self, link: Link, record: Record, now: float) -> None:
-        """Begins to send what waited for it."""
+        """Sends what waited for it, unless that waits for another one, or is more than the gateway takes."""
         self._codec.learn(record[4])
         self._max_body_bytes = record[3]
         # One that drains may still have news; a new life of it has another session.
@@ -225,17 +225,13 @@ class Sessions:
             self.was_welcome = True
             self._review()
             self._leave_unwanted(now)
-            self._send_held(self._pending.held())
-
-    def _send_held(self, held: Iterable[Block]) -> None:
-        """Sends what waited for a WELCOME, unless it waits for another one, or is more than the gateway takes."""
-        for block in held:
-            if self.links[block.link].state is not LinkState.UP:
-                block.link = self.choose(block)
-            if detail := self.excess(body_bytes(block.bodies[0]), block.rows):
-                self._pending.fail(block, Status.TOO_LARGE, detail, RAN_NO)
-            else:
-                self.send(block)
+            for block in self._pending.held():
+                if self.links[block.link].state is not LinkState.UP:
+                    block.link = self.choose(block)
+                if detail := self.excess(body_bytes(block.bodies[0]), block.rows):
+                    self._pending.fail(block, Status.TOO_LARGE, detail, RAN_NO)
+                else:
+                    self.send(block)
 
     def greet(self, number: int, now: float, *, is_silent: bool = False) -> None:
         """Greets a gateway anew, with everything that is pending there behind the greeting.

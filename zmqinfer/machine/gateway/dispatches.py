@@ -75,8 +75,7 @@ class Dispatches:
     def take(self, worker: WorkerSession, record: Record) -> Iterator[tuple[Dispatch, Record]]:
         """Yields the dispatches that a REPLY ends, each with its part of it; their credit is given back.
 
-        A worker may answer a block in parts, and the gateway may have divided it since: both are cut
-        until they are alike.
+        A worker may answer in parts, and this gateway may have divided the block: both are cut until they are alike.
         """
         tag, places = record[TAG], record[CALLS]
         late = places
@@ -129,10 +128,7 @@ class Dispatches:
         self.take_back([one for one in self._open if one.replica is replica and one.request.is_open])
 
     def withdraw(self, worker: WorkerSession) -> list[Dispatch]:
-        """Takes out and returns all that a lost worker held, tombstones too, in the order in which it was sent.
-
-        Its replies are late from now on.
-        """
+        """Takes out and returns all that a lost worker had, tombstones too, in the order in which it was sent."""
         held = [dispatch for dispatch in self._open if dispatch.replica.worker is worker]
         for dispatch in held:
             self._end(dispatch)
@@ -141,11 +137,7 @@ class Dispatches:
         return held
 
     def check(self) -> tuple[int, dict[Replica, int]]:
-        """Asserts that tags and requests agree.
-
-        Returns:
-            how many calls that somebody waits for are with workers, and the rows of each replica.
-        """
+        """Asserts that all agree; returns how many calls workers have, without tombstones, and the rows by replica."""
         awaited = 0
         held: dict[Replica, int] = {}
         for dispatch in self._open:

@@ -7,11 +7,9 @@ that a hedge costs a whole run, and at 40 % load the queues grow without end.
 from __future__ import annotations
 
 from zmqinfer.machine.gateway.dispatches import Dispatches
-from zmqinfer.machine.gateway.members import Replica
 from zmqinfer.machine.gateway.requests import Dispatch, Request
 from zmqinfer.policy.timers import Timers
-from zmqinfer.policy.twice import may_run_twice
-from zmqinfer.records import BATCH_ROWS, COMPUTE_US, HEDGE, IDEMPOTENT, Record
+from zmqinfer.records import BATCH_ROWS, COMPUTE_US, HEDGE, Record
 
 __all__ = ["Hedges"]
 
@@ -38,7 +36,7 @@ class Hedges:
         wish = record[HEDGE] if len(record) > HEDGE else None
         if not (request.route.hedge if wish is None else wish) or request.is_suspect:
             return False
-        return may_run_twice(record[IDEMPOTENT], request.route.idempotent)
+        return request.may_run_twice
 
     def watch(self, dispatch: Dispatch, now: float) -> None:
         """Notes that a request that may be hedged was sent to a worker."""
@@ -48,13 +46,17 @@ class Hedges:
             self._timers.at(now + delay_s, self._ask_second, dispatch)
 
     def _ask_second(self, first: Dispatch, _now: float) -> None:
+        """Asks the next worker on the ring that has room now."""
         request = first.request
         if not request.is_open or request.dispatches != (first,):
             return
-        second = _second(first)
-        if second is not None and request.route.hedging.spend(request.calls):
-            self.sent += request.calls
-            self._dispatches.send(request, second).sent_at = first.sent_at
+        route, rows = request.route, request.rows
+        for second in route.placement.ordered(request.key_hashes()[0]):
+            if second is not first.replica and route.placement.room(second, rows) >= rows:
+                if route.hedging.spend(request.calls):
+                    self.sent += request.calls
+                    self._dispatches.send(request, second).sent_at = first.sent_at
+                return
 
     def learn(self, dispatch: Dispatch, part: Record, now: float) -> None:
         """Notes that a request that may be hedged gets this dispatch's reply."""
@@ -63,13 +65,3 @@ class Hedges:
         request.route.hedging.learn(now - dispatch.sent_at, dispatch.request.calls, part[BATCH_ROWS], batch_s)
         if request.dispatches and request.dispatches[0].tag < dispatch.tag:
             self.won += dispatch.request.calls
-
-
-def _second(first: Dispatch) -> Replica | None:
-    """Returns the next worker on the ring that has room now, None if there is no other."""
-    request = first.request
-    placement = request.route.placement
-    for replica in placement.ordered(request.key_hashes()[0]):
-        if replica is not first.replica and placement.room(replica, request.rows) >= request.rows:
-            return replica
-    return None

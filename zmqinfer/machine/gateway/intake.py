@@ -50,12 +50,7 @@ class Intake:
         self._scheduler = scheduler
 
     def take(self, client: ClientSession, records: list[Record], now: float, gap: float) -> None:
-        """Takes REQUEST records of a client.
-
-        Args:
-            gap: how long this node was not looking before it found them, in seconds; their budgets
-                may have been running for that long, so it is charged to all of them.
-        """
+        """Takes a client's REQUESTs; their budgets may have run for `gap` seconds while this node was not looking."""
         requests = client.requests
         arrived = now - gap
         for record in records:

@@ -14,7 +14,8 @@ from zmqinfer.machine.gateway.routes import Route
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.admission import Usage
 from zmqinfer.policy.ring import key_hash
-from zmqinfer.records import CALLS, KEY, MODEL_VERSION, PRIORITY, REQUEST_ID, ROWS, TAG, Record
+from zmqinfer.policy.twice import may_run_twice
+from zmqinfer.records import CALLS, IDEMPOTENT, KEY, MODEL_VERSION, PRIORITY, REQUEST_ID, ROWS, TAG, Record
 
 __all__ = ["OUT", "ClientSession", "Dispatch", "Request"]
 
@@ -111,16 +112,18 @@ class Request:
         """When the wheel must look at it: at its deadline, or before that when its patience ends."""
         return self.deadline if self.patience is None else min(self.patience, self.deadline)
 
+    @property
+    def may_run_twice(self) -> bool:
+        """Whether its client, or its model as far as is known, allows that."""
+        return may_run_twice(self.record[IDEMPOTENT], self.route.idempotent)
+
     def key_hashes(self) -> list[int]:
         """Returns what places its calls: one for each, or without keys one for the block, which so has one home."""
         keys = self.record[KEY]
         return [key_hash(self.record[REQUEST_ID])] if keys is None else list(map(key_hash, keys))
 
     def cut(self, places: int) -> Request:
-        """Takes some of the calls off into a request of their own, and so of its dispatches.
-
-        It is in no table yet, and does not wait.
-        """
+        """Takes some calls off, and so of its dispatches, into a request that is in no table and does not wait."""
         calls = places.bit_count()
         size = self.size // self.calls * calls
         head = Request(part_of(self.record, places), self.client, self.deadline, size, self.route)

@@ -18,11 +18,9 @@ from zmqinfer.machine.gateway.requests import ClientSession, Dispatch, Request
 from zmqinfer.machine.gateway.routes import Route
 from zmqinfer.machine.gateway.suspects import ACQUITTED_BY_S, oldest
 from zmqinfer.machine.gateway.tables import Tables
-from zmqinfer.policy.twice import may_run_twice
 from zmqinfer.records import (
     AGAIN,
     HEDGE,
-    IDEMPOTENT,
     INLINE,
     KEY,
     MODEL,
@@ -138,7 +136,7 @@ class Scheduler:
             detail = f"worker {replica.name!r} is on another host and cannot read the client's memory"
             self._end(request, Status.UNAVAILABLE, detail, where=INLINE)
             return
-        if len(record) > AGAIN and record[AGAIN] is True and not self._may_run_twice(request):
+        if len(record) > AGAIN and record[AGAIN] is True and not request.may_run_twice:
             # Its client did not know that when it sent it again: it had heard of no worker of this model yet.
             detail = "the request may have reached a gateway before, and may not be run twice"
             self._end(request, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
@@ -304,7 +302,7 @@ class Scheduler:
             self._place_again(request, now)
 
     def _move(self, request: Request, lost: WorkerSession, now: float, *, has_left: bool) -> None:
-        if has_left and not self._may_run_twice(request):
+        if has_left and not request.may_run_twice:
             detail = f"worker {lost.name!r} was lost with the request, which may not be run twice"
             self._end(request, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
         elif has_left and request.losses >= MAX_LOSSES:
@@ -312,10 +310,6 @@ class Scheduler:
             self._end(request, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
         else:
             self._place_again(request, now)
-
-    @staticmethod
-    def _may_run_twice(request: Request) -> bool:
-        return may_run_twice(request.record[IDEMPOTENT], request.route.idempotent)
 
     # Time ----------------------------------------------------------------------------------------
 

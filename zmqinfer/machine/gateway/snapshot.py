@@ -58,11 +58,7 @@ class Snapshot:
             "ring_version": tables.roster.ring_version(),
             "clients": len(self._clients),
             "requests": {
-                "received": ledger.received,
-                "refused": ledger.refused,
-                "accepted": ledger.accepted,
-                "answered": ledger.answered,
-                "pending": ledger.pending,
+                **{name: getattr(ledger, name) for name in ("received", "refused", "accepted", "answered", "pending")},
                 "moved": self._scheduler.moved,
                 "hedged": self._scheduler.hedges.sent,
                 "hedges_won": self._scheduler.hedges.won,

@@ -72,10 +72,7 @@ class WorkerMachine:
     # Models --------------------------------------------------------------------------------------
 
     def add_model(self, card: ModelCard) -> int:
-        """Serves one more model, loaded and warm; returns its number, which no other one gets.
-
-        In the place of another one of its name and version, which is taken away afterwards.
-        """
+        """Serves a loaded and warm model, in place of any of its name and version; returns its number, used once."""
         self._number += 1
         self.tasks.serve(ServedModel(self._number, card))
         self._announce(self._number)
@@ -114,7 +111,6 @@ class WorkerMachine:
         self._dialled += 1
         number, heartbeat_s = self._dialled, self._settings.heartbeat_ms / 1000
         self.links[number] = Link(number, address, Kind.READY, self._greeting, heartbeat_s, self.dirty)
-        self.tasks.open(number)
         return number
 
     def _share_anew(self) -> None:

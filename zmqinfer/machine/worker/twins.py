@@ -80,11 +80,7 @@ class Twins:
         self._drop(task.block, task)
 
     def keep(self, task: Task, outcomes: Sequence[Outcome], times: tuple[int, int, int], now: float) -> None:
-        """Puts the outcomes in the place of the request.
-
-        Args:
-            times: rows of the batch, and microseconds in the queue and in the model.
-        """
+        """Puts outcomes in the place of a request; `times`: rows of the batch, and us in the queue and the model."""
         record = task.record
         block, layout, payload = task.block, record[LAYOUT], record[PAYLOAD]
         size = _OVERHEAD + len(layout) + (task.size if type(payload) is bytes else 0)

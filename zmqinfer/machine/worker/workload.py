@@ -5,6 +5,7 @@ Only the end of its gateway's session ends a request without a reply.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from zmqinfer.errors import InvalidArgument, ProtocolError, Status, TooLarge
@@ -56,7 +57,7 @@ class Workload:
         # By name and version; None: it was served until it was taken away.
         self._served: dict[tuple[str, int], ServedModel | None] = {}
         # By the number of the gateway and by tag.
-        self._held: dict[int, Parts[Task]] = {}
+        self._held: defaultdict[int, Parts[Task]] = defaultdict(Parts)
         self._twins = Twins()
 
     def count(self, number: int | None = None) -> int:
@@ -65,10 +66,6 @@ class Workload:
         return sum(task.calls for tasks in held for task in tasks)
 
     # Gateways and models --------------------------------------------------------------------------
-
-    def open(self, number: int) -> None:
-        """Begins to take requests of a gateway."""
-        self._held[number] = Parts()
 
     def close(self, number: int) -> None:
         """Forgets a gateway that was left."""
@@ -105,11 +102,7 @@ class Workload:
     # In ------------------------------------------------------------------------------------------
 
     def take(self, number: int, records: list[Record], now: float, gap: float) -> None:
-        """Takes REQUEST records of the gateway with this number.
-
-        Args:
-            gap: how long this node was not looking before it found them, in seconds; it is charged to them all.
-        """
+        """Takes a gateway's REQUESTs; their budgets may have run for `gap` seconds while this node was not looking."""
         held = self._held[number]
         arrived = now - gap
         for record in records:
@@ -241,11 +234,7 @@ class Workload:
             self._twins.add(head)
 
     def answer(self, batch: Batch, outcomes: list[Outcome], compute_s: float) -> None:
-        """Answers a batch that has run.
-
-        Args:
-            outcomes: in the order of the calls, each for one or more calls of one task.
-        """
+        """Answers a batch that has run; each of the outcomes is for one or more calls of one task."""
         compute_us = int(compute_s * 1e6)
         each = iter(outcomes)
         for task in batch.tasks:
