@@ -19,19 +19,7 @@ from zmqinfer.machine.client.sessions import Sessions
 from zmqinfer.machine.link import Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.wheel import SLOTS_PER_S
-from zmqinfer.records import (
-    CALLS,
-    INLINE,
-    MAX_CALLS,
-    OUTPUT,
-    RAN,
-    RAN_MAYBE,
-    RAN_NO,
-    STATUS,
-    TAG,
-    Kind,
-    Record,
-)
+from zmqinfer.records import CALLS, INLINE, MAX_CALLS, OUTPUT, RAN, RAN_MAYBE, RAN_NO, STATUS, TAG, Kind, Record
 from zmqinfer.tensor import INLINE_BYTES
 
 __all__ = ["ClientMachine"]
@@ -93,15 +81,7 @@ class ClientMachine:
 
     # Calls ---------------------------------------------------------------------------------------
 
-    def submit(
-        self,
-        owner: object,
-        model: str,
-        body: Body,
-        rows: int | None,
-        options: CallOptions,
-        now: float,
-    ) -> int:
+    def submit(self, owner: object, model: str, body: Body, rows: int | None, options: CallOptions, now: float) -> int:
         """Sends a call with the next turn, and returns its number.
 
         Args:

@@ -11,17 +11,7 @@ from zmqinfer.machine.gateway.requests import ClientSession, Request
 from zmqinfer.machine.gateway.routes import Route
 from zmqinfer.machine.gateway.scheduler import Scheduler
 from zmqinfer.machine.gateway.tables import Tables
-from zmqinfer.records import (
-    BUDGET_US,
-    CALLS,
-    MAX_MODELS,
-    MAX_TEXT,
-    MODEL,
-    MODEL_VERSION,
-    PAYLOAD,
-    TAG,
-    Record,
-)
+from zmqinfer.records import BUDGET_US, CALLS, MAX_MODELS, MAX_TEXT, MODEL, MODEL_VERSION, PAYLOAD, TAG, Record
 from zmqinfer.tensor import payload_bytes
 
 __all__ = ["Intake"]

@@ -18,20 +18,7 @@ from zmqinfer.machine.gateway.requests import ClientSession, Dispatch, Request
 from zmqinfer.machine.gateway.routes import Route
 from zmqinfer.machine.gateway.suspects import ACQUITTED_BY_S, oldest
 from zmqinfer.machine.gateway.tables import Tables
-from zmqinfer.records import (
-    AGAIN,
-    HEDGE,
-    INLINE,
-    KEY,
-    MODEL,
-    PAYLOAD,
-    RAN,
-    RAN_MAYBE,
-    RAN_NO,
-    RAN_YES,
-    STATUS,
-    Record,
-)
+from zmqinfer.records import AGAIN, HEDGE, INLINE, KEY, MODEL, PAYLOAD, RAN, RAN_MAYBE, RAN_NO, RAN_YES, STATUS, Record
 
 __all__ = ["REJOIN_S", "Scheduler"]
 

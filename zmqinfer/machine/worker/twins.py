@@ -86,18 +86,9 @@ class Twins:
         size = _OVERHEAD + len(layout) + (task.size if type(payload) is bytes else 0)
         for _, _, second in outcomes:
             size += len(second) if type(second) is bytes or type(second) is str else payload_bytes(second)  # type: ignore[arg-type]
-        answer: Answer = (
-            block,
-            now + KEPT_S,
-            task.places,
-            record[MODEL],
-            record[MODEL_VERSION],
-            layout,
-            payload if type(payload) is bytes else _inputs(payload, 0, 1),
-            tuple(outcomes),
-            times,
-            size,
-        )
+        inputs = payload if type(payload) is bytes else _inputs(payload, 0, 1)
+        what = record[MODEL], record[MODEL_VERSION]
+        answer: Answer = (block, now + KEPT_S, task.places, *what, layout, inputs, tuple(outcomes), times, size)
         known = self._by_block[block]
         if known is task:
             self._by_block[block] = answer
