@@ -60,7 +60,7 @@ def simulated(curve: MeasuredCurve, load: float, policy: str, requests: int = 20
     while left or batcher.rows:
         # The next thing that happens: an arrival, the engine's being free, or the end of a wait.
         due = batcher.wake_at() if now >= free_at else free_at
-        now = max(now, min(arrives_at if left else float("inf"), due if due is not None else float("inf")))
+        now = max(now, min(arrives_at if left else float("inf"), due))
         while left and arrives_at <= now:
             batcher.offer(_Job(arrives_at), "x")
             batcher.rate.count(1, arrives_at)

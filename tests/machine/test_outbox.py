@@ -197,19 +197,6 @@ def test_clearing_drops_everything() -> None:
     assert [len(records) for _, records in sent(box, dirty)] == [1]
 
 
-def test_abandoning_drops_everything_and_the_place_in_the_list() -> None:
-    """The peer is gone; should it be used again, it lists itself again."""
-    box, dirty = outbox()
-    box.put(Kind.CANCEL, [1, 1])
-    dirty.clear()
-
-    box.abandon()
-    box.put(Kind.CANCEL, [2, 1])
-
-    assert dirty == [box]
-    assert sent(box, dirty) == [(Kind.CANCEL, [[2, 1]])]
-
-
 def test_size_is_what_the_payloads_come_to() -> None:
     """Until they have left."""
     box, dirty = outbox()

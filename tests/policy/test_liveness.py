@@ -23,7 +23,7 @@ def lost_until(liveness: Liveness[str], start: float, end: float) -> dict[str, f
     """Asks whenever the object wants to be asked; returns who was lost, and when."""
     lost: dict[str, float] = {}
     now = start
-    while (due := liveness.wake_at()) is not None and due <= end:
+    while (due := liveness.wake_at()) < float("inf") and due <= end:
         assert due > now or now == start, "it wants to be asked again and again"
         now = max(now, due)
         liveness.is_beat_due(now)
@@ -36,13 +36,17 @@ def lost_until(liveness: Liveness[str], start: float, end: float) -> dict[str, f
 def test_nobody_watched_needs_no_timer() -> None:
     """Neither before the first nor after the last peer."""
     liveness = watching()
-    assert (liveness.wake_at(), liveness.lost(START), liveness.is_beat_due(START)) == (None, [], False)
+    assert (liveness.wake_at(), liveness.lost(START), liveness.is_beat_due(START)) == (float("inf"), [], False)
 
     liveness.watch("w1", START)
     liveness.forget("w1")
     liveness.forget("never seen")
 
-    assert (liveness.wake_at(), liveness.lost(START + 99), liveness.is_beat_due(START + 99)) == (None, [], False)
+    assert (liveness.wake_at(), liveness.lost(START + 99), liveness.is_beat_due(START + 99)) == (
+        float("inf"),
+        [],
+        False,
+    )
 
 
 def test_a_peer_is_lost_after_three_silent_heartbeats() -> None:
@@ -81,7 +85,7 @@ def test_a_stranger_is_not_heard() -> None:
     liveness = watching()
     liveness.heard("stranger", START)
 
-    assert liveness.wake_at() is None
+    assert liveness.wake_at() == float("inf")
     with pytest.raises(KeyError):
         liveness.silent_for("stranger", START)
 
@@ -152,7 +156,7 @@ def test_who_is_heard_once_a_heartbeat_is_never_lost(gaps: list[float], deaf: se
         for peer in lost:
             liveness.forget(peer)
             del heard[peer]
-    assert (liveness.wake_at() is None) == (not heard)
+    assert (liveness.wake_at() == float("inf")) == (not heard)
 
 
 def test_it_says_beforehand_that_it_is_about_to_judge() -> None:

@@ -123,7 +123,8 @@ class ClientLoop(Generic[P]):
     def _give_out(self) -> None:
         """Ends the waits for what the machine has completed."""
         machine = self._machine
-        completed, machine.completed = machine.completed, []
+        completed = machine.completed.copy()
+        machine.completed.clear()
         for found, reply, rows in completed:
             owners: list[Any] = found  # each of them an Owner, a Taker or None
             outcomes = self._outcomes(reply, rows)

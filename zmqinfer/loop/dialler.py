@@ -44,7 +44,7 @@ class Dialler(Generic[P]):
         # Ports that the shell does not watch yet, and those that it has still to close.
         self._opened: list[P] = []
         self._left: list[P] = []
-        # Of the gateways that are not to be left.
+        # The numbers of gateways that are not to be left.
         self._numbers: dict[str, int] = {}
         # To gateways that came back before they were left: a gateway has one session of a node at a time.
         self._awaited: dict[str, P] = {}
@@ -111,7 +111,7 @@ class Dialler(Generic[P]):
         """Feeds what has arrived to the machine, a bounded number of messages from each gateway.
 
         Args:
-            on_broken: told the number of a gateway whose message cannot be read, and why. Without it such a message
+            on_broken: gets the number of a gateway whose message cannot be read, and why. Without it such a message
                 is as if it had been lost: what it answered ends at its deadline.
 
         Returns:

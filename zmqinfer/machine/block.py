@@ -68,11 +68,7 @@ def reply_part(record: Record, places: int) -> Record:
 
 
 def _payload_of(payload: bytes, chosen: bytes) -> bytes:
-    """Returns the payloads of some calls out of that of all, in which each has as many bytes.
-
-    Args:
-        chosen: for each call 1 if it is one of them, else 0.
-    """
+    """Returns the payloads of those calls for which `chosen` has a 1, out of that of all; each has as many bytes."""
     size, first, end = len(payload) // len(chosen), chosen.find(1), chosen.rfind(1) + 1
     if end - first == chosen.count(1):  # one behind the other
         return payload[first * size : end * size]
@@ -82,7 +78,9 @@ def _payload_of(payload: bytes, chosen: bytes) -> bytes:
 class Part(Protocol):
     """Some calls of a block."""
 
-    places: int
+    @property
+    def places(self) -> int:
+        """Which of them, as a bit set."""
 
 
 P = TypeVar("P", bound=Part)
@@ -94,7 +92,7 @@ class Parts(Generic[P]):
     __slots__ = ("_by_block",)
 
     def __init__(self) -> None:
-        # Of most blocks there is one.
+        # Most blocks have one.
         self._by_block: dict[Hashable, tuple[P, ...]] = {}
 
     def add(self, block: Hashable, part: P) -> None:

@@ -14,7 +14,7 @@ from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.liveness import MISSES
 from zmqinfer.records import CLOSING, NO_SESSION, Kind, Record
 
-__all__ = ["Link", "LinkState"]
+__all__ = ["Leave", "Link", "LinkState"]
 
 
 class LinkState(enum.Enum):
@@ -26,8 +26,19 @@ class LinkState(enum.Enum):
     LEAVING = "leaving"
     # It has answered all, and we have said goodbye: each heartbeat it is greeted anew, and there is nothing behind it.
     LEFT = "left"
-    # Told to go, or leaving: this link says and takes nothing more.
+    # It ended, and says and takes nothing more.
     CLOSED = "closed"
+
+
+class Leave(enum.Enum):
+    """How far a node has come in leaving a gateway for good."""
+
+    # It is to be left as soon as there is another one.
+    WANTED = "wanted"
+    BEGUN = "begun"
+    # A worker's gateway knows it, and then has all answers.
+    HEARD = "heard"
+    ANSWERED = "answered"
 
 
 class Link:
@@ -38,13 +49,15 @@ class Link:
         outbox: what must be sent to it.
         session: the gateway's own session id, empty until its first WELCOME.
         welcomes: how many sessions began; 0 means that this gateway was never reached.
+        leave: how far it has come in being left for good; None: it stays.
+        warn_at: when it is a matter for people that it is not there.
         is_doubtful: whether a call ended while the gateway said nothing in all its time; until it says anything.
         sought_at: since when it is not there, if it is not.
     """
 
     __slots__ = (
         "_greeted_at", "_heard_at", "_heartbeat_s", "_kind", "_patience_s", "_speak_s", "_spoke_at", "address",
-        "greeting", "is_doubtful", "outbox", "session", "sought_at", "state", "welcomes",
+        "greeting", "is_doubtful", "leave", "outbox", "session", "sought_at", "state", "warn_at", "welcomes",
     )  # fmt: skip
 
     def __init__(
@@ -57,7 +70,8 @@ class Link:
         self.state = LinkState.GREETING
         self.welcomes = 0
         self.is_doubtful = False
-        self.sought_at = 0.0
+        self.leave: Leave | None = None
+        self.sought_at = self.warn_at = 0.0
         self._kind = kind
         # Both ends may have been given different heartbeats: speak at the shorter, judge by the longer.
         self._heartbeat_s = self._speak_s = self._patience_s = heartbeat_s
@@ -107,7 +121,7 @@ class Link:
         """Begins to expect signs of life, after a time in which nobody owed any.
 
         After a longer one it greets again: the connection may be another one by now, whose end does not know us,
-        and what it turned down then could not be told from what was lost with the earlier one.
+        and what it turned down then could not be distinguished from what was lost with the earlier one.
         """
         if now - self._heard_at > self._speak_s or (self.is_doubtful and now - self._greeted_at > self._speak_s):
             self.outbox.put(self._kind, self.greeting)
@@ -142,11 +156,7 @@ class Link:
         return True
 
     def is_beat_due(self, now: float, *, ahead: float = 0.0) -> bool:
-        """Whether it is time to say something; true once each heartbeat while the link is up.
-
-        Args:
-            ahead: the part of a heartbeat that it may be too early.
-        """
+        """Whether to say something, once each heartbeat while the link is up; `ahead` of one it may be early."""
         if self.state not in _HEARD or now < self._spoke_at + self._speak_s * (1 - ahead):
             return False
         self._spoke_at = now

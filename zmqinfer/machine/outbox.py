@@ -54,7 +54,7 @@ class Outbox:
         self._is_listed = False
         self._records: dict[Kind, list[Record]] = {}
         self._deadlines: list[float] = []
-        # Of the REQUESTs inside so many have left already, while messages of them are being sent.
+        # How many of the REQUESTs inside have left already, while messages of them are being sent.
         self._passed = 0
 
     def __len__(self) -> int:
@@ -102,11 +102,6 @@ class Outbox:
             self._is_listed = False
         elif self._records and not self._is_listed:
             self._list()
-
-    def abandon(self) -> None:
-        """Drops everything and leaves the machine's list: the peer is gone."""
-        self.clear()
-        self._is_listed = False
 
     def discard(self, kind: Kind) -> None:
         """Drops the records of one kind, as when their session is over."""

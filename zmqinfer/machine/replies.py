@@ -24,8 +24,6 @@ def failure(
     """Returns the REPLY to calls that ended without a result: no batch, no times.
 
     Args:
-        tag: of their block, as the receiver calls it.
-        places: which of the block's calls they are, as a bit set.
         detail: what happened, what was expected and what to do.
         where: in which place it ended, as PROTOCOL.md lists them.
         worker: who says so, empty for a gateway or a client.

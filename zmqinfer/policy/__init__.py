@@ -11,6 +11,7 @@ admission    whether a request is let in at all: requests and bytes
 twice        whether a request may run more than once
 quarantine   which inputs are not run again for a while
 wheel        which requests have run out of time
+timers       what is to be done later, where slots of 10 ms would be too coarse
 liveness     which peers have been silent for too long
 batching     when a batch closes
 curve        what a batch of n rows costs, and how often rows arrive

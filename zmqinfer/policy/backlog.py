@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["Backlog"]
 
-# Deadlines are told apart by so much: a owner's calls have few budgets, and a sum over slots is quick.
+# Deadlines are distinguished by so much: a owner's calls have few budgets, and a sum over slots is quick.
 _SLOTS_PER_S = 10
 
 

@@ -189,9 +189,9 @@ class Batcher(Generic[I]):
             del self._groups[layout]
         return batch, rows
 
-    def wake_at(self) -> float | None:
-        """Returns when a free engine should ask `take` again, given that it just said None."""
-        return min((self._due_at(group) for group in self._groups.values()), default=None)
+    def wake_at(self) -> float:
+        """Returns when a free engine that `take` gave nothing should ask again, or infinity."""
+        return min((self._due_at(group) for group in self._groups.values()), default=float("inf"))
 
     def _is_due(self, group: _Group[I], now: float) -> bool:
         return (

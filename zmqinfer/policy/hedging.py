@@ -19,7 +19,7 @@ _REMEMBERED = 1_000
 _LEAST = 100
 _RENEWED_AFTER = 50
 _BUDGET = 0.05
-# Of the budget so many calls may be saved for a stall, which hits a whole batch at once.
+# So many calls of the budget may be saved for a stall, which hits a whole batch at once.
 _MOST_SAVED = 64.0
 _MOST_LOAD = 0.8
 

@@ -7,6 +7,7 @@ out, starved) must not take its own pause for everybody's silence: see `forgive`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -17,7 +18,7 @@ MISSES = 3
 # Silence is looked at once a heartbeat, when it is time to speak anyway: a bare wake-up costs 0.05 to 0.5 ms of a
 # core. Only who may be lost sooner is looked at sooner, but not more often than so many times a heartbeat.
 _LOOKS = 5
-# Of a second: so much later than the last instant of grace.
+# Seconds after the last instant of grace.
 _JUST_AFTER_S = 0.001
 
 Peer = TypeVar("Peer", bound=Hashable)
@@ -86,6 +87,6 @@ class Liveness(Generic[Peer]):
         for peer in self._heard_at:
             self._heard_at[peer] = now
 
-    def wake_at(self) -> float | None:
-        """Returns when to ask again, or None while nobody is watched."""
-        return min(self._look_at, self._speak_at) if self._heard_at else None
+    def wake_at(self) -> float:
+        """Returns when to ask again, infinity while nobody is watched."""
+        return min(self._look_at, self._speak_at) if self._heard_at else math.inf

@@ -30,7 +30,7 @@ from zmqinfer.policy.ring import Ring, ring_of
 
 __all__ = ["LOAD_FACTOR", "MIN_BOUND", "Holder", "Placement"]
 
-# Of 1.05 to 2.0 the best p99 and p99.9 at 80 % load with skewed keys.
+# From 1.05 to 2.0 this gave the best p99 and p99.9 at 80 % load with skewed keys.
 LOAD_FACTOR = 1.25
 # So many rows are always within the bound. With few rows in flight the ceiling alone sends every fourth key
 # of an idle system away from its home.

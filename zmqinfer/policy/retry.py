@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 __all__ = ["MAX_ATTEMPTS", "RetryBudget", "pause_s"]
 
 MAX_ATTEMPTS = 3
-# Of the first attempts so much may be repeated, and so many a second besides; what was not used keeps for a while.
+# This part of the first attempts may be repeated, and so many a second besides; what was not used keeps for a while.
 _SHARE = 0.1
 _PER_S = 3.0
 _KEPT_S = 10.0

@@ -44,7 +44,7 @@ VIRTUAL_NODES = 150
 # One look-up in a table cost a third of a bisection, hash included: 73 ns against 203. Among 64 members of
 # weight 1 there are seven slots to a point.
 SLOTS = 65_536
-# Of orders that were asked for: 8 MiB.
+# Orders that are remembered: 8 MiB of them.
 _NAMES_KEPT = 2**20
 # A hash of 64 bits, shifted by this, is its slot.
 _SHIFT = 48

@@ -27,16 +27,16 @@ _FORGET = 0.8
 # Fewer calls, or batches, say nothing.
 _LEAST_CALLS = 10.0
 _LEAST_BATCHES = 5.0
-# Of a holder's calls, when the others' part is less than half of it.
+# This part of a holder's calls, when the others' part is less than half of it.
 _FAILING = 0.5
-# Of the others' median, both a batch and a row of it: a slow holder has larger batches, which are longer but
-# cheaper by the row.
+# So many times the others' median, for a batch and for a row of it: a slow holder has larger batches, which are
+# longer but cheaper by the row.
 _SLOW = 3.0
 # Nobody is out for less: on busy cores a batch of a tenth of a millisecond is easily three times as long.
 _SLOW_BY_S = 0.005
 _TRIAL_CALLS = 3.0
 _OUT_S, _MOST_OUT_S = 5.0, 60.0
-# Of the time out, to either side: holders that failed together do not come back together.
+# The time out varies by this part of it, to either side: holders that failed together do not come back together.
 _JITTER = 0.25
 # In for so long, a holder's earlier times out are forgotten.
 _FORGIVEN_S = 60.0

@@ -8,6 +8,7 @@ with a routing key may wait for its own worker for a while (`home`), then it tak
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Generic, Protocol, TypeVar
 
@@ -224,9 +225,9 @@ class WaitingRoom(Generic[W]):
         self.count = self.bytes = 0
         return everyone
 
-    def wake_at(self) -> float | None:
-        """Returns when `expire_homes` is worth calling."""
-        return self._leave_home[0][0] if self._leave_home else None
+    def wake_at(self) -> float:
+        """Returns when `expire_homes` is worth calling, or infinity."""
+        return self._leave_home[0][0] if self._leave_home else math.inf
 
     def check(self) -> None:
         """Asserts that the counts agree with each other."""

@@ -64,10 +64,10 @@ class TimingWheel(Generic[Entry]):
         self._earliest = min(self._slots, default=_NEVER)
         return expired
 
-    def wake_at(self) -> float | None:
-        """Returns when `expire` is worth calling, or None when the wheel is empty."""
+    def wake_at(self) -> float:
+        """Returns when `expire` is worth calling, infinity when the wheel is empty."""
         if not self._slots:
-            return None
+            return math.inf
         if self._wake_for != self._earliest:
             at = self._earliest / SLOTS_PER_S
             # 29 / 100 * 100 is less than 29: who slept until 0.29 would find nothing due, again and again.

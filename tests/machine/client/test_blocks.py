@@ -308,7 +308,7 @@ def test_closing_ends_everything_and_says_goodbye() -> None:
     play.machine.check()
 
     ended = play.ended()
-    assert list(ended) == ["a", "b", "d", "c"]
+    assert list(ended) == ["a", "b", "c", "d"]
     assert {(record[STATUS], record[RESULT]) for record in ended.values()} == {
         (Status.CANCELLED, "the client was closed")
     }

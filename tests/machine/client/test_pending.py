@@ -36,7 +36,7 @@ def test_calls_of_a_block_end_in_any_parts() -> None:
     assert pending.take(block, 0b1111) == ["a", None, "c", None]
 
     assert pending.block(7) is None
-    assert (pending.count, pending.wake_at(), block.closes_at) == (0, None, float("-inf"))
+    assert (pending.count, len(pending.wheel), block.closes_at) == (0, 0, float("-inf"))
     pending.check()
 
 
@@ -50,7 +50,7 @@ def test_failure_is_one_for_all_that_is_left() -> None:
 
     assert pending.at(1) == [question]
     for entry in pending.everything():
-        pending.fail(entry, Status.UNAVAILABLE, "a sentence", None, RAN_NO)
+        pending.fail(entry, Status.UNAVAILABLE, "a sentence", RAN_NO)
 
     assert [(owners, record[:3]) for owners, record, _ in pending.completed] == [
         ([None, "b"], [7, 0b11, Status.UNAVAILABLE]),
@@ -64,11 +64,11 @@ def test_what_is_looked_at_is_put_off_or_ended() -> None:
     pending = Pending(b"prefix--")
     block = block_in(pending, 7, "a")
 
-    assert pending.expire(10.1) == [block]
-    pending.put_off(block, 11.0)
-    assert pending.expire(10.5) == []
-    assert pending.expire(11.1) == [block]
-    pending.put_off(block, 12.0)
+    assert pending.wheel.expire(10.1) == [block]
+    block.slot = pending.wheel.add(block, 11.0)
+    assert pending.wheel.expire(10.5) == []
+    assert pending.wheel.expire(11.1) == [block]
+    block.slot = pending.wheel.add(block, 12.0)
     pending.check()
 
 

@@ -173,7 +173,7 @@ class Story(RuleBasedStateMachine):
         assert all(len(ends) == 1 for ends in self.ends.values()), self.ends
         machine = self.play.machine
         assert machine.ledger.pending == self.play.status()["queued"]["requests"] == 0
-        assert machine.ledger.wake_at() is None
+        assert machine.ledger.wake_at() == float("inf")
         assert not machine.routes._absent
         for peer in list(self.names):
             self.play.hears(peer, Kind.REPLY, *[echo(record) for record in self.unanswered[peer]])

@@ -270,11 +270,11 @@ def test_probe_of_a_connection_sends_something_if_it_is_a_clients() -> None:
     assert outbox.address == b"alice"
     assert len(list(outbox.messages(play.now))) == 1
     dirty.clear()
-    play.machine.clients.on_timer(play.now + 0.49)
+    play.machine.on_timer(play.now + 0.49)
     assert dirty == []
-    play.machine.clients.on_timer(play.now + 0.51)
+    play.machine.on_timer(play.now + 0.51)
     assert dirty == [outbox]
-    assert play.machine.clients.wake_at() is None
+    assert play.machine.wake_at() is None
 
 
 def test_client_that_does_not_read_is_given_up() -> None:
@@ -284,10 +284,10 @@ def test_client_that_does_not_read_is_given_up() -> None:
     session.outbox.beat()
 
     session.outbox.size = MAX_BACKLOG_BYTES
-    play.machine.clients.on_timer(play.now)
+    play.machine.on_timer(play.now)
     assert len(play.machine.clients) == 1
     session.outbox.size += 1
-    play.machine.clients.on_timer(play.now)
+    play.machine.on_timer(play.now)
 
     assert len(play.machine.clients) == 0
 
@@ -309,7 +309,7 @@ def test_slow_reader_is_judged_by_what_it_has_not_read() -> None:
         messages.close()
         play.machine.clients.door.dirty[:] = [session.outbox]
 
-    play.machine.clients.on_timer(play.now)
+    play.machine.on_timer(play.now)
     assert len(session.outbox) <= 2
     assert session.outbox.size // 2**20 == len(session.outbox)
     assert len(play.machine.clients) == 1

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from tests.machine.gateway.playbook import SIGNATURE, Playbook, request, session_of
 from zmqinfer.machine.gateway.members import Replica, WorkerSession
-from zmqinfer.machine.gateway.requests import ClientSession, Owner, Request
+from zmqinfer.machine.gateway.requests import ClientSession, Request
 from zmqinfer.machine.gateway.routes import Route, Routes
 from zmqinfer.machine.outbox import Outbox
+from zmqinfer.policy.admission import Usage
 from zmqinfer.policy.rotation import Standing, Work
 from zmqinfer.records import MAX_RECORDS, REQUEST_ID, Kind
 
@@ -30,7 +31,7 @@ def join(routes: Routes[Request], name: str, version: int = 1, model: str = "m")
 
 
 def waiting_in(route: Route[Request], tag: int = 1) -> Request:
-    client = ClientSession(session_of("alice"), Outbox(b"alice", []), None, Owner())
+    client = ClientSession(session_of("alice"), Outbox(b"alice", []), None, Usage())
     waiting = Request(request(tag, route.model, route.version), client, 2_000.0, 4, route)
     route.waiting.put(waiting, 0.0)
     return waiting

@@ -141,17 +141,6 @@ def test_silent_draining_worker_loses_what_it_holds() -> None:
     play.waits(SILENCE_S).says(second, Kind.REQUEST)
 
 
-def test_operator_may_ask_a_worker_to_drain() -> None:
-    """As SIGTERM does; False for a name that is not here."""
-    play = Playbook().with_workers("w1")
-
-    assert play.machine.workers.drain("w1")
-    assert not play.machine.workers.drain("w9")
-    play.hears("w1", Kind.HEARTBEAT)
-
-    assert play.says("w1", Kind.DISCONNECT)[0] == "drain"
-
-
 def test_name_taken_over_by_another_session_ends_the_earlier_worker() -> None:
     """The old one is told so and fenced; what it held goes to the new one."""
     play = Playbook().with_workers("w1").with_clients("alice")

@@ -101,3 +101,18 @@ def test_a_gateway_is_left_when_it_has_all_its_answers() -> None:
     assert not shift.machine.is_drained
     assert shift.hears(0, Kind.REQUEST, asks(9)).machine.held == 0
     assert shift.machine.add_link("tcp://another", shift.now) == 2
+
+
+def test_a_gateway_may_be_left_while_what_an_earlier_session_gave_runs() -> None:
+    """Nobody waits for that any more, and its end disturbs nothing."""
+    shift = Shift(gateways=2).welcomed().hears(0, Kind.REQUEST, asks(1))
+    (batch,) = shift.begins()
+    shift.hears(0, Kind.DISCONNECT, ["no session", ""])
+
+    shift.machine.remove_link(0, shift.now)
+    shift._stepped().hears(0, Kind.DISCONNECT, ["draining", ""]).waits(0.6)
+    shift.hears(0, Kind.DISCONNECT, ["closing", ""]).waits(0.6)
+    assert shift.machine.left == [0]
+    shift.runs(batch)
+
+    assert (shift.machine.held, shift.machine.tasks.dropped) == (0, 1)

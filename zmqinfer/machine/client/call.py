@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 
 from zmqinfer.machine.block import listed
 from zmqinfer.policy.wheel import SLOTS_PER_S
-from zmqinfer.records import ANSWER, PAGE, PAGES, Kind, Record
+from zmqinfer.records import ANSWER, PAGE, PAGES, TAG, Kind, Record
 from zmqinfer.tensor import Buffer, Payload, SharedPayload, payload_bytes
 
 __all__ = ["DEFAULT_PRIORITY", "Alike", "Block", "Body", "CallOptions", "Question", "SharedBody", "body_bytes"]
@@ -107,10 +107,6 @@ class Block:
 
     slot: int
 
-    def close(self) -> None:
-        """Takes no more calls."""
-        self.closes_at = float("-inf")
-
     def pending(self) -> int:
         """Returns the places, as a bit set, of the calls that a gateway should have."""
         pending = ~self.resting & ((1 << len(self.owners)) - 1)
@@ -179,12 +175,13 @@ class Question:
         answer: the record that answers it; of one in pages their text is together in the first.
     """
 
-    __slots__ = ("_pages", "answer", "deadline", "kind", "link", "owner", "record", "slot")
+    __slots__ = ("_pages", "answer", "deadline", "kind", "link", "owner", "record", "slot", "tag")
 
     def __init__(self, owner: object, kind: Kind, record: Record, link: int, deadline: float) -> None:
         self.owner = owner
         self.kind = kind
         self.record = record
+        self.tag: int = record[TAG]
         self.link = link
         self.deadline = deadline
         self.answer: Record = []

@@ -14,26 +14,13 @@ from zmqinfer.errors import Status, TooLarge
 from zmqinfer.machine.client.call import Alike, Block, Body, CallOptions, Question, SharedBody, body_bytes
 from zmqinfer.machine.client.codec import Codec
 from zmqinfer.machine.client.pending import Pending
-from zmqinfer.machine.client.reach import Reach
 from zmqinfer.machine.client.repeats import Repeats
-from zmqinfer.machine.client.sessions import PARTING, Sessions
+from zmqinfer.machine.client.sessions import Sessions
 from zmqinfer.machine.link import Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.wheel import SLOTS_PER_S
-from zmqinfer.records import (
-    CALLS,
-    INLINE,
-    MAX_CALLS,
-    OUTPUT,
-    RAN,
-    RAN_MAYBE,
-    RAN_NO,
-    STATUS,
-    TAG,
-    Kind,
-    Record,
-)
-from zmqinfer.tensor import INLINE_BYTES, Payload, SharedPayload
+from zmqinfer.records import CALLS, INLINE, MAX_CALLS, OUTPUT, RAN, RAN_MAYBE, RAN_NO, STATUS, TAG, Kind, Record
+from zmqinfer.tensor import INLINE_BYTES
 
 __all__ = ["ClientMachine"]
 
@@ -47,6 +34,10 @@ class ClientMachine:
     Attributes:
         dirty: outboxes with something to send; the shell calls `seal` and empties them once a turn.
         answered: owners of questions and the records that answer them. The shell clears it.
+        completed: calls that ended, and questions that failed: the owners, None where one had lost interest; the REPLY
+            that is for so many; and the rows of the call, None for one without a batch axis. The shell clears it.
+        released: where payloads lay in shared memory whose calls have ended. The shell gives it back, and clears it.
+        left: numbers of gateways that were left for good. The shell closes their sockets, and clears it.
         unmatched: replies to calls that had ended already.
         full_blocks: blocks that wait to leave and take no more calls.
     """
@@ -70,72 +61,27 @@ class ClientMachine:
         self._settings = settings
         self._tag = 0
         self._filling: dict[Alike, Block] = {}
-        # Of those the one that took the last call, if it takes more.
+        # The block that took the last call, if it takes more.
         self._last: Block | None = None
         self._unsent: list[Block] = []
-        self._repeats = Repeats(now)
-        self._pending = Pending(id_prefix)
+        self._pending = pending = Pending(id_prefix)
+        self.completed, self.released, self.request_id = pending.completed, pending.released, pending.request_id
         greeting = [session, agent, None, host]
-        heartbeat_s = settings.heartbeat_ms / 1000
-        self._sessions = Sessions(self._pending, self.codec, greeting, heartbeat_s, self.dirty, self.seal)
-        self._reach = Reach(self._sessions.links, settings.fail_fast_s, heartbeat_s, now)
+        self._sessions = sessions = Sessions(settings, pending, self.codec, greeting, self.dirty, self.seal, now)
+        self.links: Mapping[int, Link] = sessions.links
+        self.left, self.add_link, self.remove_link = sessions.left, sessions.add_link, sessions.remove_link
+        self._repeats = Repeats(pending, sessions, now)
         for address in gateways:
-            self._sessions.add_link(address, now)
+            sessions.add_link(address, now)
 
     @property
     def pending(self) -> int:
         """How many calls and questions have not ended."""
         return self._pending.count
 
-    @property
-    def links(self) -> Mapping[int, Link]:
-        """One for each gateway, by numbers that are not used again."""
-        return self._sessions.links
-
-    @property
-    def released(self) -> list[SharedPayload]:
-        """Where payloads lay in shared memory whose calls have ended. The shell gives it back, and clears it."""
-        return self._pending.released
-
-    @property
-    def completed(self) -> list[tuple[list[object], Record, int | None]]:
-        """Calls that ended, and questions that failed. The shell takes it, and puts an empty one in its place.
-
-        Of each the owners, None where one had lost interest; the REPLY that is for so many; and the rows of the
-        call, None for one without a batch axis.
-        """
-        return self._pending.completed
-
-    @completed.setter
-    def completed(self, completed: list[tuple[list[object], Record, int | None]]) -> None:
-        self._pending.completed = completed
-
-    # Gateways ------------------------------------------------------------------------------------
-
-    def add_link(self, address: str, now: float) -> int:
-        """Dials one more gateway; returns its number, which no other one gets."""
-        return self._sessions.add_link(address, now)
-
-    def remove_link(self, number: int, now: float) -> None:
-        """Leaves a gateway once another one is there: it gets nothing new, answers what it has, and is gone then."""
-        self._sessions.remove_link(number, now)
-
-    @property
-    def left(self) -> list[int]:
-        """Numbers of gateways that were left for good. The shell closes their sockets, and clears it."""
-        return self._sessions.left
-
     # Calls ---------------------------------------------------------------------------------------
 
-    def submit(
-        self,
-        owner: object,
-        model: str,
-        body: Body,
-        rows: int | None,
-        options: CallOptions,
-        now: float,
-    ) -> int:
+    def submit(self, owner: object, model: str, body: Body, rows: int | None, options: CallOptions, now: float) -> int:
         """Sends a call with the next turn, and returns its number.
 
         Args:
@@ -157,7 +103,7 @@ class ClientMachine:
             or deadline >= block.closes_at
             or rows is not None
         ):
-            block = self._block_for(model, layout, payload, rows, options, deadline, now)
+            block = self._block_for(model, body, rows, options, deadline, now)
         owners = block.owners
         place = len(owners)
         owners.append(owner)
@@ -174,54 +120,35 @@ class ClientMachine:
         return block.tag * MAX_CALLS + place
 
     def _block_for(
-        self,
-        model: str,
-        layout: bytes,
-        payload: Payload | SharedBody,
-        rows: int | None,
-        options: CallOptions,
-        deadline: float,
-        now: float,
+        self, model: str, body: Body, rows: int | None, options: CallOptions, deadline: float, now: float
     ) -> Block:
+        """Returns the block that fills with calls like this one, or a new one."""
+        layout, payload = body
         # Deadlines are kept in slots of 10 ms, and those of a block are in one of them.
         alike = (model, layout, options.but_key(), int(deadline * SLOTS_PER_S))
         block = self._filling.get(alike)
         if block is None or deadline >= block.closes_at or rows is not None or type(payload) is not bytes:
-            block = self._begin(alike, options, payload, rows, deadline, now)
+            size = body_bytes(payload)
+            if detail := self._sessions.excess(size, rows):
+                if isinstance(payload, SharedBody):
+                    self.released.append(payload.place)
+                raise TooLarge(detail)
+            self._tag += 1
+            block = Block(self._tag, 0, alike, options, rows, deadline)
+            block.link = self._sessions.choose(block)
+            card = self.codec.card(model, options.version)
+            if rows is None and type(payload) is bytes and card is not None:
+                block.most = max(1, min(MAX_CALLS, card[1], INLINE_BYTES // max(1, size)))
+                if block.most > 1:
+                    self._filling[alike] = block
+            self._unsent.append(block)
+            self._add(block, now)
         self._last = block if block.most > 1 else None
-        return block
-
-    def _begin(
-        self,
-        alike: Alike,
-        options: CallOptions,
-        payload: Payload | SharedBody,
-        rows: int | None,
-        deadline: float,
-        now: float,
-    ) -> Block:
-        model = alike[0]
-        size = body_bytes(payload)
-        if detail := self._sessions.excess(size, rows):
-            if isinstance(payload, SharedBody):
-                self.released.append(payload.place)
-            raise TooLarge(detail)
-        self._tag += 1
-        block = Block(self._tag, 0, alike, options, rows, deadline)
-        block.link = self._sessions.choose(block)
-        card = self.codec.card(model, options.version)
-        if rows is None and type(payload) is bytes and card is not None:
-            block.most = max(1, min(MAX_CALLS, card[1], INLINE_BYTES // max(1, size)))
-            if block.most > 1:
-                self._filling[alike] = block
-        self._unsent.append(block)
-        self._add(block, now)
         return block
 
     def _add(self, entry: Block | Question, now: float) -> None:
         if not self._pending.count:
             self._sessions.rouse(now)
-            self._reach.look(now)
         limit = entry.deadline + GRACE_S
         if not self._sessions.was_welcome:
             limit = min(limit, now + self._settings.connect_timeout_s)
@@ -234,7 +161,7 @@ class ClientMachine:
         for block in self._unsent:
             if block.left:
                 self._sessions.send(block)
-                self._repeats.earn(block.left)
+                self._repeats.budget.earn(block.left)
         self._unsent.clear()
         self._filling.clear()
         self._last = None
@@ -262,12 +189,8 @@ class ClientMachine:
     def fail_all(self, detail: str) -> None:
         """Ends every call as CANCELLED, as when the client is closed, and says goodbye."""
         for entry in self._pending.everything():
-            self._pending.fail(entry, Status.CANCELLED, detail, None, RAN_MAYBE)
+            self._pending.fail(entry, Status.CANCELLED, detail, RAN_MAYBE)
         self._sessions.close()
-
-    def request_id(self, number: int) -> bytes:
-        """Returns the id of the call with this number."""
-        return self._pending.request_id(number)
 
     # Messages ------------------------------------------------------------------------------------
 
@@ -277,7 +200,6 @@ class ClientMachine:
         if link is None:
             return
         self._sessions.heard(link, now)
-        self._reach.heard(now)
         if kind is Kind.REPLY:
             for record in records:
                 places = record[CALLS]
@@ -287,14 +209,14 @@ class ClientMachine:
                     continue
                 if record[OUTPUT] == INLINE and self._goes_inline(block):
                     continue
-                if record[STATUS] and self._is_repeated(block, record, now):
+                if record[STATUS] and self._repeats.takes(block, record, now):
                     continue
                 if block.sends > 1 and record[RAN] == RAN_NO:
                     # Who says so speaks of one of the times it was sent.
                     record[RAN] = RAN_MAYBE
                 owners = self._pending.take(block, places)
                 self.unmatched += owners.count(None)
-                self._pending.completed.append((owners, record, block.rows))
+                self.completed.append((owners, record, block.rows))
         elif kind is Kind.WELCOME:
             self._sessions.on_welcome(link, records[-1], now)
         elif kind in {Kind.STATS, Kind.ADMIN}:
@@ -324,43 +246,12 @@ class ClientMachine:
             self._sessions.send(block)
         return True
 
-    def _is_repeated(self, block: Block, record: Record, now: float) -> bool:
-        """Whether calls that were refused are asked for again, rather than ended."""
-        has_others = bool(self._sessions.others(block))
-        request_id = self._pending.request_id(block.tag * MAX_CALLS)
-        # One of the times that it was sent says nothing of the others.
-        if record[RAN] != RAN_NO or (block.sends > 1 and not self._sessions.may_run_twice(block)):
-            return False
-        if not self._repeats.takes(block, record, request_id, now, has_others=has_others):
-            return False
-        block.resting |= record[CALLS]
-        return True
-
-    def _repeat(self, now: float) -> None:
-        """Asks again for what has rested long enough: another gateway, if nothing of the block is at this one."""
-        for block, places in self._repeats.due(now):
-            if self._pending.block(block.tag) is not block:
-                continue  # all of its calls have ended
-            others = self._sessions.others(block)
-            has_nothing = block.is_at_rest()
-            if others and has_nothing:
-                block.link = others[block.tag % len(others)]
-            block.asks_again(places)
-            if block.is_held:
-                continue  # it leaves with what is held
-            if has_nothing and self.links[block.link].state in PARTING:
-                block.is_held = True
-                if block.sends == 1:
-                    block.sends = 0  # the only time that it was sent it did not run
-                continue
-            self._sessions.send_calls(block, places & block.pending())
-
     # Time ----------------------------------------------------------------------------------------
 
     def on_timer(self, now: float) -> None:
         """Ends calls whose time is up, and keeps the sessions alive while calls are pending."""
-        self._repeat(now)
-        expired = self._pending.expire(now)
+        self._repeats.timers.run(now)
+        expired = self._pending.wheel.expire(now)
         for entry in expired:
             self._expire(entry, now)
         for number in dict.fromkeys(entry.link for entry in expired):
@@ -368,35 +259,34 @@ class ClientMachine:
                 # Else those that have just ended would leave with the others.
                 self._sessions.greet(number, now)
         self._sessions.on_timer(now)
-        self._reach.look(now)
-        lost_at = self._reach.lost_at()
-        if lost_at is not None and lost_at <= now:
+        self._sessions.look(now)
+        if self._sessions.lost_at() <= now:
             self._give_up(now)
 
     def _give_up(self, now: float) -> None:
         """Ends everything, for there is no gateway."""
-        looked = ", ".join(link.address for link in self.links.values())
         detail = (
-            f"no gateway could be reached at {looked} for {self._settings.fail_fast_s:g} s, which is fail_fast_s;"
-            " start one with: zmqinfer up"
+            f"no gateway could be reached at {self._addresses()} for {self._settings.fail_fast_s:g} s,"
+            " which is fail_fast_s; start one with: zmqinfer up"
         )
         for entry in self._pending.everything():
-            self._pending.fail(entry, Status.UNAVAILABLE, detail, None, self._ran(entry))
+            self._pending.fail(entry, Status.UNAVAILABLE, detail, self._ran(entry))
         for number, link in list(self.links.items()):
             if link.is_unsaid:
                 self._sessions.greet(number, now)
+
+    def _addresses(self) -> str:
+        return ", ".join(link.address for link in self.links.values())
 
     def _ran(self, entry: Block | Question) -> int:
         """Whether what nobody answered may have run."""
         is_unsaid = self.links[entry.link].is_unsaid
         if isinstance(entry, Block):
-            has_gone = self._sessions.times_gone(entry, is_unsaid=is_unsaid) > 0
-        else:
-            has_gone = not is_unsaid
-        return RAN_MAYBE if has_gone else RAN_NO
+            is_unsaid = not self._sessions.times_gone(entry, is_unsaid=is_unsaid)
+        return RAN_NO if is_unsaid else RAN_MAYBE
 
     def _expire(self, entry: Block | Question, now: float) -> None:
-        self._pending.put_off(entry, entry.deadline + GRACE_S)
+        entry.slot = self._pending.wheel.add(entry, entry.deadline + GRACE_S)
         link = self.links[entry.link]
         if now < entry.deadline and self._sessions.was_welcome:
             return
@@ -405,25 +295,25 @@ class ClientMachine:
             self._sessions.doubt(link)
         ran = self._ran(entry)
         if not self._sessions.was_welcome:
-            looked = ", ".join(link.address for link in self.links.values())
             limit = "its deadline" if now >= entry.deadline else "connect_timeout_s"
-            detail = f"no gateway answered at {looked} in time, which is {limit}; start one with: zmqinfer up"
-            self._pending.fail(entry, Status.UNAVAILABLE, detail, None, ran)
+            detail = (
+                f"no gateway answered at {self._addresses()} in time, which is {limit}; start one with: zmqinfer up"
+            )
+            self._pending.fail(entry, Status.UNAVAILABLE, detail, ran)
         elif link.state is LinkState.UP:
             detail = f"the time was up before gateway {link.address} answered"
-            self._pending.fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", RAN_MAYBE)
+            self._pending.fail(entry, Status.DEADLINE_EXCEEDED, detail, RAN_MAYBE, "network")
         else:
             detail = f"the time was up while the connection to gateway {link.address} was lost"
-            self._pending.fail(entry, Status.DEADLINE_EXCEEDED, detail, "network", ran)
+            self._pending.fail(entry, Status.DEADLINE_EXCEEDED, detail, ran, "network")
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, None for a client at rest."""
-        earliest = self._pending.wake_at()
-        lost_at = self._reach.lost_at() if self._pending.count else None
-        for due in (self._repeats.wake_at(), self._sessions.wake_at(), lost_at):
-            if due is not None and (earliest is None or due < earliest):
-                earliest = due
-        return earliest
+        pending, sessions = self._pending, self._sessions
+        earliest = min(pending.wheel.wake_at(), self._repeats.timers.wake_at(), sessions.wake_at())
+        if pending.count:
+            earliest = min(earliest, sessions.lost_at())
+        return None if earliest == float("inf") else earliest
 
     def check(self) -> None:
         """Asserts what must hold between any two calls."""

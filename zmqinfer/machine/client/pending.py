@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import listed
 from zmqinfer.machine.client.call import Block, Question, SharedBody
 from zmqinfer.machine.replies import failure
 from zmqinfer.policy.wheel import TimingWheel
-from zmqinfer.records import MAX_CALLS, TAG, Record
+from zmqinfer.records import MAX_CALLS, Record
 from zmqinfer.tensor import SharedPayload
 
 __all__ = ["Pending"]
@@ -23,18 +21,18 @@ class Pending:
             the rows of the call, None for one without a batch axis.
         released: where payloads lay in shared memory whose calls have ended.
         count: how many have not ended.
+        wheel: when each is to be looked at; then it is put in again, or ends.
     """
 
-    __slots__ = ("_blocks", "_id_prefix", "_questions", "_wheel", "completed", "count", "released")
+    __slots__ = ("_entries", "_id_prefix", "completed", "count", "released", "wheel")
 
     def __init__(self, id_prefix: bytes) -> None:
         self.completed: list[tuple[list[object], Record, int | None]] = []
         self.released: list[SharedPayload] = []
         self.count = 0
         self._id_prefix = id_prefix
-        self._blocks: dict[int, Block] = {}
-        self._questions: dict[int, Question] = {}
-        self._wheel: TimingWheel[Block | Question] = TimingWheel()
+        self._entries: dict[int, Block | Question] = {}
+        self.wheel: TimingWheel[Block | Question] = TimingWheel()
 
     def request_id(self, number: int) -> bytes:
         """Returns the id of the call with this number; of a block's first place it is that of the block."""
@@ -43,33 +41,32 @@ class Pending:
     # In ------------------------------------------------------------------------------------------
 
     def add(self, entry: Block | Question, until: float) -> None:
-        """Begins to wait for a block without calls yet, or for a question; `expire` tells when it is looked at."""
-        if isinstance(entry, Question):
-            self._questions[entry.record[TAG]] = entry
-            self.count += 1
-        else:
-            self._blocks[entry.tag] = entry
-        entry.slot = self._wheel.add(entry, until)
+        """Begins to wait for a block without calls yet, or for a question; `wheel` tells when to look at it."""
+        self._entries[entry.tag] = entry
+        self.count += isinstance(entry, Question)
+        entry.slot = self.wheel.add(entry, until)
 
     def block(self, tag: int) -> Block | None:
         """Returns the block with this tag, unless all of it has ended."""
-        return self._blocks.get(tag)
+        entry = self._entries.get(tag)
+        return entry if type(entry) is Block else None
 
     def question(self, tag: int) -> Question | None:
         """Returns the question with this tag, unless it has ended."""
-        return self._questions.get(tag)
+        entry = self._entries.get(tag)
+        return entry if type(entry) is Question else None
 
     def everything(self) -> list[Block | Question]:
         """Returns all blocks and questions."""
-        return [*self._blocks.values(), *self._questions.values()]
+        return list(self._entries.values())
 
     def at(self, number: int) -> list[Block | Question]:
         """Returns what the gateway with this number has, or should have."""
-        return [entry for entry in self.everything() if entry.link == number]
+        return [entry for entry in self._entries.values() if entry.link == number]
 
-    def held(self) -> Iterator[Block]:
-        """Yields the blocks that wait for a WELCOME."""
-        yield from [block for block in self._blocks.values() if block.is_held]
+    def held(self) -> list[Block]:
+        """Returns the blocks that wait for a WELCOME."""
+        return [entry for entry in self._entries.values() if isinstance(entry, Block) and entry.is_held]
 
     # Out -----------------------------------------------------------------------------------------
 
@@ -90,47 +87,34 @@ class Pending:
             body = block.bodies[0]
             if isinstance(body, SharedBody):
                 self.released.append(body.place)
-            block.close()
-            del self._blocks[block.tag]
-            self._wheel.remove(block, block.slot)
+            block.closes_at = float("-inf")
+            del self._entries[block.tag]
+            self.wheel.remove(block, block.slot)
         return taken
 
     def forget(self, question: Question) -> None:
         """Ends a question."""
-        del self._questions[question.record[TAG]]
-        self._wheel.remove(question, question.slot)
+        del self._entries[question.tag]
+        self.wheel.remove(question, question.slot)
         self.count -= 1
 
-    def fail(self, entry: Block | Question, status: Status, detail: str, where: str | None, ran: int) -> None:
+    def fail(self, entry: Block | Question, status: Status, detail: str, ran: int, where: str | None = None) -> None:
         """Ends all that is left of a block, or a question, with an outcome that this client decides."""
         if isinstance(entry, Question):
             self.forget(entry)
-            tag, places, owners, rows = entry.record[TAG], 1, [entry.owner], None
+            places, owners, rows = 1, [entry.owner], None
         else:
             places = (1 << len(entry.owners)) - 1
-            tag, owners, rows = entry.tag, self.take(entry, places), entry.rows
-        self.completed.append((owners, failure(tag, places, status, detail, where, ran=ran), rows))
-
-    # Time ----------------------------------------------------------------------------------------
-
-    def expire(self, now: float) -> list[Block | Question]:
-        """Returns what is to be looked at now; it is put off with `put_off`, or ended."""
-        return self._wheel.expire(now)
-
-    def put_off(self, entry: Block | Question, until: float) -> None:
-        """Has something looked at later that `expire` just named."""
-        entry.slot = self._wheel.add(entry, until)
-
-    def wake_at(self) -> float | None:
-        """Returns when `expire` is worth calling."""
-        return self._wheel.wake_at()
+            owners, rows = self.take(entry, places), entry.rows
+        self.completed.append((owners, failure(entry.tag, places, status, detail, where, ran=ran), rows))
 
     def check(self) -> None:
         """Asserts that tables and counts agree."""
-        assert len(self._wheel) == len(self._blocks) + len(self._questions)
-        assert self.count == sum(block.left for block in self._blocks.values()) + len(self._questions)
-        self._wheel.check()
-        for tag, block in self._blocks.items():
-            assert block.tag == tag
+        blocks = [entry for entry in self._entries.values() if isinstance(entry, Block)]
+        assert len(self.wheel) == len(self._entries)
+        assert self.count == sum(block.left for block in blocks) + len(self._entries) - len(blocks)
+        self.wheel.check()
+        assert all(entry.tag == tag for tag, entry in self._entries.items())
+        for block in blocks:
             assert 0 < block.left == len(block.owners) - block.owners.count(None)
             assert len(block.owners) == len(block.bodies) <= block.most <= MAX_CALLS

@@ -1,63 +1,68 @@
-"""Calls of a client that were refused and are asked again after a pause."""
+"""Calls of a client that were refused and are asked again after a pause. Their blocks keep them meanwhile."""
 
 from __future__ import annotations
 
-import heapq
-from typing import TYPE_CHECKING
-
 from zmqinfer.errors import Status
+from zmqinfer.machine.client.call import Block
+from zmqinfer.machine.client.pending import Pending
+from zmqinfer.machine.client.sessions import PARTING, Sessions
 from zmqinfer.policy.retry import MAX_ATTEMPTS, RetryBudget, pause_s
-from zmqinfer.records import CALLS, RETRY_AFTER_MS, STATUS, Record
-
-if TYPE_CHECKING:
-    from zmqinfer.machine.client.call import Block
+from zmqinfer.policy.timers import Timers
+from zmqinfer.records import CALLS, MAX_CALLS, RAN, RAN_NO, RETRY_AFTER_MS, STATUS, Record
 
 __all__ = ["Repeats"]
 
 
 class Repeats:
-    """Which refused calls are repeated, and when. Their blocks keep them meanwhile."""
+    """Which refused calls are repeated, and when.
 
-    __slots__ = ("_budget", "_resting", "_sequence")
+    Attributes:
+        budget: earned by first attempts, spent by repeats.
+        timers: the ends of the pauses.
+    """
 
-    def __init__(self, now: float) -> None:
-        self._budget = RetryBudget(now)
-        # Pauses by when they end: of which block, and of its calls at which places.
-        self._resting: list[tuple[float, int, Block, int]] = []
-        self._sequence = 0
+    __slots__ = ("_pending", "_sessions", "budget", "timers")
 
-    def earn(self, calls: int) -> None:
-        """Notes first attempts, which earn repeats."""
-        self._budget.earn(calls)
+    def __init__(self, pending: Pending, sessions: Sessions, now: float) -> None:
+        self.budget = RetryBudget(now)
+        self.timers = Timers()
+        self._pending = pending
+        self._sessions = sessions
 
-    def takes(self, block: Block, record: Record, request_id: bytes, now: float, *, has_others: bool) -> bool:
-        """Whether calls that a REPLY refused are repeated; then they rest until `due` names them.
-
-        Args:
-            request_id: of their block.
-            has_others: whether another gateway is up. One without a worker has waited for one already.
-        """
-        status = record[STATUS]
-        if status != Status.OVERLOADED and (status != Status.UNAVAILABLE or not has_others):
+    def takes(self, block: Block, record: Record, now: float) -> bool:
+        """Whether calls that a REPLY refused are asked for again, rather than ended."""
+        # One of the times that it was sent says nothing of the others.
+        if record[RAN] != RAN_NO or (block.sends > 1 and not self._sessions.may_run_twice(block)):
             return False
-        places = record[CALLS]
+        # A gateway without a worker has waited for one already.
+        status, places = record[STATUS], record[CALLS]
+        if status != Status.OVERLOADED and (status != Status.UNAVAILABLE or not self._sessions.others(block)):
+            return False
         attempt = block.attempt_of(places)
         if attempt >= MAX_ATTEMPTS:
             return False
-        ends_at = now + pause_s(request_id, attempt, record[RETRY_AFTER_MS])
-        if ends_at >= block.deadline or not self._budget.spend(places.bit_count(), now):
+        ends_at = now + pause_s(self._pending.request_id(block.tag * MAX_CALLS), attempt, record[RETRY_AFTER_MS])
+        if ends_at >= block.deadline or not self.budget.spend(places.bit_count(), now):
             return False
-        self._sequence += 1
-        heapq.heappush(self._resting, (ends_at, self._sequence, block, places))
+        self.timers.at(ends_at, self._ask_again, (block, places))
+        block.resting |= places
         return True
 
-    def due(self, now: float) -> list[tuple[Block, int]]:
-        """Removes and returns what is to be sent again: blocks, and the places of their calls."""
-        found = []
-        while self._resting and self._resting[0][0] <= now:
-            found.append(heapq.heappop(self._resting)[2:])
-        return found
-
-    def wake_at(self) -> float | None:
-        """Returns when `due` is worth asking."""
-        return self._resting[0][0] if self._resting else None
+    def _ask_again(self, rested: tuple[Block, int], _now: float) -> None:
+        """Asks another gateway, if nothing of the block is at this one."""
+        block, places = rested
+        if self._pending.block(block.tag) is not block:
+            return  # all of its calls have ended
+        others = self._sessions.others(block)
+        has_nothing = block.is_at_rest()
+        if others and has_nothing:
+            block.link = others[block.tag % len(others)]
+        block.asks_again(places)
+        if block.is_held:
+            return  # it leaves with what is held
+        if has_nothing and self._sessions.links[block.link].state in PARTING:
+            block.is_held = True
+            if block.sends == 1:
+                block.sends = 0  # the only time that it was sent it did not run
+            return
+        self._sessions.send_calls(block, places & block.pending())

@@ -6,13 +6,14 @@ ends, when a session does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
+from zmqinfer.config import ClientSettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.client.call import Block, Question, body_bytes
 from zmqinfer.machine.client.codec import Codec
 from zmqinfer.machine.client.pending import Pending
-from zmqinfer.machine.link import Link, LinkState
+from zmqinfer.machine.link import Leave, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.twice import may_run_twice
 from zmqinfer.records import CLOSING, DRAINING, MAX_CALLS, MAX_COUNT, NO_SESSION, RAN_MAYBE, RAN_NO, Kind, Record
@@ -35,12 +36,13 @@ class Sessions:
 
     def __init__(
         self,
+        settings: ClientSettings,
         pending: Pending,
         codec: Codec,
         greeting: Record,
-        heartbeat_s: float,
         dirty: list[Outbox],
         seal: Callable[[], None],
+        now: float,
     ) -> None:
         """Makes what is known of no gateway; `seal` puts into outboxes what waits to leave."""
         self.links: dict[int, Link] = {}
@@ -49,7 +51,8 @@ class Sessions:
         self._pending = pending
         self._codec = codec
         self._greeting = greeting
-        self._heartbeat_s = heartbeat_s
+        self._heartbeat_s = settings.heartbeat_ms / 1000
+        self._fail_fast_s = settings.fail_fast_s
         self._dirty = dirty
         self._seal = seal
         self._dialled = -1
@@ -57,9 +60,8 @@ class Sessions:
         # The gateways to choose from: those that are up and answer, else those that are up, else all of them.
         # Blocks take turns.
         self._choice: list[int] = []
-        self._leaving: dict[int, None] = {}
-        # Gateways to leave as soon as there is another one.
-        self._unwanted: dict[int, None] = {}
+        # When any gateway was heard, and when this client listened last.
+        self._heard_at = self._looked_at = now
 
     # Gateways ------------------------------------------------------------------------------------
 
@@ -74,22 +76,21 @@ class Sessions:
 
     def remove_link(self, number: int, now: float) -> None:
         """Sends nothing new to a gateway as soon as another one is there, and leaves it when it has answered all."""
-        self._unwanted[number] = None
+        self.links[number].leave = Leave.WANTED
         self._leave_unwanted(now)
 
     def _leave_unwanted(self, now: float) -> None:
         """Begins to leave those for which there is another: one that is up, or any for one that is not up itself."""
-        for number in list(self._unwanted):
-            others = [at for at in self.links if at not in self._leaving and at not in self._unwanted]
-            is_up = self.links[number].state is LinkState.UP
-            if others and not (is_up and all(self.links[at].state is not LinkState.UP for at in others)):
-                del self._unwanted[number]
-                self._leave(number, now)
+        for number, link in list(self.links.items()):
+            if link.leave is Leave.WANTED:
+                others = [other.state for other in self.links.values() if other.leave is None]
+                if others and (link.state is not LinkState.UP or LinkState.UP in others):
+                    self._leave(number, now)
 
     def _leave(self, number: int, now: float) -> None:
         self._seal()
         link = self.links[number]
-        self._leaving[number] = None
+        link.leave = Leave.BEGUN
         if link.state is LinkState.UP:
             link.state = LinkState.LEAVING
         self._review()
@@ -101,15 +102,15 @@ class Sessions:
 
     def _may_part(self, number: int, link: Link) -> bool:
         """Whether a gateway that leaves, or is to be left, has nothing of ours any more."""
-        return (link.state is LinkState.LEAVING or number in self._leaving) and not self._owes_us(number)
+        return (link.state is LinkState.LEAVING or link.leave is Leave.BEGUN) and not self._owes_us(number)
 
     def _part(self, number: int, link: Link, now: float) -> None:
         """Says goodbye to a gateway; to one that only drains until it is there again."""
-        if number not in self._leaving:
+        if link.leave is not Leave.BEGUN:
             link.part(now)
             return
         link.outbox.put(Kind.DISCONNECT, [CLOSING, ""])
-        del self.links[number], self._leaving[number]
+        del self.links[number]
         self.left.append(number)
         self._review()
         for entry in self._pending.at(number):  # at rest, or it would be owed
@@ -132,21 +133,42 @@ class Sessions:
 
     def heard(self, link: Link, now: float) -> None:
         """Notes a sign of life."""
+        self._heard_at = now
         link.heard(now)
         if link.is_doubtful:
             link.is_doubtful = False
             self._review()
 
     def _review(self) -> None:
-        there = [number for number in self.links if number not in self._leaving]
+        there = [number for number, link in self.links.items() if link.leave is not Leave.BEGUN]
         up = [number for number in there if self.links[number].state is LinkState.UP]
         self._choice = [number for number in up if not self.links[number].is_doubtful] or up or there
 
     def rouse(self, now: float) -> None:
         """Begins to listen again for those that nothing was asked of."""
+        self.look(now)
         for link in self.links.values():
             if link.state is LinkState.UP:
                 link.rouse(now)
+
+    def look(self, now: float) -> None:
+        """Notes that the client listens, as it does at every heartbeat while it waits for anything.
+
+        After a pause of its own the gateways have all of `fail_fast_s` again.
+        """
+        if now - self._looked_at > 2 * self._heartbeat_s:
+            self._heard_at = now
+        self._looked_at = now
+
+    def lost_at(self) -> float:
+        """Returns when there has been no gateway for `fail_fast_s`, which may be past; infinity while one is up."""
+        # Without a generator: this is asked in each turn.
+        if not self._fail_fast_s:
+            return float("inf")
+        for link in self.links.values():
+            if link.state is LinkState.UP:
+                return float("inf")
+        return self._heard_at + self._fail_fast_s
 
     # Sending -------------------------------------------------------------------------------------
 
@@ -194,7 +216,7 @@ class Sessions:
     # Greeting ------------------------------------------------------------------------------------
 
     def on_welcome(self, link: Link, record: Record, now: float) -> None:
-        """Begins to send what waited for it."""
+        """Sends what waited for it, unless that waits for another one, or is more than the gateway takes."""
         self._codec.learn(record[4])
         self._max_body_bytes = record[3]
         # One that drains may still have news; a new life of it has another session.
@@ -203,17 +225,13 @@ class Sessions:
             self.was_welcome = True
             self._review()
             self._leave_unwanted(now)
-            self._send_held(self._pending.held())
-
-    def _send_held(self, held: Iterable[Block]) -> None:
-        """Sends what waited for a WELCOME, unless it waits for another one, or is more than the gateway takes."""
-        for block in held:
-            if self.links[block.link].state is not LinkState.UP:
-                block.link = self.choose(block)
-            if detail := self.excess(body_bytes(block.bodies[0]), block.rows):
-                self._pending.fail(block, Status.TOO_LARGE, detail, None, RAN_NO)
-            else:
-                self.send(block)
+            for block in self._pending.held():
+                if self.links[block.link].state is not LinkState.UP:
+                    block.link = self.choose(block)
+                if detail := self.excess(body_bytes(block.bodies[0]), block.rows):
+                    self._pending.fail(block, Status.TOO_LARGE, detail, RAN_NO)
+                else:
+                    self.send(block)
 
     def greet(self, number: int, now: float, *, is_silent: bool = False) -> None:
         """Greets a gateway anew, with everything that is pending there behind the greeting.
@@ -242,7 +260,7 @@ class Sessions:
             if entry.sends and not self.may_run_twice(entry):
                 if link.welcomes:
                     detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
-                    self._pending.fail(entry, Status.WORKER_LOST, detail, None, RAN_MAYBE)
+                    self._pending.fail(entry, Status.WORKER_LOST, detail, RAN_MAYBE)
                     continue
             elif is_silent or not link.welcomes:
                 entry.link = self.choose(entry)
@@ -272,7 +290,7 @@ class Sessions:
         status = Status.OVERLOADED if reason == "too many clients" else Status.PROTOCOL
         ran = RAN_MAYBE if link.welcomes else RAN_NO
         for entry in self._pending.at(number):
-            self._pending.fail(entry, status, f"gateway {link.address} refused this client: {detail}", None, ran)
+            self._pending.fail(entry, status, f"gateway {link.address} refused this client: {detail}", ran)
 
     def _on_draining(self, number: int, now: float) -> None:
         """Sends nothing new to a gateway that is about to end; what it has it will answer."""
@@ -314,14 +332,12 @@ class Sessions:
             elif link.is_beat_due(now):
                 link.outbox.beat()
 
-    def wake_at(self) -> float | None:
-        """Returns when `on_timer` is worth calling."""
-        earliest: float | None = None
+    def wake_at(self) -> float:
+        """Returns when `on_timer` is worth calling, or infinity."""
+        earliest = float("inf")
         for link in self.links.values():
             if self._pending.count or link.state is not LinkState.UP:
-                due = link.wake_at()
-                if due != float("inf") and (earliest is None or due < earliest):
-                    earliest = due
+                earliest = min(earliest, link.wake_at())
         return earliest
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from zmqinfer.config import GatewaySettings
 from zmqinfer.machine.gateway.door import Door
 from zmqinfer.machine.gateway.intake import Intake
 from zmqinfer.machine.gateway.members import Peer
-from zmqinfer.machine.gateway.requests import ClientSession, Owner, Request
-from zmqinfer.machine.gateway.routes import Routes
+from zmqinfer.machine.gateway.requests import ClientSession
 from zmqinfer.machine.gateway.scheduler import Scheduler
+from zmqinfer.machine.gateway.tables import Tables
 from zmqinfer.machine.outbox import Outbox
+from zmqinfer.policy.admission import Usage
 from zmqinfer.records import DRAINING, Kind, Record
 
 __all__ = ["Answers", "Clients"]
@@ -34,34 +33,17 @@ class Clients:
         is_draining: whether nobody new is welcome, and those who are here are to leave.
     """
 
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        routes: Routes[Request],
-        intake: Intake,
-        scheduler: Scheduler,
-        answers: Answers,
-        *,
-        session: bytes,
-        agent: str,
-        workers_address: str,
-    ) -> None:
+    def __init__(self, tables: Tables, intake: Intake, scheduler: Scheduler, answers: Answers) -> None:
         self.door = Door()
         self.is_draining = False
-        self._settings = settings
-        self._routes = routes
+        self._tables = tables
         self._intake = intake
         self._scheduler = scheduler
         self._answers = answers
-        self._session = session
-        self._agent = agent
-        self._workers_address = workers_address
         self._by_peer: dict[Peer, ClientSession] = {}
         self._by_session: dict[bytes, ClientSession] = {}
         # Sessions without a connection, and since when.
         self._lost_at: dict[bytes, float] = {}
-        # Who is to be probed again, and when.
-        self._probed: deque[tuple[float, Peer]] = deque()
 
     def __len__(self) -> int:
         return len(self._by_session)
@@ -79,7 +61,7 @@ class Clients:
                     # Else it is not answered: it says this again until there is another gateway here.
                     self._on_hello(peer, records[0])
             elif kind in {Kind.READY, Kind.MODELS, Kind.REPLY}:
-                self.door.say(peer, "wrong door", f"workers dial {self._workers_address}, this is for clients")
+                self.door.say(peer, "wrong door", f"workers dial {self._tables.workers_address}, this is for clients")
             elif kind is not Kind.DISCONNECT:
                 self.door.no_session(peer)
             return
@@ -111,11 +93,11 @@ class Clients:
             # A connection has one session; another one on it would be left behind, and nobody would end it.
             self._end(earlier)
         if client is None:
-            limit = self._settings.max_clients
+            limit = self._tables.settings.max_clients
             if len(self._by_session) >= limit:
                 self.door.say(peer, "too many clients", f"{limit} clients are connected, which is the limit")
                 return
-            client = ClientSession(session, Outbox(peer, self.door.dirty), record[3], Owner())
+            client = ClientSession(session, Outbox(peer, self.door.dirty), record[3], Usage())
             self._by_session[session] = client
         elif client.outbox.address != peer:
             # Back on another connection: what it is owed goes there, and the old one is a stranger's.
@@ -130,16 +112,7 @@ class Clients:
 
     def _welcome(self, client: ClientSession) -> None:
         client.outbox.discard(Kind.WELCOME)
-        client.outbox.put(
-            Kind.WELCOME,
-            [
-                self._session,
-                self._agent,
-                self._settings.heartbeat_ms,
-                self._settings.max_body_bytes,
-                self._routes.cards(client.host),
-            ],
-        )
+        client.outbox.put(Kind.WELCOME, self._tables.welcome(self._tables.routes.cards(client.host)))
 
     def drain(self) -> None:
         """Tells every client to send no more, and to say goodbye when it has all its answers."""
@@ -170,41 +143,37 @@ class Clients:
         if client is not None:
             client.outbox.readdress(None)
             self._lost_at[client.session] = now
+            self._tables.timers.at(now + REBIND_S, self._end_lost, client)
+
+    def _end_lost(self, client: ClientSession, now: float) -> None:
+        # The same sum as that of the timer: the difference may be a rounding error less than REBIND_S.
+        if self._lost_at.get(client.session, now) + REBIND_S <= now:
+            self._end(client)
 
     def probe(self, peer: Peer, now: float) -> None:
         """Sends something to a peer whose connection may be gone: the attempt will tell.
 
         Once more after a heartbeat: a socket may be told of the end of a connection later than its monitor is.
         """
+        if self._beat(peer, now):
+            self._tables.timers.at(now + self._tables.settings.heartbeat_ms / 1000, self._beat, peer)
+
+    def _beat(self, peer: Peer, _now: float) -> bool:
         client = self._by_peer.get(peer)
         if client is not None:
             client.outbox.beat()
-            self._probed.append((now + self._settings.heartbeat_ms / 1000, peer))
+        return client is not None
 
-    def on_timer(self, now: float) -> None:
-        """Probes again, and ends the sessions of those who stayed away, or do not read, for too long."""
-        while self._probed and self._probed[0][0] <= now:
-            client = self._by_peer.get(self._probed.popleft()[1])
-            if client is not None:
-                client.outbox.beat()
-        for session, lost_at in list(self._lost_at.items()):
-            lost = self._by_session[session]
-            # The same sum as in `wake_at`: the difference may be a rounding error less than REBIND_S.
-            if now >= lost_at + REBIND_S or lost.outbox.size > MAX_BACKLOG_BYTES:
+    def end_unread(self) -> None:
+        """Ends the sessions of those who do not read for too long."""
+        for lost in [self._by_session[session] for session in self._lost_at]:
+            if lost.outbox.size > MAX_BACKLOG_BYTES:
                 self._end(lost)
-        # Who does not read is among those with something to send: no need to look at all the others.
+        # The others are among those with something to send: no need to look at all.
         for outbox in [outbox for outbox in self.door.dirty if outbox.size > MAX_BACKLOG_BYTES]:
             reader = self._by_peer.get(outbox.address) if isinstance(outbox.address, bytes) else None
             if reader is not None and reader.outbox is outbox:
                 self._end(reader)
-
-    def wake_at(self) -> float | None:
-        """Returns when the first lost session ends, or somebody is to be probed again."""
-        # Both are in the order in which they began.
-        ends_at = next(iter(self._lost_at.values())) + REBIND_S if self._lost_at else None
-        if self._probed and (ends_at is None or self._probed[0][0] < ends_at):
-            return self._probed[0][0]
-        return ends_at
 
     def _end(self, client: ClientSession) -> None:
         for request in list(client.requests):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import Parts, reply_part
@@ -67,33 +67,34 @@ class Dispatches:
             self._open.add(dispatch.tag, dispatch)
 
     @staticmethod
-    def take_back(dispatch: Dispatch) -> None:
-        """Asks a worker for what it has not begun; what it has begun it answers as always."""
-        dispatch.replica.worker.outbox.put(Kind.CANCEL, [dispatch.tag, dispatch.places])
+    def take_back(dispatches: Iterable[Dispatch]) -> None:
+        """Asks workers for what they have not begun; what they have begun they answer as always."""
+        for dispatch in dispatches:
+            dispatch.replica.worker.outbox.put(Kind.CANCEL, [dispatch.tag, dispatch.places])
 
     def take(self, worker: WorkerSession, record: Record) -> Iterator[tuple[Dispatch, Record]]:
         """Yields the dispatches that a REPLY ends, each with its part of it; their credit is given back.
 
-        A worker may answer a block in parts, and the gateway may have divided it since: both are cut
-        until they are alike.
+        A worker may answer in parts, and this gateway may have divided the block: both are cut until they are alike.
         """
         tag, places = record[TAG], record[CALLS]
         late = places
         for dispatch in self._open.about(tag, places):
-            own = dispatch.places & places
+            request = dispatch.request
+            own = request.places & places
             late ^= own
             if dispatch.replica.worker is not worker:
                 self.stray_replies += own.bit_count()
                 worker.strays += own.bit_count()
                 continue
-            if own != dispatch.places:
-                head = self._divide(dispatch.request, own)
-                (dispatch,) = [one for one in head.dispatches if one.tag == tag]  # noqa: PLW2901 - the part of it
+            if own != request.places:
+                request = self._divide(request, own)
+                (dispatch,) = [one for one in request.dispatches if one.tag == tag]  # noqa: PLW2901 - the part of it
             part = record if own == places else reply_part(record, own)
             self._end(dispatch)
             self._count(dispatch, part)
-            if not dispatch.request.is_open:
-                self.late_replies += dispatch.calls
+            if not request.is_open:
+                self.late_replies += request.calls
             yield dispatch, part
         self.late_replies += late.bit_count()
 
@@ -107,52 +108,43 @@ class Dispatches:
 
     @staticmethod
     def _count(dispatch: Dispatch, record: Record) -> None:
-        replica, rows = dispatch.replica, dispatch.rows
+        replica, request = dispatch.replica, dispatch.request
+        rows = request.rows
         replica.placement.give_back(replica, rows)
-        replica.answered += dispatch.calls
+        replica.answered += request.calls
         if record[RAN] != RAN_NO:
-            dispatch.request.route.ran_rows += rows
+            request.route.ran_rows += rows
         if record[STATUS]:
             # How long it took says nothing: what fails may fail at once.
-            replica.failed += dispatch.calls if record[STATUS] == Status.MODEL_ERROR else 0
+            replica.failed += request.calls if record[STATUS] == Status.MODEL_ERROR else 0
         elif record[BATCH_ROWS]:
             replica.answered_rows += rows
             part = rows / record[BATCH_ROWS]
             replica.batches += part
             replica.busy_us += part * record[COMPUTE_US]
 
-    def awaited_from(self, replica: Replica) -> list[Dispatch]:
-        """Returns what a replica has that somebody waits for."""
-        return [one for one in self._open if one.replica is replica and one.request.is_open]
+    def recall(self, replica: Replica) -> None:
+        """Asks a replica that should get no work to give back what it has not begun, and somebody waits for."""
+        self.take_back([one for one in self._open if one.replica is replica and one.request.is_open])
 
     def withdraw(self, worker: WorkerSession) -> list[Dispatch]:
-        """Takes out and returns all that a lost worker held, tombstones too, in the order in which it was sent.
-
-        Its replies are late from now on.
-        """
+        """Takes out and returns all that a lost worker had, tombstones too, in the order in which it was sent."""
         held = [dispatch for dispatch in self._open if dispatch.replica.worker is worker]
         for dispatch in held:
             self._end(dispatch)
-        # Of one block the parts lie in the order of their division.
+        # The parts of one block lie in the order of their division.
         held.sort(key=lambda dispatch: (dispatch.tag, dispatch.places & -dispatch.places))
         return held
 
     def check(self) -> tuple[int, dict[Replica, int]]:
-        """Asserts that tags and requests agree.
-
-        Returns:
-            how many calls that somebody waits for are with workers, and the rows of each replica.
-        """
+        """Asserts that all agree; returns how many calls workers have, without tombstones, and the rows by replica."""
         awaited = 0
         held: dict[Replica, int] = {}
         for dispatch in self._open:
             request = dispatch.request
             assert dispatch in request.dispatches
-            assert (dispatch.places, dispatch.calls) == (request.places, request.calls), (
-                "a dispatch of other calls than its request"
-            )
             assert not request.is_waiting, "it waits, and a worker has it"
-            held[dispatch.replica] = held.get(dispatch.replica, 0) + dispatch.rows
+            held[dispatch.replica] = held.get(dispatch.replica, 0) + dispatch.request.rows
             if request.is_open and request.dispatches[0] is dispatch:
                 awaited += request.calls
         return awaited, held

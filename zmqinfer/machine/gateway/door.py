@@ -8,7 +8,7 @@ from zmqinfer.records import NO_SESSION, Kind
 
 __all__ = ["Door"]
 
-# Broken messages before a peer is cut off; it is told the first time.
+# Broken messages before a peer is cut off; it hears so the first time.
 MAX_OFFENCES = 3
 # How many peers that offended are remembered. Each takes a connection to make.
 _MAX_REMEMBERED = 10_000

@@ -1,37 +1,32 @@
 """When a second worker is asked for what the first is slow to answer.
 
-Both have a dispatch of the same request, and the first result ends it; who is late then is told so at once: without
+Both have a dispatch of the same request, and the first result ends it; who is late then hears so at once: without
 that a hedge costs a whole run, and at 40 % load the queues grow without end.
 """
 
 from __future__ import annotations
 
-import heapq
-
 from zmqinfer.machine.gateway.dispatches import Dispatches
-from zmqinfer.machine.gateway.members import Replica
 from zmqinfer.machine.gateway.requests import Dispatch, Request
-from zmqinfer.policy.twice import may_run_twice
-from zmqinfer.records import BATCH_ROWS, COMPUTE_US, HEDGE, IDEMPOTENT, Record
+from zmqinfer.policy.timers import Timers
+from zmqinfer.records import BATCH_ROWS, COMPUTE_US, HEDGE, Record
 
 __all__ = ["Hedges"]
 
 
 class Hedges:
-    """The dispatches after which a second worker may be asked.
+    """Who asks second workers.
 
     Attributes:
         sent: calls for which a second worker was asked.
         won: calls that the second one answered first.
     """
 
-    __slots__ = ("_dispatches", "_due", "_sequence", "sent", "won")
+    __slots__ = ("_dispatches", "_timers", "sent", "won")
 
-    def __init__(self, dispatches: Dispatches) -> None:
+    def __init__(self, dispatches: Dispatches, timers: Timers) -> None:
         self._dispatches = dispatches
-        self._sequence = 0
-        # When, and after which dispatch, unless that has ended by then or is not the only one.
-        self._due: list[tuple[float, int, Dispatch]] = []
+        self._timers = timers
         self.sent = self.won = 0
 
     @staticmethod
@@ -41,47 +36,32 @@ class Hedges:
         wish = record[HEDGE] if len(record) > HEDGE else None
         if not (request.route.hedge if wish is None else wish) or request.is_suspect:
             return False
-        return may_run_twice(record[IDEMPOTENT], request.route.idempotent)
+        return request.may_run_twice
 
     def watch(self, dispatch: Dispatch, now: float) -> None:
         """Notes that a request that may be hedged was sent to a worker."""
         dispatch.sent_at = now
         delay_s = dispatch.request.route.hedging.delay_s()
         if delay_s is not None:
-            self._sequence += 1
-            heapq.heappush(self._due, (now + delay_s, self._sequence, dispatch))
+            self._timers.at(now + delay_s, self._ask_second, dispatch)
 
-    def on_timer(self, now: float) -> None:
-        """Asks second workers for what has waited long enough."""
-        due = self._due
-        while due and due[0][0] <= now:
-            first = heapq.heappop(due)[2]
-            request = first.request
-            if not request.is_open or request.dispatches != (first,):
-                continue
-            second = _second(first)
-            if second is not None and request.route.hedging.spend(request.calls):
-                self.sent += request.calls
-                self._dispatches.send(request, second).sent_at = first.sent_at
+    def _ask_second(self, first: Dispatch, _now: float) -> None:
+        """Asks the next worker on the ring that has room now."""
+        request = first.request
+        if not request.is_open or request.dispatches != (first,):
+            return
+        route, rows = request.route, request.rows
+        for second in route.placement.ordered(request.key_hashes()[0]):
+            if second is not first.replica and route.placement.room(second, rows) >= rows:
+                if route.hedging.spend(request.calls):
+                    self.sent += request.calls
+                    self._dispatches.send(request, second).sent_at = first.sent_at
+                return
 
     def learn(self, dispatch: Dispatch, part: Record, now: float) -> None:
         """Notes that a request that may be hedged gets this dispatch's reply."""
         request = dispatch.request
         batch_s = part[COMPUTE_US] * 1e-6
-        request.route.hedging.learn(now - dispatch.sent_at, dispatch.calls, part[BATCH_ROWS], batch_s)
+        request.route.hedging.learn(now - dispatch.sent_at, dispatch.request.calls, part[BATCH_ROWS], batch_s)
         if request.dispatches and request.dispatches[0].tag < dispatch.tag:
-            self.won += dispatch.calls
-
-    def wake_at(self) -> float | None:
-        """Returns when `on_timer` is worth calling."""
-        return self._due[0][0] if self._due else None
-
-
-def _second(first: Dispatch) -> Replica | None:
-    """Returns the next worker on the ring that has room now, None if there is no other."""
-    request = first.request
-    placement = request.route.placement
-    for replica in placement.ordered(request.key_hashes()[0]):
-        if replica is not first.replica and placement.room(replica, request.rows) >= request.rows:
-            return replica
-    return None
+            self.won += dispatch.request.calls

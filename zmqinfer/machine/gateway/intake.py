@@ -5,26 +5,13 @@ from __future__ import annotations
 import difflib
 import functools
 
-from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import listed, part_of
-from zmqinfer.machine.gateway.ledger import Ledger
-from zmqinfer.machine.gateway.members import Roster
 from zmqinfer.machine.gateway.requests import ClientSession, Request
-from zmqinfer.machine.gateway.routes import Route, Routes
+from zmqinfer.machine.gateway.routes import Route
 from zmqinfer.machine.gateway.scheduler import Scheduler
-from zmqinfer.machine.gateway.suspects import Suspects
-from zmqinfer.records import (
-    BUDGET_US,
-    CALLS,
-    MAX_MODELS,
-    MAX_TEXT,
-    MODEL,
-    MODEL_VERSION,
-    PAYLOAD,
-    TAG,
-    Record,
-)
+from zmqinfer.machine.gateway.tables import Tables
+from zmqinfer.records import BUDGET_US, CALLS, MAX_MODELS, MAX_TEXT, MODEL, MODEL_VERSION, PAYLOAD, TAG, Record
 from zmqinfer.tensor import payload_bytes
 
 __all__ = ["Intake"]
@@ -43,31 +30,17 @@ _CAUTION = 1.25
 class Intake:
     """Takes the requests of clients."""
 
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        ledger: Ledger,
-        routes: Routes[Request],
-        suspects: Suspects,
-        roster: Roster,
-        scheduler: Scheduler,
-        now: float,
-    ) -> None:
-        self._settings = settings
-        self._ledger = ledger
-        self._routes = routes
-        self._suspects = suspects
-        self._roster = roster
+    def __init__(self, tables: Tables, scheduler: Scheduler) -> None:
+        self._settings = tables.settings
+        self._ledger = tables.ledger
+        self._routes = tables.routes
+        self._suspects = tables.suspects
+        self._roster = tables.roster
+        self._started_at = tables.started_at
         self._scheduler = scheduler
-        self._started_at = now
 
     def take(self, client: ClientSession, records: list[Record], now: float, gap: float) -> None:
-        """Takes REQUEST records of a client.
-
-        Args:
-            gap: how long this node was not looking before it found them, in seconds; their budgets
-                may have been running for that long, so it is charged to all of them.
-        """
+        """Takes a client's REQUESTs; their budgets may have run for `gap` seconds while this node was not looking."""
         requests = client.requests
         arrived = now - gap
         for record in records:
@@ -158,7 +131,7 @@ class Intake:
         return f"no worker serves {route.words}{advice}; served now: {served or 'nothing'}"[:MAX_TEXT]
 
 
-# Of longer names none is compared: the time goes with the square, and 64 of these may take 1.5 ms.
+# Longer names are not compared: the time goes with the square, and 64 of these may take 1.5 ms.
 _SHORT = 32
 
 

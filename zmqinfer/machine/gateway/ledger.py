@@ -48,7 +48,7 @@ class Ledger:
     ) -> Request | None:
         """Lets a request in, or refuses it because a limit is reached, and returns None."""
         calls = record[CALLS].bit_count()
-        usage = client.owner.usage
+        usage = client.owner
         if not self._admission.admit(usage, calls, size):
             self.refuse(client, record, *self._admission.refusal(usage, calls, size))
             return None
@@ -110,7 +110,7 @@ class Ledger:
         if request.slot != OUT:
             self._wheel.remove(request, request.slot)
         client.requests.remove(request.tag, request)
-        self._admission.release(client.owner.usage, request.calls, request.size)
+        self._admission.release(client.owner, request.calls, request.size)
         self.answered += request.calls
         self.outcomes[status] += request.calls
         request.is_open = False
@@ -123,8 +123,8 @@ class Ledger:
             request.slot = OUT
         return expired
 
-    def wake_at(self) -> float | None:
-        """Returns when `expire` is worth calling."""
+    def wake_at(self) -> float:
+        """Returns when `expire` is worth calling, or infinity."""
         return self._wheel.wake_at()
 
     def check(self, clients: Iterable[ClientSession]) -> None:

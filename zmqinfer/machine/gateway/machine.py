@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from zmqinfer.config import GatewaySettings
-from zmqinfer.machine.gateway.admin import Admin
 from zmqinfer.machine.gateway.clients import Clients
 from zmqinfer.machine.gateway.intake import Intake
-from zmqinfer.machine.gateway.ledger import Ledger
-from zmqinfer.machine.gateway.members import Peer, Roster
-from zmqinfer.machine.gateway.requests import Request
-from zmqinfer.machine.gateway.routes import Routes
+from zmqinfer.machine.gateway.members import Peer
 from zmqinfer.machine.gateway.scheduler import Scheduler
 from zmqinfer.machine.gateway.snapshot import Snapshot
-from zmqinfer.machine.gateway.suspects import Suspects
+from zmqinfer.machine.gateway.tables import Tables
 from zmqinfer.machine.gateway.workers import Workers
 from zmqinfer.records import Kind, Record
 
@@ -53,60 +49,17 @@ class GatewayMachine:
             first_tag: where the tags begin; random, so that two lives of a gateway share none.
         """
         self.settings = settings
-        agent = f"zmqinfer/{version} pid {pid}"
-        self.routes: Routes[Request] = Routes()
-        self.ledger = Ledger(settings)
-        self.roster = Roster()
-        suspects = Suspects()
-        self.scheduler = Scheduler(
-            settings,
-            self.ledger,
-            self.routes,
-            suspects,
-            self.roster,
-            first_tag=first_tag,
-            workers_address=addresses[1],
-            now=now,
-        )
-        intake = Intake(settings, self.ledger, self.routes, suspects, self.roster, self.scheduler, now)
-        self.clients = Clients(
-            settings,
-            self.routes,
-            intake,
-            self.scheduler,
-            self._answers,
-            session=session,
-            agent=agent,
-            workers_address=addresses[1],
-        )
-        self.workers = Workers(
-            settings,
-            self.routes,
-            self.roster,
-            self.scheduler,
-            self.clients.announce,
-            session=session,
-            agent=agent,
-            clients_address=addresses[0],
-        )
-        self.snapshot = Snapshot(
-            self.ledger,
-            self.routes,
-            self.roster,
-            self.scheduler,
-            self.clients,
-            self.workers,
-            version=version,
-            pid=pid,
-            addresses=addresses,
-            now=now,
-        )
-        self._admin = Admin(self.roster, self.workers)
+        tables = Tables(settings, session, version, pid, addresses, now)
+        self.ledger, self.routes, self.roster = tables.ledger, tables.routes, tables.roster
+        self.scheduler = Scheduler(tables, first_tag)
+        self.clients = Clients(tables, Intake(tables, self.scheduler), self.scheduler, self._answers)
+        self.workers = Workers(tables, self.scheduler, self.clients.announce)
+        self.snapshot = Snapshot(tables, self.scheduler, self.clients, self.workers)
         # Until when, if draining: for all that is pending, and for the goodbyes of those who are owed nothing.
         self._drain_by = self._goodbye_by = float("inf")
 
     def _answers(self, kind: Kind, record: Record, now: float) -> list[Record]:
-        return self.snapshot.answer(record, now) if kind is Kind.STATS else [self._admin.obey(record)]
+        return self.snapshot.answer(record, now) if kind is Kind.STATS else [self.workers.obey(record)]
 
     @property
     def is_draining(self) -> bool:
@@ -114,7 +67,7 @@ class GatewayMachine:
         return self.clients.is_draining
 
     def drain(self, now: float) -> None:
-        """Begins to leave: clients are told to go elsewhere, and everything that is or comes in is answered."""
+        """Begins to leave: clients hear of it and go elsewhere, and everything that is or comes in is answered."""
         if not self.is_draining:
             self._drain_by = now + self.settings.drain_grace_s
             self._goodbye_by = min(now + _GOODBYE_S, self._drain_by)
@@ -132,20 +85,12 @@ class GatewayMachine:
         """Does what is due: expires requests, ends waits, beats, and gives up silent peers."""
         self.scheduler.on_timer(now)
         self.workers.on_timer(now)
-        self.clients.on_timer(now)
+        self.clients.end_unread()
 
     def wake_at(self) -> float | None:
         """Returns when `on_timer` is worth calling, or None when nothing waits for time to pass."""
-        earliest = self.scheduler.wake_at()
-        if self.is_draining and (earliest is None or self._leave_by < earliest):
-            earliest = self._leave_by
-        due = self.workers.wake_at()
-        if due is not None and (earliest is None or due < earliest):
-            earliest = due
-        due = self.clients.wake_at()
-        if due is not None and (earliest is None or due < earliest):
-            earliest = due
-        return earliest
+        earliest = min(self.scheduler.wake_at(), self.workers.wake_at(), self._leave_by)
+        return None if earliest == float("inf") else earliest
 
     def forget_peer(self, peer: Peer) -> None:
         """Drops what is remembered of a connection that is over, at either door."""

@@ -18,8 +18,8 @@ __all__ = ["Peer", "Replica", "Roster", "WorkerSession", "WorkerState"]
 # reconnect is the session, whose id the other side chose at random and says again.
 Peer: TypeAlias = bytes
 
-# Of the rows that a replica of short batches may have under way, which it runs in 5 ms (machine/worker/served.py): so
-# many it runs in 0.16 ms, and a block of fewer is not divided for it. With echo, 200 in flight and two workers, 0.02
+# A replica of short batches runs all rows that it may have under way in 5 ms (machine/worker/served.py), and this part
+# of them in 0.16 ms; a block of fewer is not divided for it. With echo, 200 in flight and two workers, 0.02
 # to 0.06 of the calls more a second.
 _GRAINS_IN_CREDITS = 32
 

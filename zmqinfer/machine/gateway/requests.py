@@ -14,25 +14,13 @@ from zmqinfer.machine.gateway.routes import Route
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.admission import Usage
 from zmqinfer.policy.ring import key_hash
-from zmqinfer.records import CALLS, KEY, MODEL_VERSION, PRIORITY, REQUEST_ID, ROWS, TAG, Record
+from zmqinfer.policy.twice import may_run_twice
+from zmqinfer.records import CALLS, IDEMPOTENT, KEY, MODEL_VERSION, PRIORITY, REQUEST_ID, ROWS, TAG, Record
 
-__all__ = ["OUT", "ClientSession", "Dispatch", "Owner", "Request"]
+__all__ = ["OUT", "ClientSession", "Dispatch", "Request"]
 
 # The slot of a request that is in the timing wheel no more.
 OUT = -1
-
-
-class Owner:
-    """Who is let in and takes turns: the limits and the fair queue go by owner, so more connections are not more share.
-
-    Attributes:
-        usage: what it has in hand here.
-    """
-
-    __slots__ = ("usage",)
-
-    def __init__(self) -> None:
-        self.usage = Usage()
 
 
 class ClientSession:
@@ -40,7 +28,7 @@ class ClientSession:
 
     Attributes:
         session: the id that the client chose.
-        owner: whom its requests count for.
+        owner: whom its requests count for. Limits and turns go by owner, so more connections are not more share.
         host: what it shares memory with; None: nobody.
         outbox: its answers; addressed to None while it has no connection.
         requests: those in hand, by the client's tags.
@@ -48,7 +36,7 @@ class ClientSession:
 
     __slots__ = ("host", "outbox", "owner", "requests", "session")
 
-    def __init__(self, session: bytes, outbox: Outbox, host: bytes | None, owner: Owner) -> None:
+    def __init__(self, session: bytes, outbox: Outbox, host: bytes | None, owner: Usage) -> None:
         self.session = session
         self.owner = owner
         self.host = host
@@ -105,7 +93,7 @@ class Request:
         self.rank = 0.0
 
     @property
-    def owner(self) -> Owner:
+    def owner(self) -> Usage:
         """Whom it counts for."""
         return self.client.owner
 
@@ -124,16 +112,18 @@ class Request:
         """When the wheel must look at it: at its deadline, or before that when its patience ends."""
         return self.deadline if self.patience is None else min(self.patience, self.deadline)
 
+    @property
+    def may_run_twice(self) -> bool:
+        """Whether its client, or its model as far as is known, allows that."""
+        return may_run_twice(self.record[IDEMPOTENT], self.route.idempotent)
+
     def key_hashes(self) -> list[int]:
         """Returns what places its calls: one for each, or without keys one for the block, which so has one home."""
         keys = self.record[KEY]
         return [key_hash(self.record[REQUEST_ID])] if keys is None else list(map(key_hash, keys))
 
     def cut(self, places: int) -> Request:
-        """Takes some of the calls off into a request of their own, and so of its dispatches.
-
-        It is in no table yet, and does not wait.
-        """
+        """Takes some calls off, and so of its dispatches, into a request that is in no table and does not wait."""
         calls = places.bit_count()
         size = self.size // self.calls * calls
         head = Request(part_of(self.record, places), self.client, self.deadline, size, self.route)
@@ -154,7 +144,7 @@ class Request:
 
 
 class Dispatch:
-    """One asking of a worker for the calls of a request.
+    """One asking of a worker for the calls of a request, just those that the request is for.
 
     Attributes:
         tag: what the worker calls their block. No tag is used twice: that fences late replies of an earlier dispatch.
@@ -162,24 +152,23 @@ class Dispatch:
         is_alone: whether it runs in a batch of its own, of which the worker tells beforehand.
     """
 
-    __slots__ = ("calls", "is_alone", "places", "replica", "request", "rows", "sent_at", "tag")
+    __slots__ = ("is_alone", "replica", "request", "sent_at", "tag")
 
     def __init__(self, tag: int, request: Request, replica: Replica) -> None:
         self.tag = tag
         self.request = request
         self.replica = replica
-        self.places = request.places
-        self.calls = request.calls
-        self.rows = request.rows
         self.is_alone = request.is_suspect
         self.sent_at = 0.0
 
+    @property
+    def places(self) -> int:
+        """Which of the block's calls they are, as a bit set."""
+        return self.request.places
+
     def cut(self, head: Request) -> Dispatch:
-        """Takes the calls of `head` off into a dispatch of it."""
+        """Returns the dispatch of `head`, which is cut off from its request."""
         first = Dispatch(self.tag, head, self.replica)
         first.sent_at = self.sent_at
         first.is_alone = self.is_alone
-        self.places ^= head.places
-        self.calls -= head.calls
-        self.rows -= head.calls
         return first

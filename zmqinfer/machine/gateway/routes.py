@@ -19,7 +19,7 @@ __all__ = ["Route", "Routes"]
 
 W = TypeVar("W", bound=Waiter)
 
-# Of all cards in a WELCOME: half a head.
+# All cards of a WELCOME may take half a head.
 _MAX_CARDS_BYTES = 2**19
 
 
@@ -85,7 +85,7 @@ class Route(Generic[W]):
         return (ahead + self.placement.total + rows) / rate
 
     def add(self, replica: Replica) -> None:
-        """Makes an replica a holder, in the place of an earlier one of the same worker's name."""
+        """Makes a replica a holder, in the place of an earlier one of the same worker's name."""
         self.replicas[replica.name] = replica
         self.rotation.forget(replica.name)
         self._resettle()
@@ -100,7 +100,7 @@ class Route(Generic[W]):
     def allow(self, replica: Replica, granted: int | None = None, *, limit: int | None = None) -> None:
         """Takes the worker's word of its credits, or with `granted` None this gateway's own mind of them.
 
-        An replica without any leaves the ring until it has some: its part of the load would else be nobody's.
+        A replica without any leaves the ring until it has some: its part of the load would else be nobody's.
         """
         had_any = replica.credits > 0
         if granted is None:
@@ -126,14 +126,14 @@ class Route(Generic[W]):
         return bool(self.replicas) and all(replica.worker.host == host for replica in self.replicas.values())
 
     def drop(self, replica: Replica) -> None:
-        """Ends an replica's holding; what it still runs is the caller's affair."""
+        """Ends a replica's holding; what it still runs is the caller's affair."""
         if self.replicas.get(replica.name) is replica:
             del self.replicas[replica.name]
             self._resettle()
             self.waiting.release(replica.name)
 
     def describe(self, signature: Record, max_rows: int, idempotent: bool) -> bool:
-        """Takes the model's card from the newest worker; True if it differs from what clients were told."""
+        """Takes the model's card from the newest worker; True if it differs from what clients know."""
         card = (signature, max_rows, idempotent)
         if card == (self.signature, self.max_rows, self.idempotent):
             return False
@@ -161,7 +161,7 @@ class Routes(Generic[W]):
         yield from self._absent.values()
 
     def find(self, model: str, version: int | None) -> Route[W]:
-        """Returns the route of a request; without a version the latest one that has an replica."""
+        """Returns the route of a request; without a version the latest one that has a replica."""
         route = self._latest.get(model) if version is None else self._known.get((model, version))
         if route is None:
             route = self._absent.get((model, version))
@@ -181,12 +181,7 @@ class Routes(Generic[W]):
         return route
 
     def settle(self, model: str) -> list[W]:
-        """Brings the model's latest version up to date after a change of its replicas.
-
-        Returns:
-            the requests that waited for a route that is now another one; they wait no more and are
-            to be placed again.
-        """
+        """Brings the model's latest version up to date; returns those who waited in what is no route of theirs now."""
         homeless: list[W] = []
         versions = [route for (name, _), route in self._known.items() if name == model]
         latest = max(versions, key=lambda route: (bool(route.replicas), route.version or 0), default=None)
@@ -205,9 +200,7 @@ class Routes(Generic[W]):
             del self._absent[route.model, route.version]
 
     def cards(self, host: bytes | None = None) -> list[Record]:
-        """Returns the models that can be called now, as WELCOME lists them: each with an replica.
-
-        The last field says whether all of its replicas are on `host`, so that memory can be shared.
+        """Returns the models that can be called now, as WELCOME lists them, and whether all replicas are on `host`.
 
         WELCOME has room for so many; those left out can be called all the same, the worker checks their inputs.
         """

@@ -9,32 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import first_of, listed
 from zmqinfer.machine.gateway.dispatches import Dispatches
 from zmqinfer.machine.gateway.hedges import Hedges
-from zmqinfer.machine.gateway.ledger import Ledger
-from zmqinfer.machine.gateway.members import Replica, Roster, WorkerSession
+from zmqinfer.machine.gateway.members import Replica, WorkerSession
 from zmqinfer.machine.gateway.requests import ClientSession, Dispatch, Request
-from zmqinfer.machine.gateway.routes import Route, Routes
-from zmqinfer.machine.gateway.suspects import Suspects, oldest
-from zmqinfer.policy.twice import may_run_twice
-from zmqinfer.records import (
-    AGAIN,
-    HEDGE,
-    IDEMPOTENT,
-    INLINE,
-    KEY,
-    MODEL,
-    PAYLOAD,
-    RAN,
-    RAN_MAYBE,
-    RAN_NO,
-    RAN_YES,
-    STATUS,
-    Record,
-)
+from zmqinfer.machine.gateway.routes import Route
+from zmqinfer.machine.gateway.suspects import ACQUITTED_BY_S, oldest
+from zmqinfer.machine.gateway.tables import Tables
+from zmqinfer.records import AGAIN, HEDGE, INLINE, KEY, MODEL, PAYLOAD, RAN, RAN_MAYBE, RAN_NO, RAN_YES, STATUS, Record
 
 __all__ = ["REJOIN_S", "Scheduler"]
 
@@ -53,34 +37,19 @@ class Scheduler:
         hedges: when a second worker is asked.
     """
 
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        ledger: Ledger,
-        routes: Routes[Request],
-        suspects: Suspects,
-        roster: Roster,
-        *,
-        first_tag: int,
-        workers_address: str,
-        now: float,
-    ) -> None:
-        """Makes a scheduler without requests.
-
-        Args:
-            first_tag: where the tags of dispatches begin; random, so that two lives of a gateway share none.
-            workers_address: where workers dial, for error texts.
-        """
+    def __init__(self, tables: Tables, first_tag: int) -> None:
+        """Makes a scheduler without requests; the tags of its dispatches begin at `first_tag`."""
         self.moved = 0
         self.dispatches = Dispatches(first_tag, self._divide)
-        self.hedges = Hedges(self.dispatches)
-        self._settings = settings
-        self._ledger = ledger
-        self._routes = routes
-        self._suspects = suspects
-        self._roster = roster
-        self._workers_address = workers_address
-        self._rejoined_at = now + REJOIN_S
+        self.hedges = Hedges(self.dispatches, tables.timers)
+        self._settings = tables.settings
+        self._ledger = tables.ledger
+        self._routes = tables.routes
+        self._suspects = tables.suspects
+        self._roster = tables.roster
+        self._timers = tables.timers
+        self._workers_address = tables.workers_address
+        self._rejoined_at = tables.started_at + REJOIN_S
         # Routes in which requests wait for their own worker; they have a time limit of their own.
         self._keyed: dict[Route[Request], None] = {}
 
@@ -114,7 +83,7 @@ class Scheduler:
         route = request.route
         placement, waiting = route.placement, route.waiting
         may_pass = not waiting.count or route in self._keyed
-        # Of which worker, and of which home, the calls are; each with a key hash that is at home there.
+        # The calls by their worker, and by the home that they wait for with a key hash that is at home there.
         sent: dict[Replica, int] = {}
         kept: dict[str | None, tuple[int, int]] = {}
         for place, hashed in zip(listed(request.places), hashes, strict=True):
@@ -154,7 +123,7 @@ class Scheduler:
             detail = f"worker {replica.name!r} is on another host and cannot read the client's memory"
             self._end(request, Status.UNAVAILABLE, detail, where=INLINE)
             return
-        if len(record) > AGAIN and record[AGAIN] is True and not self._may_run_twice(request):
+        if len(record) > AGAIN and record[AGAIN] is True and not request.may_run_twice:
             # Its client did not know that when it sent it again: it had heard of no worker of this model yet.
             detail = "the request may have reached a gateway before, and may not be run twice"
             self._end(request, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
@@ -248,13 +217,8 @@ class Scheduler:
         if dispatch.sent_at:
             self.hedges.learn(dispatch, part, now)
         if request.dispatches:
-            self._take_back(request)
+            self.dispatches.take_back(request.dispatches)
         self._ledger.answer(request, part)
-
-    def recall(self, replica: Replica) -> None:
-        """Asks a replica that should get no work to give back what it has not begun."""
-        for dispatch in self.dispatches.awaited_from(replica):
-            self.dispatches.take_back(dispatch)
 
     def _place_again(self, request: Request, now: float) -> None:
         self.moved += request.calls
@@ -275,12 +239,8 @@ class Scheduler:
         """Takes a request that is about to end out of the queue, or back from the workers that have it."""
         if request.is_waiting:
             request.route.waiting.remove(request)
-        self._take_back(request)
+        self.dispatches.take_back(request.dispatches)
         self._routes.sweep(request.route)
-
-    def _take_back(self, request: Request) -> None:
-        for dispatch in request.dispatches:
-            self.dispatches.take_back(dispatch)
 
     def cancel(self, client: ClientSession, tag: int, places: int) -> None:
         """Ends calls that their client no longer wants."""
@@ -315,11 +275,12 @@ class Scheduler:
             request.may_have_run |= has_left
             if dispatch.is_alone and dispatch.tag in running:
                 self._suspects.accuse(request, worker.session, now)
+                self._timers.at(now + ACQUITTED_BY_S, self._sentence, request)
             else:
                 request.is_suspect |= has_left and request in suspects
                 if not request.dispatches:
                     self._move(request, worker, now, has_left=has_left)
-        return sum(dispatch.calls for dispatch in held)
+        return sum(dispatch.request.calls for dispatch in held)
 
     def acquit(self, session: bytes, now: float) -> None:
         """Places again what was thought to have ended a worker that is there."""
@@ -328,7 +289,7 @@ class Scheduler:
             self._place_again(request, now)
 
     def _move(self, request: Request, lost: WorkerSession, now: float, *, has_left: bool) -> None:
-        if has_left and not self._may_run_twice(request):
+        if has_left and not request.may_run_twice:
             detail = f"worker {lost.name!r} was lost with the request, which may not be run twice"
             self._end(request, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
         elif has_left and request.losses >= MAX_LOSSES:
@@ -337,25 +298,23 @@ class Scheduler:
         else:
             self._place_again(request, now)
 
-    @staticmethod
-    def _may_run_twice(request: Request) -> bool:
-        return may_run_twice(request.record[IDEMPOTENT], request.route.idempotent)
-
     # Time ----------------------------------------------------------------------------------------
 
     def on_timer(self, now: float) -> None:
-        """Expires requests, ends waits, asks second workers, and sentences the accused."""
+        """Expires requests, ends waits for workers, and does what was put off until now."""
         for request in self._ledger.expire(now):
             self._expire(request, now)
         for route in list(self._keyed):
             if route.waiting.expire_homes(now):
                 self.serve(route, now)
-            if route.waiting.wake_at() is None:
+            if route.waiting.wake_at() == float("inf"):
                 del self._keyed[route]
-        self.hedges.on_timer(now)
-        for request in self._suspects.condemn(now):
+        self._timers.run(now)
+
+    def _sentence(self, accused: Request, now: float) -> None:
+        if self._suspects.condemn(accused, now) and accused.is_open:
             detail = "the process of its worker ended while it ran alone"
-            self._end(request, Status.POISONED, detail, where="model", ran=RAN_YES)
+            self._end(accused, Status.POISONED, detail, where="model", ran=RAN_YES)
 
     def _expire(self, request: Request, now: float) -> None:
         if request.dispatches:
@@ -385,20 +344,11 @@ class Scheduler:
             f" start one with: zmqinfer worker --models DIR --gateway {self._workers_address}"
         )
 
-    def wake_at(self) -> float | None:
-        """Returns when `on_timer` is worth calling, or None when nothing waits for time to pass."""
-        # Asked twice a turn, so without lists: 0.2 us, where a min over a list took 0.7.
-        earliest = self._ledger.wake_at()
-        due = self.hedges.wake_at()
-        if due is not None and (earliest is None or due < earliest):
-            earliest = due
-        due = self._suspects.wake_at()
-        if due is not None and (earliest is None or due < earliest):
-            earliest = due
+    def wake_at(self) -> float:
+        """Returns when `on_timer` is worth calling, or infinity."""
+        earliest = min(self._ledger.wake_at(), self._timers.wake_at())
         for route in self._keyed:
-            due = route.waiting.wake_at()
-            if due is not None and (earliest is None or due < earliest):
-                earliest = due
+            earliest = min(earliest, route.waiting.wake_at())
         return earliest
 
     # Invariants ----------------------------------------------------------------------------------

@@ -10,47 +10,26 @@ from typing import Any
 
 from zmqinfer.errors import Status
 from zmqinfer.machine.gateway.clients import Clients
-from zmqinfer.machine.gateway.ledger import Ledger
-from zmqinfer.machine.gateway.members import Replica, Roster, WorkerSession
-from zmqinfer.machine.gateway.requests import Request
-from zmqinfer.machine.gateway.routes import Routes
+from zmqinfer.machine.gateway.members import Replica, WorkerSession
 from zmqinfer.machine.gateway.scheduler import Scheduler
+from zmqinfer.machine.gateway.tables import Tables
 from zmqinfer.machine.gateway.workers import Workers
 from zmqinfer.records import Record
 
 __all__ = ["Snapshot"]
 
-# Of an answer to STATS in one record: four of them fill a head.
+# A page of an answer to STATS: four of them fill a head.
 _PAGE_BYTES = 2**18
 
 
 class Snapshot:
     """The counters and tables of a gateway as values that JSON can carry."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        routes: Routes[Request],
-        roster: Roster,
-        scheduler: Scheduler,
-        clients: Clients,
-        workers: Workers,
-        *,
-        version: str,
-        pid: int,
-        addresses: tuple[str, str],
-        now: float,
-    ) -> None:
-        self._ledger = ledger
-        self._routes = routes
-        self._roster = roster
+    def __init__(self, tables: Tables, scheduler: Scheduler, clients: Clients, workers: Workers) -> None:
+        self._tables = tables
         self._scheduler = scheduler
         self._clients = clients
         self._workers = workers
-        self._version = version
-        self._pid = pid
-        self._addresses = addresses
-        self._started_at = now
 
     def answer(self, record: Record, now: float) -> list[Record]:
         """Returns the records that answer a STATS record of a client: pages, for status grows with the cluster."""
@@ -64,26 +43,22 @@ class Snapshot:
 
     def status(self, now: float) -> dict[str, Any]:
         """Returns one entry of `status --json`."""
-        ledger = self._ledger
-        workers = [self._worker(worker) for worker in self._roster.everyone()]
+        tables, ledger = self._tables, self._tables.ledger
+        workers = [self._worker(worker) for worker in tables.roster.everyone()]
         total = sum(worker["weight"] for worker in workers if worker["state"] == "ready")
         for worker in workers:
             worker["share"] = worker["weight"] / total if worker["state"] == "ready" and total else 0.0
         return {
-            "address": self._addresses[0],
-            "workers_address": self._addresses[1],
-            "version": self._version,
-            "pid": self._pid,
+            "address": tables.clients_address,
+            "workers_address": tables.workers_address,
+            "version": tables.version,
+            "pid": tables.pid,
             "state": "draining" if self._clients.is_draining else "ready",
-            "uptime_s": round(now - self._started_at, 3),
-            "ring_version": self._roster.ring_version(),
+            "uptime_s": round(now - tables.started_at, 3),
+            "ring_version": tables.roster.ring_version(),
             "clients": len(self._clients),
             "requests": {
-                "received": ledger.received,
-                "refused": ledger.refused,
-                "accepted": ledger.accepted,
-                "answered": ledger.answered,
-                "pending": ledger.pending,
+                **{name: getattr(ledger, name) for name in ("received", "refused", "accepted", "answered", "pending")},
                 "moved": self._scheduler.moved,
                 "hedged": self._scheduler.hedges.sent,
                 "hedges_won": self._scheduler.hedges.won,
@@ -93,8 +68,8 @@ class Snapshot:
                 },
             },
             "queued": {
-                "requests": sum(route.waiting.count for route in self._routes),
-                "bytes": sum(route.waiting.bytes for route in self._routes),
+                "requests": sum(route.waiting.count for route in tables.routes),
+                "bytes": sum(route.waiting.bytes for route in tables.routes),
             },
             "protocol_errors": self._clients.door.offences + self._workers.door.offences,
             "late_replies": self._scheduler.dispatches.late_replies,
@@ -104,7 +79,6 @@ class Snapshot:
 
     def _worker(self, worker: WorkerSession) -> dict[str, Any]:
         replicas = list(worker.replicas.values())
-        answered = sum(replica.answered for replica in replicas)
         rows = sum(replica.answered_rows for replica in replicas)
         batches = sum(replica.batches for replica in replicas)
         return {
@@ -116,14 +90,14 @@ class Snapshot:
             "share": 0.0,
             "credits": sum(replica.credits for replica in replicas),
             "in_flight": sum(replica.held for replica in replicas),
-            "answered": answered,
+            "answered": sum(replica.answered for replica in replicas),
             "batches": round(batches),
             "mean_batch_size": round(rows / batches, 3) if batches else 0.0,
             "models": [self._replica(replica) for replica in replicas],
         }
 
     def _replica(self, replica: Replica) -> dict[str, Any]:
-        rotation = self._routes.announce(replica.model, replica.version).rotation
+        rotation = self._tables.routes.announce(replica.model, replica.version).rotation
         standing = rotation.standing(replica.name).value if replica.granted else "stuck"
         return {"name": replica.model, "version": replica.version, "standing": standing}
 
@@ -138,6 +112,6 @@ class Snapshot:
                 "idempotent": route.idempotent,
                 "workers": sorted(route.replicas),
             }
-            for route in self._routes
+            for route in self._tables.routes
             if route.replicas
         ]

@@ -8,18 +8,17 @@ is *accused*. If that worker shows up again, it was only the connection that had
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from zmqinfer.machine.gateway.members import Replica
 from zmqinfer.machine.gateway.requests import Dispatch, Request
 from zmqinfer.policy.quarantine import Quarantine, digest_of
 from zmqinfer.records import LAYOUT, MODEL, PAYLOAD, Record
 
-__all__ = ["Suspects", "oldest"]
+__all__ = ["ACQUITTED_BY_S", "Suspects", "oldest"]
 
 # A worker whose connection alone had ended dials again within tenths of a second, and greets within a heartbeat.
-_ACQUITTED_BY_S = 2.0
+ACQUITTED_BY_S = 2.0
 
 
 class Suspects:
@@ -33,28 +32,29 @@ class Suspects:
 
     def __init__(self) -> None:
         # Until when each may be acquitted, and by whom: the session of the worker that is gone.
-        self._accused: deque[tuple[float, bytes, Request]] = deque()
+        self._accused: dict[Request, tuple[float, bytes]] = {}
         self._quarantine = Quarantine()
         self.is_wary = False
 
     def accuse(self, request: Request, session: bytes, now: float) -> None:
         """Keeps a request until it is known whether its worker's process has ended."""
-        self._accused.append((now + _ACQUITTED_BY_S, session, request))
+        self._accused[request] = now + ACQUITTED_BY_S, session
 
     def acquit(self, session: bytes) -> list[Request]:
         """Returns those that ended nothing, for this worker is there."""
-        freed = [request for _, one, request in self._accused if one == session]
-        if freed:
-            self._accused = deque(entry for entry in self._accused if entry[1] != session)
+        freed = [request for request, (_, one) in self._accused.items() if one == session]
+        for request in freed:
+            del self._accused[request]
         return [request for request in freed if request.is_open]
 
-    def condemn(self, now: float) -> Iterator[Request]:
-        """Puts the inputs of those whose worker did not come back into quarantine; yields those somebody waits for."""
-        while self._accused and self._accused[0][0] <= now:
-            _, _, request = self._accused.popleft()
-            self.convict(request, now)
-            if request.is_open:
-                yield request
+    def condemn(self, request: Request, now: float) -> bool:
+        """Puts the input of an accused whose worker did not come back into quarantine; False if it came back."""
+        until, _ = self._accused.get(request, (float("inf"), b""))
+        if until > now:
+            return False
+        del self._accused[request]
+        self.convict(request, now)
+        return True
 
     def convict(self, request: Request, now: float) -> None:
         """Puts an input into quarantine."""
@@ -70,13 +70,9 @@ class Suspects:
         self.is_wary = len(self._quarantine) > 0
         return is_held
 
-    def wake_at(self) -> float | None:
-        """Returns when `condemn` is worth calling."""
-        return self._accused[0][0] if self._accused else None
-
     def awaited(self) -> int:
         """Returns how many calls are accused that somebody waits for."""
-        return sum(request.calls for _, _, request in self._accused if request.is_open)
+        return sum(request.calls for request in self._accused if request.is_open)
 
 
 def oldest(held: Iterable[Dispatch]) -> set[Request]:
@@ -87,7 +83,7 @@ def oldest(held: Iterable[Dispatch]) -> set[Request]:
         before = rows.get(dispatch.replica, 0)
         if before < dispatch.request.route.max_rows:
             found.add(dispatch.request)
-        rows[dispatch.replica] = before + dispatch.rows
+        rows[dispatch.replica] = before + dispatch.request.rows
     return found
 
 

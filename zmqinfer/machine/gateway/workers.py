@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from zmqinfer.config import GatewaySettings
-from zmqinfer.errors import ProtocolError
+from zmqinfer.errors import ProtocolError, Status
 from zmqinfer.machine.gateway.door import Door
-from zmqinfer.machine.gateway.members import Peer, Replica, Roster, WorkerSession, WorkerState
+from zmqinfer.machine.gateway.members import Peer, Replica, WorkerSession, WorkerState
 from zmqinfer.machine.gateway.requests import Request
-from zmqinfer.machine.gateway.routes import Route, Routes
+from zmqinfer.machine.gateway.routes import Route
 from zmqinfer.machine.gateway.scheduler import Scheduler
+from zmqinfer.machine.gateway.tables import Tables
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.liveness import Liveness
 from zmqinfer.policy.rotation import Standing
-from zmqinfer.records import CALLS, DRAIN, DRAINING, MAX_MODELS, REPLACED, Kind, Record
+from zmqinfer.records import CALLS, DRAIN, DRAINING, MAX_MODELS, MAX_TEXT, REPLACED, Kind, Record
 from zmqinfer.signature import Signature
 
 __all__ = ["Workers"]
@@ -32,30 +32,16 @@ class Workers:
         events: rare happenings for the shell to report: a sentence and its values.
     """
 
-    def __init__(
-        self,
-        settings: GatewaySettings,
-        routes: Routes[Request],
-        roster: Roster,
-        scheduler: Scheduler,
-        announce: Callable[[], None],
-        *,
-        session: bytes,
-        agent: str,
-        clients_address: str,
-    ) -> None:
-        """Makes a door without workers; `announce` is called when what can be called is another list."""
+    def __init__(self, tables: Tables, scheduler: Scheduler, announce: Callable[[], None]) -> None:
+        """Makes a table without workers; `announce` is called when what can be called is another list."""
         self.door = Door()
         self.events: list[tuple[str, dict[str, object]]] = []
-        self._settings = settings
-        self._routes = routes
-        self._roster = roster
+        self._tables = tables
+        self._routes = tables.routes
+        self._roster = tables.roster
         self._scheduler = scheduler
         self._announce = announce
-        self._session = session
-        self._agent = agent
-        self._clients_address = clients_address
-        self._heartbeat_s = settings.heartbeat_ms / 1000
+        self._heartbeat_s = tables.settings.heartbeat_ms / 1000
         self._by_peer: dict[Peer, WorkerSession] = {}
         self._liveness: Liveness[Peer] = Liveness(self._heartbeat_s)
 
@@ -95,14 +81,14 @@ class Workers:
         if kind is Kind.READY and records:
             self._on_ready(peer, records[0], now)
         elif kind in {Kind.HELLO, Kind.REQUEST}:
-            self.door.say(peer, "wrong door", f"clients dial {self._clients_address}, this is for workers")
+            self.door.say(peer, "wrong door", f"clients dial {self._tables.clients_address}, this is for workers")
         elif kind is Kind.DISCONNECT:
             # One that leaves without a session, as after our restart: tell it that it may go.
             for record in records:
                 self.door.say(peer, record[0], "")
         elif kind is not Kind.MODELS:  # it follows a READY that was turned down, or a HEARTBEAT follows it
             if kind is Kind.REPLY:
-                # Of a life that was given up, in all likelihood: what it held has moved.
+                # It belongs to a life that was given up, in all likelihood: what was dispatched to that has moved.
                 self._scheduler.dispatches.late_replies += sum(record[CALLS] for record in records)
             self.door.no_session(peer)
 
@@ -112,7 +98,7 @@ class Workers:
         if known is not None and known.session == session and known.outbox.address == peer and known.is_fresh:
             # It repeats itself until it hears WELCOME, and that has not left yet, for we were not there to send it.
             return
-        if known is None and len(self._roster.by_name) >= self._settings.max_workers:
+        if known is None and len(self._roster.by_name) >= self._tables.settings.max_workers:
             self.door.say(peer, "too many workers", f"{len(self._roster.by_name)} workers are connected, the limit")
             return
         if known is not None:
@@ -125,16 +111,7 @@ class Workers:
         self._roster.by_name[name] = worker
         self._scheduler.acquit(session, now)
         self._liveness.watch(peer, now)
-        worker.outbox.put(
-            Kind.WELCOME,
-            [
-                self._session,
-                self._agent,
-                self._settings.heartbeat_ms,
-                self._settings.max_body_bytes,
-                [],
-            ],
-        )
+        worker.outbox.put(Kind.WELCOME, self._tables.welcome([]))
         self._report("worker joined", worker=name)
 
     def _on_models(self, worker: WorkerSession, peer: Peer, records: list[Record], now: float) -> None:
@@ -201,7 +178,7 @@ class Workers:
                 self._scheduler.replace(route.waiting.clear(), now)
 
     def _supersede(self, known: WorkerSession, session: bytes, now: float) -> None:
-        """Ends the earlier life of a name. Its own process is told only if another one takes the name over."""
+        """Ends the earlier life of a name. Its process hears of it only if another one takes the name over."""
         is_another = known.session != session
         if is_another:
             address = known.outbox.address
@@ -209,9 +186,6 @@ class Workers:
             text = f"another worker took the name {known.name!r}; give each worker a --name of its own"
             self.door.say(address, REPLACED, text)
         self._lose(known, now, "another session took its name" if is_another else "it reconnected")
-
-    def _say(self, worker: WorkerSession, reason: str, detail: str) -> None:
-        worker.outbox.put(Kind.DISCONNECT, [reason, detail])
 
     def _on_heartbeat(self, worker: WorkerSession, records: list[Record], now: float) -> None:
         for model, credits_rows, _, running_us, tags, *_ in records:
@@ -232,7 +206,7 @@ class Workers:
         if replica.credits > before and route.waiting:
             self._scheduler.serve(route, now)
         elif before and not replica.credits:
-            self._scheduler.recall(replica)
+            self._scheduler.dispatches.recall(replica)
 
     def _route_of(self, replica: Replica) -> Route[Request]:
         return self._routes.announce(replica.model, replica.version)
@@ -251,23 +225,28 @@ class Workers:
         if reason == DRAINING:
             self._retire(worker, now)
             worker.state = WorkerState.DRAINING
-            self._say(worker, DRAINING, "no more requests will come")
-            self._report(
-                "worker draining", worker=worker.name, held=sum(replica.held for replica in worker.replicas.values())
-            )
+            worker.outbox.put(Kind.DISCONNECT, [DRAINING, "no more requests will come"])
+            rows = sum(replica.held for replica in worker.replicas.values())
+            self._report("worker draining", worker=worker.name, held=rows)
             return
         address = worker.outbox.address
         assert isinstance(address, bytes)
         self._lose(worker, now, "it left")
         self.door.say(address, reason, "")
 
-    def drain(self, name: str) -> bool:
-        """Asks a worker to drain, as SIGTERM does; False if there is none of that name."""
+    def obey(self, record: Record) -> Record:
+        """Does what an operator's ADMIN record orders; returns the record that answers it."""
+        tag, command, name = record[:3]
         worker = self._roster.by_name.get(name)
-        if worker is None:
-            return False
-        self._say(worker, DRAIN, "an operator asked for it")
-        return True
+        status, detail = Status.OK, f"worker {name!r} was asked to drain"
+        if command != "drain":
+            status, detail = Status.INVALID_ARGUMENT, f"command {command!r} is not known; known: drain"
+        elif worker is not None:
+            worker.outbox.put(Kind.DISCONNECT, [DRAIN, "an operator asked for it"])
+        else:
+            names = ", ".join(sorted(self._roster.by_name)) or "none"
+            status, detail = Status.NOT_FOUND, f"no worker {name!r} here; connected: {names}"
+        return [tag, command, name, status, detail[:MAX_TEXT]]
 
     def part(self) -> None:
         """Ends all sessions, as the last thing that a gateway does: workers then need not find out by its silence."""
@@ -332,7 +311,7 @@ class Workers:
             for route in self._routes:
                 self._compare(route, now)
 
-    def wake_at(self) -> float | None:
+    def wake_at(self) -> float:
         """Returns when to beat or to look for the silent ones."""
         return self._liveness.wake_at()
 

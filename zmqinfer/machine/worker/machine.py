@@ -6,10 +6,8 @@ gives the gateway its credit back; only the end of the session ends that duty.
 
 from __future__ import annotations
 
-import enum
-
 from zmqinfer.config import WorkerSettings
-from zmqinfer.machine.link import Link, LinkState
+from zmqinfer.machine.link import Leave, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.worker.served import ModelCard, ServedModel
 from zmqinfer.machine.worker.task import Batch, Bound, Outcome
@@ -23,14 +21,6 @@ __all__ = ["WorkerMachine"]
 _HANDOVER_S = 0.001
 # A gateway that cannot be reached for so long is a matter for people, and again whenever so much has passed.
 _UNREACHED_S, _STILL_UNREACHED_S = 5.0, 60.0
-
-
-class _Leave(enum.Enum):
-    """How far a worker has come in leaving a gateway: it said so, the gateway knows it, it has answered everything."""
-
-    SAID = "said"
-    HEARD = "heard"
-    ANSWERED = "answered"
 
 
 class WorkerMachine:
@@ -69,15 +59,11 @@ class WorkerMachine:
         self.is_draining = self.is_in_danger = False
         self._settings = settings
         self._number = self._dialled = -1
-        self._models: dict[int, ServedModel] = {}
-        # Those that were taken away in the middle of a batch.
-        self._outgoing: dict[int, ServedModel] = {}
         self.drain_by = float("inf")
         self._greeting = [session, name, agent, round(settings.weight * 1000), host]
         self.links: dict[int, Link] = {}
-        self._leaving: dict[int, _Leave] = {}
-        self._warn_at: dict[int, float] = {}
         self.tasks = Workload(name, self.links)
+        self._models = self.tasks.models
         for card in cards:
             self.add_model(card)
         for number in [self._dial(address) for address in gateways]:
@@ -86,24 +72,15 @@ class WorkerMachine:
     # Models --------------------------------------------------------------------------------------
 
     def add_model(self, card: ModelCard) -> int:
-        """Serves one more model, loaded and warm; returns its number, which no other one gets.
-
-        In the place of another one of its name and version, which is taken away afterwards.
-        """
+        """Serves a loaded and warm model, in place of any of its name and version; returns its number, used once."""
         self._number += 1
-        model = self._models[self._number] = ServedModel(self._number, card)
-        self.tasks.serve(model)
+        self.tasks.serve(ServedModel(self._number, card))
         self._announce(self._number)
         return self._number
 
     def remove_model(self, number: int) -> None:
         """Serves a model no longer: what waits for it goes back to the gateways, what runs is answered."""
-        model = self._models.pop(number)
-        self.tasks.give_back(model)
-        if model.running:
-            self._outgoing[number] = model
-        else:
-            self.tasks.forget(model)
+        self.tasks.give_back(self._models[number])
         self._announce(number)
 
     def _announce(self, number: int) -> None:
@@ -112,14 +89,14 @@ class WorkerMachine:
                 link.outbox.put(Kind.MODELS, [number, self._card(number)])
 
     def _card(self, number: int) -> Record | None:
-        """What is told of a model; None: it is not served."""
+        """What gateways hear of a model; None: it is not served."""
         model = self._models.get(number)
-        if model is None:
+        if model is None or not model.is_served:
             return None
         card = model.card
         signature = card.signature.to_wire()
-        told = [card.name, card.version, signature, card.limits.max_rows, self._share(model), card.idempotent]
-        return [*told, card.hedge]
+        batch, share = card.limits.max_rows, self._share(model)
+        return [card.name, card.version, signature, batch, share, card.idempotent, card.hedge]
 
     # Sessions ------------------------------------------------------------------------------------
 
@@ -134,13 +111,15 @@ class WorkerMachine:
         self._dialled += 1
         number, heartbeat_s = self._dialled, self._settings.heartbeat_ms / 1000
         self.links[number] = Link(number, address, Kind.READY, self._greeting, heartbeat_s, self.dirty)
-        self.tasks.open(number)
         return number
 
     def _share_anew(self) -> None:
         """Tells all gateways their parts of the credits, after there are more or fewer of them."""
-        for number in self._models:
-            self._tell(number, None)
+        for model in self._served():
+            self._tell(model, None)
+
+    def _served(self) -> list[ServedModel]:
+        return [model for model in self._models.values() if model.is_served]
 
     def remove_link(self, number: int, now: float) -> None:
         """Leaves a gateway: it gives this worker nothing more, and what it gave is answered; then the link is gone."""
@@ -151,16 +130,15 @@ class WorkerMachine:
         """Begins a new life at one gateway: whatever it gave us before is for others now."""
         link = self.links[number]
         self.tasks.drop(number)
-        if self.is_draining or number in self._leaving:
+        if self.is_draining or link.leave is not None:
             # To join again would draw new work to a worker that is about to leave.
             link.state = LinkState.CLOSED
             return
         link.greet(now)
-        self._warn_at.setdefault(number, now + _UNREACHED_S)
         if link.sought_at == now:
-            self._warn_at[number] = now + _UNREACHED_S
-        for model in self._models:
-            link.outbox.put(Kind.MODELS, [model, self._card(model)])
+            link.warn_at = now + _UNREACHED_S
+        for model in self._served():
+            link.outbox.put(Kind.MODELS, [model.number, self._card(model.number)])
 
     def _share(self, model: ServedModel) -> int:
         """Returns one gateway's part of an engine's credits: at least one batch, or nothing if it is stuck in one."""
@@ -210,7 +188,7 @@ class WorkerMachine:
         elif reason == DRAIN:
             self.drain(now)
         elif reason == DRAINING:
-            self._leaving[number] = _Leave.HEARD
+            link.leave = Leave.HEARD
         elif reason == CLOSING:
             link.state = LinkState.CLOSED
         elif reason == REPLACED or link.welcomes == 0:
@@ -256,36 +234,34 @@ class WorkerMachine:
             outcomes: in the order of the calls, each for one or more calls of one task.
             compute_s: how long the model ran, without the time that the batch waited for its model.
         """
-        number = batch.engine
-        model = self._models.get(number) or self._outgoing[number]
+        model = self._models[batch.engine]
         model.running.remove(batch)
         model.learn(batch.rows, compute_s)
         if model.running:
             # It begins only now.
             model.running[0].begins_at = batch.begins_at + compute_s
         self.tasks.answer(batch, outcomes, compute_s)
-        if number in self._models:
-            self._review_credits(number)
-        elif not model.running:
-            self.tasks.forget(self._outgoing.pop(number))
+        if model.is_served:
+            self._review_credits(model)
+        else:
+            self.tasks.forget(model)
 
-    def _review_credits(self, number: int) -> None:
+    def _review_credits(self, model: ServedModel) -> None:
         """Tells the gateways when an engine has earned markedly more or fewer credits, or is stuck no longer."""
-        model = self._models[number]
         earned = model.earned_credits()
         if model.is_stuck or not 0.75 * model.credits <= earned <= 1.25 * model.credits:
             model.credits = earned
             model.is_stuck = False
-            self._tell(number, None)
+            self._tell(model, None)
 
-    def _tell(self, number: int, now: float | None) -> None:
+    def _tell(self, model: ServedModel, now: float | None) -> None:
         for link in self.links.values():
             if link.state is LinkState.UP:
-                link.outbox.put(Kind.HEARTBEAT, self._beat(number, link, now))
+                link.outbox.put(Kind.HEARTBEAT, self._beat(model, link, now))
 
-    def _beat(self, number: int, link: Link, now: float | None) -> Record:
+    def _beat(self, model: ServedModel, link: Link, now: float | None) -> Record:
         """What HEARTBEAT tells one gateway of one model: credits, load over all gateways, and the running batch."""
-        model = self._models[number]
+        number = model.number
         load = model.batcher.rows + sum(batch.rows for batch in model.running)
         if now is None or not model.running:
             return [number, self._share(model), load, None, []]
@@ -301,28 +277,27 @@ class WorkerMachine:
             if link.is_overdue(now):
                 if link.state is LinkState.UP:
                     self.events.append(("gateway silent", {"gateway": link.address}))
-                elif now >= self._warn_at[number]:
-                    self._warn_at[number] = now + _STILL_UNREACHED_S
+                elif now >= link.warn_at:
+                    link.warn_at = now + _STILL_UNREACHED_S
                     for_s = round(now - link.sought_at)
                     self.warnings.append(("cannot reach gateway", {"gateway": link.address, "for_s": for_s}))
                 self._greet(number, now)
             else:
                 self._beat_if_due(link, now)
-        for number, model in [*self._models.items(), *self._outgoing.items()]:
-            self._look_if_stuck(number, model, now)
-        if self._leaving:
-            self._go_on_leaving(now)
+        for model in self._models.values():
+            self._look_if_stuck(model, now)
+        self._go_on_leaving(now)
         self.tasks.trim(now)
 
-    def _look_if_stuck(self, number: int, model: ServedModel, now: float) -> None:
+    def _look_if_stuck(self, model: ServedModel, now: float) -> None:
         if not model.running:
             return
         batch = model.running[0]
         if not model.is_stuck and batch.stuck_at <= now:
             # What waits behind it shall not: without credits here the gateways take it back.
             model.is_stuck = True
-            if number in self._models:
-                self._tell(number, now)
+            if model.is_served:
+                self._tell(model, now)
             took_s = round(now - batch.begins_at, 3)
             self.events.append(("stuck in a batch", {"model": model.card.name, "for_s": took_s}))
         if model.is_stuck and self._ends_at(model) <= now:
@@ -332,8 +307,8 @@ class WorkerMachine:
 
     def _beat_if_due(self, link: Link, now: float, *, ahead: float = 0.0) -> None:
         if link.is_beat_due(now, ahead=ahead):
-            for number in self._models:
-                link.outbox.put(Kind.HEARTBEAT, self._beat(number, link, now))
+            for model in self._served():
+                link.outbox.put(Kind.HEARTBEAT, self._beat(model, link, now))
 
     def drain(self, now: float) -> None:
         """Begins to leave: no new requests, everything that is held gets its reply, then the end."""
@@ -346,7 +321,7 @@ class WorkerMachine:
 
     def _leave(self, number: int) -> None:
         link = self.links[number]
-        self._leaving.setdefault(number, _Leave.SAID)
+        link.leave = link.leave or Leave.BEGUN
         if link.is_unsaid:
             # A greeting that left now would draw new work.
             link.outbox.clear()
@@ -356,16 +331,17 @@ class WorkerMachine:
             link.outbox.put(Kind.DISCONNECT, [DRAINING, "finishing what it holds"])
 
     def _go_on_leaving(self, now: float) -> None:
-        for number, how_far in list(self._leaving.items()):
-            link = self.links[number]
+        for number, link in list(self.links.items()):
+            if link.leave is None:
+                continue
             if now >= self.drain_by:
                 link.state = LinkState.CLOSED
-            elif how_far is _Leave.HEARD and not self.tasks.count(number):
+            elif link.leave is Leave.HEARD and not self.tasks.count(number):
                 # Everything is answered and nothing more will come: the echo of this says that all arrived.
-                self._leaving[number] = _Leave.ANSWERED
+                link.leave = Leave.ANSWERED
                 link.outbox.put(Kind.DISCONNECT, [CLOSING, ""])
             if link.state is LinkState.CLOSED and not self.is_draining:
-                del self.links[number], self._leaving[number], self._warn_at[number]
+                del self.links[number]
                 self.tasks.close(number)
                 self.left.append(number)
                 self._share_anew()
@@ -373,7 +349,7 @@ class WorkerMachine:
     @property
     def is_leaving(self) -> bool:
         """Whether it leaves any gateway."""
-        return self.is_draining or bool(self._leaving)
+        return self.is_draining or any(link.leave for link in self.links.values())
 
     @property
     def is_drained(self) -> bool:
@@ -394,18 +370,12 @@ class WorkerMachine:
         """Returns when `on_timer` or `take_batches` is worth calling."""
         earliest = self.drain_by
         for link in self.links.values():
-            due = link.wake_at()
-            if due < earliest:
-                earliest = due
-        for model in [*self._models.values(), *self._outgoing.values()]:
+            earliest = min(earliest, link.wake_at())
+        for model in self._models.values():
             if model.running:
-                due = self._ends_at(model) if model.is_stuck else model.running[0].stuck_at
-                if due < earliest:
-                    earliest = due
+                earliest = min(earliest, self._ends_at(model) if model.is_stuck else model.running[0].stuck_at)
             elif model.batcher.rows:
-                idle = model.batcher.wake_at()
-                if idle is not None and idle < earliest:
-                    earliest = idle
+                earliest = min(earliest, model.batcher.wake_at())
         return None if earliest == float("inf") else earliest
 
     def _ends_at(self, model: ServedModel) -> float:
@@ -417,5 +387,5 @@ class WorkerMachine:
         """Asserts what must hold between any two calls."""
         for model in self._models.values():
             model.batcher.check()
-        running = [batch for model in [*self._models.values(), *self._outgoing.values()] for batch in model.running]
+        running = [batch for model in self._models.values() for batch in model.running]
         self.tasks.check({id(task) for batch in running for task in batch.tasks})

@@ -51,10 +51,13 @@ class ServedModel:
         number: what the gateways know it by.
         running: batches that were handed to the engine, the one that runs first.
         credits: rows that the gateways may have under way here.
+        is_served: whether it takes requests; else what it runs is its last.
         is_stuck: whether the first of `running` takes much longer than it should.
     """
 
-    __slots__ = ("_bound", "_longest_s", "_shapes", "batcher", "card", "credits", "is_stuck", "number", "running")
+    __slots__ = (
+        "_bound", "_longest_s", "_shapes", "batcher", "card", "credits", "is_served", "is_stuck", "number", "running",
+    )  # fmt: skip
 
     def __init__(self, number: int, card: ModelCard) -> None:
         self.number = number
@@ -62,7 +65,7 @@ class ServedModel:
         self.batcher: Batcher[Task] = Batcher(card.limits)
         self.running: list[Batch] = []
         self.credits = 2 * card.limits.max_rows
-        self.is_stuck = False
+        self.is_served, self.is_stuck = True, False
         # The longest recent batch; a long one is remembered for some dozens that are shorter: it may
         # be the system that was long, which on busy cores is often so.
         self._longest_s = 0.0

@@ -24,7 +24,7 @@ class Bound:
 
     Attributes:
         model: its number.
-        is_alone: whether it is for one request only, of which the gateway is told before it runs.
+        is_alone: whether it is for one request only, which the worker names to the gateway before it runs.
     """
 
     layout: Layout

@@ -25,7 +25,7 @@ KEPT_S = 60.0
 # What one costs beside its bytes: with this a worker's memory is the same, within 1 MB of 92, whether its blocks are
 # of 1, 3 or 20 calls; with 500 it was 7 MB more for 1 than for 20, and so moved with the load.
 _OVERHEAD = 700
-# Of a large input so much of each part is compared, at either end.
+# So much of each part of a large input is compared, at either end.
 _SAMPLE = 4_096
 
 # What became of calls of a block: the block's id, until when it is kept, the calls' places as a bit set; model,
@@ -80,28 +80,15 @@ class Twins:
         self._drop(task.block, task)
 
     def keep(self, task: Task, outcomes: Sequence[Outcome], times: tuple[int, int, int], now: float) -> None:
-        """Puts the outcomes in the place of the request.
-
-        Args:
-            times: rows of the batch, and microseconds in the queue and in the model.
-        """
+        """Puts outcomes in the place of a request; `times`: rows of the batch, and us in the queue and the model."""
         record = task.record
         block, layout, payload = task.block, record[LAYOUT], record[PAYLOAD]
         size = _OVERHEAD + len(layout) + (task.size if type(payload) is bytes else 0)
         for _, _, second in outcomes:
             size += len(second) if type(second) is bytes or type(second) is str else payload_bytes(second)  # type: ignore[arg-type]
-        answer: Answer = (
-            block,
-            now + KEPT_S,
-            task.places,
-            record[MODEL],
-            record[MODEL_VERSION],
-            layout,
-            payload if type(payload) is bytes else _inputs(payload, 0, 1),
-            tuple(outcomes),
-            times,
-            size,
-        )
+        inputs = payload if type(payload) is bytes else _inputs(payload, 0, 1)
+        what = record[MODEL], record[MODEL_VERSION]
+        answer: Answer = (block, now + KEPT_S, task.places, *what, layout, inputs, tuple(outcomes), times, size)
         known = self._by_block[block]
         if known is task:
             self._by_block[block] = answer

@@ -5,6 +5,7 @@ Only the end of its gateway's session ends a request without a reply.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from zmqinfer.errors import InvalidArgument, ProtocolError, Status, TooLarge
@@ -33,7 +34,7 @@ from zmqinfer.tensor import payload_bytes
 
 __all__ = ["Workload"]
 
-# Of a model in a process of its own that was lost, or of a defect of ours.
+# Outcomes of a model whose own process was lost, or of a defect of ours, which say nothing of whether it ran.
 _UNSURE = (Status.WORKER_LOST, Status.DEADLINE_EXCEEDED, Status.INTERNAL)
 _TAKEN_AWAY = "its model was taken away before it ran"
 
@@ -42,6 +43,7 @@ class Workload:
     """All requests that a worker owes a reply.
 
     Attributes:
+        models: by number, as long as anything of theirs is here.
         joined: calls that waited for a twin which was here already.
         replayed: calls that were answered with what an earlier one of the same id got.
         dropped: calls that got no reply, for their gateway gave them to others, or used their tag twice.
@@ -51,12 +53,11 @@ class Workload:
         self.dropped = self.joined = self.replayed = 0
         self._name = name
         self._links = links
-        # By number, as long as anything of theirs is here.
-        self._models: dict[int, ServedModel] = {}
+        self.models: dict[int, ServedModel] = {}
         # By name and version; None: it was served until it was taken away.
         self._served: dict[tuple[str, int], ServedModel | None] = {}
         # By the number of the gateway and by tag.
-        self._held: dict[int, Parts[Task]] = {}
+        self._held: defaultdict[int, Parts[Task]] = defaultdict(Parts)
         self._twins = Twins()
 
     def count(self, number: int | None = None) -> int:
@@ -66,10 +67,6 @@ class Workload:
 
     # Gateways and models --------------------------------------------------------------------------
 
-    def open(self, number: int) -> None:
-        """Begins to take requests of a gateway."""
-        self._held[number] = Parts()
-
     def close(self, number: int) -> None:
         """Forgets a gateway that was left."""
         self.drop(number)
@@ -77,15 +74,17 @@ class Workload:
 
     def serve(self, model: ServedModel) -> None:
         """Takes requests for a model from now on."""
-        self._models[model.number] = model
+        self.models[model.number] = model
         self._served[model.card.name, model.card.version] = model
 
     def forget(self, model: ServedModel) -> None:
-        """Drops a model that was given back and runs nothing any more."""
-        del self._models[model.number]
+        """Drops a model that was given back, unless it runs something."""
+        if not model.running:
+            del self.models[model.number]
 
     def give_back(self, model: ServedModel) -> None:
         """Takes no more requests for a model, and gives back those that wait for it."""
+        model.is_served = False
         key = model.card.name, model.card.version
         if self._served[key] is model:
             self._served[key] = None
@@ -93,7 +92,8 @@ class Workload:
         while waiting := [task for task in self._everyone() if task.is_waiting and self._model_of(task) is model]:
             for task in waiting:
                 model.batcher.remove(task, task.bound)
-                self._end(task, Status.CANCELLED, _TAKEN_AWAY, None)
+                self._end(task, Status.CANCELLED, _TAKEN_AWAY)
+        self.forget(model)
 
     def _everyone(self) -> Iterator[Task]:
         for held in self._held.values():
@@ -102,11 +102,7 @@ class Workload:
     # In ------------------------------------------------------------------------------------------
 
     def take(self, number: int, records: list[Record], now: float, gap: float) -> None:
-        """Takes REQUEST records of the gateway with this number.
-
-        Args:
-            gap: how long this node was not looking before it found them, in seconds; it is charged to them all.
-        """
+        """Takes a gateway's REQUESTs; their budgets may have run for `gap` seconds while this node was not looking."""
         held = self._held[number]
         arrived = now - gap
         for record in records:
@@ -117,12 +113,10 @@ class Workload:
             key = record[MODEL], record[MODEL_VERSION]
             model = self._served.get(key)
             if model is None:
-                if key in self._served:
-                    # It was under way when the model went.
-                    self._say(number, record, Status.CANCELLED, _TAKEN_AWAY, None)
-                    continue
-                wanted = f"{record[MODEL]!r} version {record[MODEL_VERSION]}"
-                self._say(number, record, Status.NOT_FOUND, f"worker {self._name!r} has no model {wanted}", None)
+                status, detail = Status.CANCELLED, _TAKEN_AWAY  # it was under way when the model went
+                if key not in self._served:
+                    status, detail = Status.NOT_FOUND, f"worker {self._name!r} has no model {key[0]!r} version {key[1]}"
+                self._say(number, record, status, detail)
                 continue
             if record[PAYLOAD] is None:
                 detail = f"worker {self._name!r} cannot read the client's memory"
@@ -132,7 +126,7 @@ class Workload:
                 bound, size = model.fit(record)
             except (InvalidArgument, ProtocolError, TooLarge) as error:
                 status = Status.TOO_LARGE if isinstance(error, TooLarge) else Status.INVALID_ARGUMENT
-                self._say(number, record, status, str(error), None)
+                self._say(number, record, status, str(error))
                 continue
             if len(record) > ALONE and record[ALONE] is True:
                 bound = bound.alone()
@@ -148,7 +142,7 @@ class Workload:
         """Takes a request whose calls may be here, or have been, under the same ids."""
         while task.calls > 1:
             head = task.cut(1)
-            self._enter(head)
+            self._held[head.link].add(head.tag, head)
             self._meet_one(head)
         self._meet_one(task)
 
@@ -161,7 +155,7 @@ class Workload:
         if not is_alike(task, twin):
             self._held[task.link].remove(task.tag, task)
             detail = "its id was given to a call with another input, or to another model; give each call its own id"
-            self._say(task.link, task.record, Status.ID_CONFLICT, detail, None)
+            self._say(task.link, task.record, Status.ID_CONFLICT, detail)
         elif isinstance(twin, Task):
             self.joined += 1
             twin.followers = [*(twin.followers or ()), task]
@@ -171,10 +165,7 @@ class Workload:
             self._answer(task, task.places, outcome_of(twin, task), twin[TIMES])
 
     def _model_of(self, task: Task) -> ServedModel:
-        return self._models[task.bound.model]
-
-    def _enter(self, task: Task) -> None:
-        self._held[task.link].add(task.tag, task)
+        return self.models[task.bound.model]
 
     def _follow_up(self, task: Task) -> None:
         """Goes on with the calls that waited for a twin, which is done with."""
@@ -203,11 +194,11 @@ class Workload:
             model = self._model_of(task)
             if unwanted != task.places:
                 rest, task = task, task.part(unwanted)  # noqa: PLW2901 - the part of it
-                self._enter(task)
+                self._held[number].add(tag, task)
                 self._twins.add(task)
                 model.batcher.divide(rest, task, task.bound)
             model.batcher.remove(task, task.bound)
-            self._end(task, Status.CANCELLED, "cancelled by its caller before it ran", None)
+            self._end(task, Status.CANCELLED, "cancelled by its caller before it ran")
 
     def expire(self, model: ServedModel, now: float) -> None:
         """Answers those whose time is up before their batch."""
@@ -216,7 +207,7 @@ class Workload:
             for task in late:
                 self._end(task, Status.DEADLINE_EXCEEDED, "the time was up while it waited for its batch", "batch")
 
-    def _end(self, task: Task, status: Status, detail: str, where: str | None) -> None:
+    def _end(self, task: Task, status: Status, detail: str, where: str | None = None) -> None:
         self._held[task.link].remove(task.tag, task)
         self._let_go(task)
         self._say(task.link, task.record, status, detail, where)
@@ -226,7 +217,7 @@ class Workload:
         self._twins.forget(task)
         self._follow_up(task)
 
-    def _say(self, number: int, record: Record, status: Status, detail: str, where: str | None) -> None:
+    def _say(self, number: int, record: Record, status: Status, detail: str, where: str | None = None) -> None:
         """Answers a request that did not run."""
         version, attempt = record[MODEL_VERSION] or 0, record[ATTEMPT]
         reply = failure(
@@ -239,15 +230,11 @@ class Workload:
     def on_cut(self, head: Task) -> None:
         """Notes the last of a batch, which may be the first calls of a request that had no room for all."""
         if not self._held[head.link].holds(head.tag, head):
-            self._enter(head)
+            self._held[head.link].add(head.tag, head)
             self._twins.add(head)
 
     def answer(self, batch: Batch, outcomes: list[Outcome], compute_s: float) -> None:
-        """Answers a batch that has run.
-
-        Args:
-            outcomes: in the order of the calls, each for one or more calls of one task.
-        """
+        """Answers a batch that has run; each of the outcomes is for one or more calls of one task."""
         compute_us = int(compute_s * 1e6)
         each = iter(outcomes)
         for task in batch.tasks:
@@ -289,7 +276,7 @@ class Workload:
         held = list(self._everyone())
         assert all([task.tag, task.places] == task.record[:2] for task in held)
         waiting = [task for task in held if task.is_waiting]
-        assert sum(model.batcher.rows for model in self._models.values()) == sum(task.rows for task in waiting)
+        assert sum(model.batcher.rows for model in self.models.values()) == sum(task.rows for task in waiting)
         leading = running | {id(task) for task in waiting}
         self._twins.check(leading)
         following = {id(task) for task in held} - leading
