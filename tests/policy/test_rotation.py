@@ -183,3 +183,16 @@ def test_the_median_of_the_others(figures: list[float], data: st.DataObject) -> 
         others.remove(left_out)
 
     assert _median(figures, left_out) == (statistics.median(others) if others else None)
+
+
+def test_one_that_is_out_is_back_when_all_others_are_stuck() -> None:
+    """A bad one is better than none; and it is not put out again while that is so."""
+    team = Team({"a": GOOD, "b": SLOW}).goes_on(6)
+    assert team.standings() == {"b": "out"}
+
+    team.idle = {"a"}
+    assert team.goes_on(1).standings() == {}
+    assert team.goes_on(10).standings() == {}
+
+    team.idle = set()
+    assert team.goes_on(6).standings() == {"b": "out"}

@@ -105,7 +105,8 @@ class Outbox:
 
     def discard(self, kind: Kind) -> None:
         """Drops the records of one kind, as when their session is over."""
-        self._records.pop(kind, None)
+        if self._records.pop(kind, None) is not None:
+            self._weigh()
         if kind is Kind.REQUEST:
             self._deadlines.clear()
 

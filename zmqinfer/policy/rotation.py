@@ -184,7 +184,12 @@ class Rotation:
         if len(recents) < 2:  # nobody to be compared with; the last one that was out is as good as any
             return [self._set(name, Standing.IN, now, "it is alone") for name in recents if self._is_out(name)]
         changed: list[tuple[str, Standing, str]] = []
+        idle = {*idle}
         absent = {*idle, *(name for name in recents if self._is_out(name, or_on_trial=False))}
+        if len(absent) == len(recents):
+            # With nobody else to give work to, a bad one is better than none.
+            back = [name for name in recents if self._is_out(name, or_on_trial=False) and name not in idle]
+            return [self._set(name, Standing.IN, now, "the others are stuck or out") for name in back]
         medians = _Medians(recents.values())
         for name, recent in recents.items():
             if recent.standing is Standing.OUT:

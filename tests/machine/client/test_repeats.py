@@ -163,3 +163,20 @@ def test_a_greeting_sends_nothing_that_rests() -> None:
     play.up()
     assert play.waits(0.2).requests() == [resting]
     assert play.ended() == {}
+
+
+def test_a_session_that_is_lost_ends_only_what_its_gateway_had() -> None:
+    """A call that was refused did not run, whatever became of others of its block."""
+    play = Playbook().up()
+    had = play.calls("had", idempotent=False)
+    refused = play.calls("refused", idempotent=False)
+    play.hears()
+    play.says(0, Kind.REPLY, overloaded(refused, retry_after_ms=300))
+
+    play.says(0, Kind.DISCONNECT, NO_SESSION).hears()
+    ended = play.ended()
+    assert {owner: Status(record[STATUS]) for owner, record in ended.items()} == {"had": Status.WORKER_LOST}
+    assert had != refused
+
+    play.welcomes(0)
+    assert play.waits(0.5).requests() == [refused]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.machine.gateway.playbook import Playbook, card, reply, request, session_of
+from tests.machine.gateway.playbook import Playbook, card, outcome, reply, request, session_of
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.gateway.clients import MAX_BACKLOG_BYTES, REBIND_S
@@ -334,3 +334,16 @@ def test_what_a_stranger_is_told_is_owed_to_nobody() -> None:
     play.machine.clients.on_message(b"stranger", Kind.HEARTBEAT, [], play.now)
 
     assert [outbox.is_owed for outbox in play.machine.clients.door.dirty] == [False]
+
+
+def test_a_draining_gateway_takes_no_new_session_on_a_known_connection() -> None:
+    """The one that it knows goes on."""
+    play = Playbook().with_workers("w1").with_clients("alice")
+    asked = play.hears("alice", Kind.REQUEST, request(1)).says("w1", Kind.REQUEST)
+    play.drains().said("alice", Kind.DISCONNECT)
+
+    play.greets("alice", session_of("another"))
+
+    assert play.said("alice", Kind.WELCOME) == []
+    play.hears("w1", Kind.REPLY, reply(asked))
+    assert outcome(play.says("alice", Kind.REPLY)) == (1, Status.OK)

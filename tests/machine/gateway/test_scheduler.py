@@ -435,3 +435,15 @@ def test_cancel_of_a_dispatched_request_is_told_to_its_worker() -> None:
     play.hears("w1", Kind.REPLY, reply(asked, status=Status.CANCELLED, ran=NO)).says_nothing("alice")
     assert play.held("w1") == 0
     assert play.requests()["outcomes"] == {"CANCELLED": 1}
+
+
+def test_what_was_given_back_and_may_have_run_is_not_run_twice() -> None:
+    """A worker that says so is believed."""
+    play = Playbook().with_workers("w1", "w2").with_clients("alice")
+    asked = play.hears("alice", Kind.REQUEST, request(1, key=play.key_of("w1"), idempotent=False))
+    (record,) = asked.said("w1", Kind.REQUEST)
+
+    play.hears("w1", Kind.REPLY, reply(record, status=Status.CANCELLED, ran=1))
+
+    assert outcome(play.says("alice", Kind.REPLY)) == (1, Status.CANCELLED)
+    play.says_nothing()

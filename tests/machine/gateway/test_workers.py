@@ -10,7 +10,7 @@ from tests.machine.gateway.playbook import SIGNATURE, Playbook, card, identities
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.gateway.members import WorkerState
-from zmqinfer.records import STATUS, TAG, Kind
+from zmqinfer.records import MAX_MODELS, MODEL, STATUS, TAG, Kind
 
 SILENCE_S = 2.0
 
@@ -376,3 +376,39 @@ def test_worker_that_repeats_its_greeting_before_it_could_be_answered_has_one_li
     play.answers("w1")
     assert play.says("alice", Kind.REPLY)[STATUS] == Status.OK
     assert play.requests()["moved"] == 0
+
+
+# What an implementation of another hand may say -------------------------------------------------------
+
+
+def test_late_reply_to_a_block_counts_its_calls() -> None:
+    """Not the bit set that names them."""
+    play = Playbook().with_workers("w1").with_clients("alice")
+    asked = play.hears("alice", Kind.REQUEST, request(1, calls=5)).says("w1", Kind.REQUEST)
+    play.loses("w1").at_the_back("again").hears("again", Kind.REPLY, reply(asked, "w1"))
+
+    assert play.status()["late_replies"] == 5
+
+
+def test_goodbye_that_is_said_twice_is_one() -> None:
+    """What follows it in its message is of a worker that is gone."""
+    play = Playbook().with_workers("w1", "w2")
+    play.machine.workers.events.clear()
+
+    play.hears("w1", Kind.DISCONNECT, ["closing", ""], ["closing", ""], ["draining", ""])
+
+    assert [event for event, _ in play.machine.workers.events] == ["worker gone"]
+    assert [record[0] for record in play.said("w1", Kind.DISCONNECT)] == ["closing"]
+
+
+def test_model_may_be_replaced_at_the_limit() -> None:
+    """It is told of before the one whose place it takes is taken away."""
+    models = [card(f"m{number}") for number in range(MAX_MODELS)]
+    play = Playbook().joins("w1", *models).with_clients("alice")
+
+    play.hears("w1", Kind.MODELS, [MAX_MODELS, card("m5")]).hears("w1", Kind.MODELS, [5, None])
+    play.hears("alice", Kind.REQUEST, request(1, "m5"))
+
+    assert play.says("w1", Kind.REQUEST)[MODEL] == "m5"
+    play.hears("w1", Kind.MODELS, [MAX_MODELS + 1, card("one-too-many")])
+    assert play.machine.workers.events[-2][0] == "worker has too many models"

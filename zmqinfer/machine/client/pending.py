@@ -98,13 +98,26 @@ class Pending:
         self.wheel.remove(question, question.slot)
         self.count -= 1
 
-    def fail(self, entry: Block | Question, status: Status, detail: str, ran: int, where: str | None = None) -> None:
-        """Ends all that is left of a block, or a question, with an outcome that this client decides."""
+    def fail(
+        self,
+        entry: Block | Question,
+        status: Status,
+        detail: str,
+        ran: int,
+        where: str | None = None,
+        *,
+        but_resting: bool = False,
+    ) -> None:
+        """Ends all that is left of a block, or a question, with an outcome that this client decides.
+
+        Args:
+            but_resting: leave those calls of a block that no gateway has, for they wait to be asked for again.
+        """
         if isinstance(entry, Question):
             self.forget(entry)
             places, owners, rows = 1, [entry.owner], None
         else:
-            places = (1 << len(entry.owners)) - 1
+            places = entry.pending() if but_resting else (1 << len(entry.owners)) - 1
             owners, rows = self.take(entry, places), entry.rows
         self.completed.append((owners, failure(entry.tag, places, status, detail, where, ran=ran), rows))
 

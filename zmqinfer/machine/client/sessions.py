@@ -260,7 +260,7 @@ class Sessions:
             if entry.sends and not self.may_run_twice(entry):
                 if link.welcomes:
                     detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
-                    self._pending.fail(entry, Status.WORKER_LOST, detail, RAN_MAYBE)
+                    self._pending.fail(entry, Status.WORKER_LOST, detail, RAN_MAYBE, but_resting=True)
                     continue
             elif is_silent or not link.welcomes:
                 entry.link = self.choose(entry)

@@ -57,9 +57,7 @@ class Clients:
         client = self._by_peer.get(peer)
         if client is None:
             if kind is Kind.HELLO and records:
-                if not self.is_draining or records[0][0] in self._by_session:
-                    # Else it is not answered: it says this again until there is another gateway here.
-                    self._on_hello(peer, records[0])
+                self._on_hello(peer, records[0])
             elif kind in {Kind.READY, Kind.MODELS, Kind.REPLY}:
                 self.door.say(peer, "wrong door", f"workers dial {self._tables.workers_address}, this is for clients")
             elif kind is not Kind.DISCONNECT:
@@ -88,6 +86,9 @@ class Clients:
     def _on_hello(self, peer: Peer, record: Record) -> None:
         session: bytes = record[0]
         client = self._by_session.get(session)
+        if client is None and self.is_draining:
+            # It is not answered, and says this again until there is another gateway here.
+            return
         earlier = self._by_peer.get(peer)
         if earlier is not None and earlier is not client:
             # A connection has one session; another one on it would be left behind, and nobody would end it.

@@ -210,8 +210,8 @@ class Scheduler:
             if request.dispatches:
                 request.may_have_run |= part[RAN] != RAN_NO
                 return
-            if status == Status.CANCELLED:
-                # Its caller still wants it: the worker gave it back, unrun, because we asked.
+            if status == Status.CANCELLED and (part[RAN] == RAN_NO or request.may_run_twice):
+                # Its caller still wants it: the worker gave it back because we asked.
                 self._place_again(request, now)
                 return
         if dispatch.sent_at:

@@ -74,6 +74,8 @@ class Workers:
             case Kind.DISCONNECT:
                 for record in records:
                     self._on_disconnect(worker, record[0], now)
+                    if worker.state is WorkerState.DEAD:
+                        break
             case _:
                 self.on_offence(peer, f"a worker may not send {kind.name}", now)
 
@@ -89,7 +91,7 @@ class Workers:
         elif kind is not Kind.MODELS:  # it follows a READY that was turned down, or a HEARTBEAT follows it
             if kind is Kind.REPLY:
                 # It belongs to a life that was given up, in all likelihood: what was dispatched to that has moved.
-                self._scheduler.dispatches.late_replies += sum(record[CALLS] for record in records)
+                self._scheduler.dispatches.late_replies += sum(record[CALLS].bit_count() for record in records)
             self.door.no_session(peer)
 
     def _on_ready(self, peer: Peer, record: Record, now: float) -> None:
@@ -144,7 +146,9 @@ class Workers:
         """Takes a model's card; True if clients are to hear of it."""
         model, version, signature, max_rows, credits_rows, idempotent, *more = card
         replica = worker.replicas.get(number)
-        if replica is None and len(worker.replicas) >= MAX_MODELS:
+        # One that takes the place of another one comes before that goes.
+        names = {(other.model, other.version) for other in worker.replicas.values()}
+        if replica is None and len(worker.replicas) >= MAX_MODELS + ((model, version) in names):
             self._report("worker has too many models", worker=worker.name, model=model, limit=MAX_MODELS)
             return False
         route = self._routes.announce(model, version)
