@@ -261,16 +261,27 @@ def repack(layout: Layout, rows: int | None, payload: bytes | list[Buffer]) -> P
     count = 1 if rows is None else rows
     sizes = [field.row_bytes * count for field in layout.fields]
     if isinstance(payload, list):
-        found = [memoryview(part).nbytes for part in payload]
-        if found != sizes:
+        parts = [_octets(part) for part in payload]
+        if (found := [part.nbytes for part in parts]) != sizes:
             raise ProtocolError(f"parts of {found} bytes, expected {sizes}: {count} rows")
-        return b"".join(payload) if sum(sizes) <= INLINE_BYTES else list(payload)
-    if len(payload) != sum(sizes):
-        raise ProtocolError(f"a payload of {len(payload):,} bytes, expected {sum(sizes):,}: {count} rows")
-    if len(payload) <= INLINE_BYTES:
-        return bytes(payload)
+        return b"".join(parts) if sum(sizes) <= INLINE_BYTES else [*parts]
+    whole = _octets(payload)
+    if whole.nbytes != sum(sizes):
+        raise ProtocolError(f"a payload of {whole.nbytes:,} bytes, expected {sum(sizes):,}: {count} rows")
+    if whole.nbytes <= INLINE_BYTES:
+        return bytes(whole)
     ends = itertools.accumulate(sizes)
-    return [memoryview(payload)[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+    return [whole[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+
+def _octets(part: Buffer) -> memoryview:
+    """Returns the bytes of a buffer whatever its elements are; raises `ProtocolError` for what is none."""
+    try:
+        view = memoryview(part)
+        return view.cast("B") if view.nbytes else memoryview(b"")
+    except TypeError as cause:
+        kind = type(part).__name__
+        raise ProtocolError(f"a {kind} as payload, expected bytes, or a contiguous buffer for each tensor") from cause
 
 
 def unpack(layout: Layout, rows: int | None, payload: Payload, *, writable: bool = False) -> list[Array]:

@@ -98,7 +98,7 @@ def test_large_body_travels_as_large_arrays_do(cluster: LocalCluster, memory_mb:
     layout = msgpack.packb([["", "FP32", [300_000]]])
     with cluster.client(shared_memory_mb=memory_mb) as client:
         client.infer("model", X)
-        for payload in (x.tobytes(), [x.data.cast("B")]):
+        for payload in (x.tobytes(), [x.data.cast("B")], [x], x.reshape(300, 1_000)):
             answer = client.infer_body("model", layout, payload)  # type: ignore[arg-type]
             (y,) = unpack(parse_layout(answer.layout), None, answer.payload)
             assert np.array_equal(y, x * 2)
@@ -121,10 +121,11 @@ def test_bodies_share_blocks_with_arrays(client: Client) -> None:
         (LAYOUT, b"short", {}, "a payload of 5 bytes, expected 16: 1 rows"),
         (LAYOUT, bytes(16), {"rows": 2}, "a payload of 16 bytes, expected 32: 2 rows"),
         (LAYOUT, [bytes(8), bytes(8)], {}, r"parts of \[8, 8\] bytes, expected \[16\]"),
-        (LAYOUT, "text", {}, "see docs/PROTOCOL.md"),
+        (LAYOUT, "text", {}, "a str as payload, expected bytes"),
+        (LAYOUT, X[::-1], {}, "a ndarray as payload, expected bytes, or a contiguous buffer"),
         (LAYOUT, bytes(16), {"rows": 0}, "rows is 0, expected None or"),
         (b"\xc1", bytes(16), {}, "a layout that is no msgpack"),
-        (5, bytes(16), {}, "see docs/PROTOCOL.md"),
+        (5, bytes(16), {}, "the layout for model 'model' is a int, expected bytes"),
         (msgpack.packb([["", "FP23", [4]]]), bytes(16), {}, "dtype 'FP23'"),
     ],
 )

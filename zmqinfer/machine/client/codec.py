@@ -138,6 +138,9 @@ class Codec:
             InvalidArgument: it is no body of so many rows, or does not fit the model's signature.
         """
         _check_model(model, version)
+        if not isinstance(layout, bytes):
+            kind = type(layout).__name__
+            raise InvalidArgument(f"the layout for model {model!r} is a {kind}, expected bytes; see docs/PROTOCOL.md")
         if rows is not None and (type(rows) is not int or not 0 < rows <= MAX_ROWS):
             raise InvalidArgument(f"rows is {rows!r}, expected None or a whole number from 1 to {MAX_ROWS:,}")
         try:
@@ -152,7 +155,7 @@ class Codec:
                     remembered.clear()
                 remembered[model, version, layout] = known
             return known.raw, repack(known, rows, payload)
-        except (ProtocolError, TypeError) as error:  # a TypeError for what are no bytes
+        except ProtocolError as error:
             raise InvalidArgument(f"the body for model {model!r} has {error}; see docs/PROTOCOL.md") from error
 
     def decode(self, reply: Record, rows: int | None) -> list[Output]:
