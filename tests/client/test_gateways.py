@@ -12,10 +12,12 @@ import pytest
 from tests.client.served import Running, X
 from tests.processes import PATIENCE_S, free_addresses, wait_until
 from zmqinfer import Client, LocalCluster
+from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import (
     Executed,
     InvalidArgument,
     NotFound,
+    TooLarge,
     Unavailable,
 )
 from zmqinfer.node.gateway import GatewayNode
@@ -154,3 +156,24 @@ def test_call_fails_fast_when_nobody_is_there() -> None:
             client.infer("model", X)
         with pytest.raises(Unavailable, match="fail_fast_s"):
             list(client.infer_many("model", [X] * 100))
+
+
+@pytest.mark.slow
+def test_result_that_is_too_large_costs_nobody_else_anything() -> None:
+    """It is refused with both numbers, after one run, and the connection stays."""
+    runs = []
+
+    def grows(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        runs.append(len(x))
+        return np.zeros((len(x), 3 * 2**20 if x.reshape(len(x), -1).max() > 1 else 1), np.uint8)
+
+    with (
+        LocalCluster(grows, workers=1, gateway=GatewaySettings(max_body_bytes=2**20)) as small,
+        small.client() as client,
+    ):
+        with pytest.raises(TooLarge, match=r"the result has 3,145,728 bytes, gateway .* takes 2,097,152") as refused:
+            client.infer("grows", np.full(1, 2.0))
+
+        assert refused.value.executed is Executed.YES
+        assert np.array_equal(client.infer("grows", np.ones(1)), [0])
+    assert runs == [1, 1]

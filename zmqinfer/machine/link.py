@@ -12,7 +12,8 @@ import enum
 
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.liveness import MISSES
-from zmqinfer.records import CLOSING, NO_SESSION, Kind, Record
+from zmqinfer.records import CLOSING, MAX_COUNT, NO_SESSION, Kind, Record
+from zmqinfer.wire import most_frame_bytes
 
 __all__ = ["Leave", "Link", "LinkState"]
 
@@ -51,13 +52,15 @@ class Link:
         welcomes: how many sessions began; 0 means that this gateway was never reached.
         leave: how far it has come in being left for good; None: it stays.
         warn_at: when it is a matter for people that it is not there.
+        most_bytes: the largest frame that it takes, as its last WELCOME says.
         is_doubtful: whether a call ended while the gateway said nothing in all its time; until it says anything.
         sought_at: since when it is not there, if it is not.
     """
 
     __slots__ = (
         "_greeted_at", "_heard_at", "_heartbeat_s", "_kind", "_patience_s", "_speak_s", "_spoke_at", "address",
-        "greeting", "is_doubtful", "leave", "outbox", "session", "sought_at", "state", "warn_at", "welcomes",
+        "greeting", "is_doubtful", "leave", "most_bytes", "outbox", "session", "sought_at", "state", "warn_at",
+        "welcomes",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +69,7 @@ class Link:
         self.address = address
         self.outbox = Outbox(number, dirty)
         self.greeting = greeting
+        self.most_bytes = MAX_COUNT
         self.session = b""
         self.state = LinkState.GREETING
         self.welcomes = 0
@@ -97,6 +101,7 @@ class Link:
         """Takes the gateway's WELCOME."""
         self.session = record[0]
         theirs = record[2] / 1000
+        self.most_bytes = most_frame_bytes(record[3])
         self._speak_s = min(self._heartbeat_s, theirs)
         self._patience_s = max(self._heartbeat_s, theirs)
         self.state = LinkState.UP

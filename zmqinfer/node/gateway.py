@@ -14,7 +14,7 @@ from zmqinfer.node.descriptors import limit
 from zmqinfer.node.poller import Poller
 from zmqinfer.node.ports import Router
 from zmqinfer.node.report import Report
-from zmqinfer.wire import MAX_HEAD_BYTES
+from zmqinfer.wire import most_frame_bytes
 
 __all__ = ["GatewayNode"]
 
@@ -59,8 +59,7 @@ class GatewayNode:
         self._loop = GatewayLoop(self.machine, self._clients, self._workers, self._report)
 
     def _bind(self, address: str, door: str, left: float, settings: GatewaySettings) -> Router:
-        # A backstop: admission refuses larger bodies with a sentence, up to twice the limit.
-        most = max(2 * settings.max_body_bytes, MAX_HEAD_BYTES)
+        most = most_frame_bytes(settings.max_body_bytes)
         return Router(self._context, address, door=door, max_frame_bytes=most, left=left, report=self._report)
 
     def drain(self) -> None:

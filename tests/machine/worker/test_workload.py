@@ -217,3 +217,18 @@ def test_block_is_divided_where_the_batch_is_full() -> None:
         (3, 0b11_0100_0000_0000, b"yyyy" * 3),
         (4, 0b111, b"yyyy" * 3),
     ]
+
+
+def test_result_that_a_gateway_would_not_take_is_said_instead() -> None:
+    """Sent all the same it would cost the connection, and the other calls with it."""
+    shift = Shift()
+    shift.hears(0, Kind.WELCOME, [bytes(16), "gateway", 500, 2**20, []]).hears(0, Kind.REQUEST, asks(1), asks(2))
+    (batch,) = shift.begins()
+    most = 2 * 2**20
+
+    shift.runs(batch, (1, b"layout", [bytes(most + 1)]), (1, b"layout", [bytes(most)]))
+
+    large, fits = shift.said(Kind.REPLY)
+    assert (large[STATUS], large[RAN]) == (Status.TOO_LARGE, YES)
+    assert "the result has 2,097,153 bytes, gateway tcp://gateway0 takes 2,097,152" in large[RESULT]
+    assert fits[STATUS] == Status.OK

@@ -258,12 +258,18 @@ class Workload:
         """Tells a gateway what became of some calls of a task."""
         _, first, second = outcome
         is_result = type(first) is bytes
-        result = [0, first, second] if is_result else [first, second, "model"]
-        served = [self._name, task.record[MODEL_VERSION], task.record[ATTEMPT]]
+        link = self._links[task.link]
         size = len(second) if type(second) is bytes else payload_bytes(second) if is_result else 0  # type: ignore[arg-type]
+        if size > link.most_bytes:
+            # It would cost the connection, and with it whatever else this worker has from there.
+            detail = f"the result has {size:,} bytes, gateway {link.address} takes {link.most_bytes:,}"
+            advice = "ask for fewer rows at a time, or raise --max-body-bytes of the gateway"
+            first, second, size = Status.TOO_LARGE, f"{detail}; {advice}", 0
+        result = [0, first, second] if type(first) is bytes else [first, second, "model"]
+        served = [self._name, task.record[MODEL_VERSION], task.record[ATTEMPT]]
         ran = RAN_YES if is_result or first not in _UNSURE else RAN_MAYBE
         record = [task.tag, places, *result, *served, ran, None, *times]
-        self._links[task.link].outbox.put(Kind.REPLY, record, size)
+        link.outbox.put(Kind.REPLY, record, size)
 
     def trim(self, now: float) -> None:
         """Lets go of answers that nobody will ask for again."""
