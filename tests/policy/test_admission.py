@@ -36,9 +36,9 @@ def test_what_is_let_in_is_counted_and_given_back() -> None:
     ("mine", "others", "size", "status", "words"),
     [
         ([], [], MIB + 1, Status.TOO_LARGE, "1,048,577 bytes, this gateway takes 1,048,576"),
-        ([1] * 3, [], 1, Status.OVERLOADED, "this client has 3 requests in hand, the limit is 3"),
+        ([1] * 3, [], 1, Status.OVERLOADED, "this client's requests in hand would come to 4, the limit is 3"),
         ([MIB, MIB], [], 1, Status.OVERLOADED, "this client's .* come to 2,097,153 bytes, the limit is 2,097,152"),
-        ([1] * 2, [1] * 3, 1, Status.OVERLOADED, "the gateway has 5 requests in hand, the limit is 5"),
+        ([1] * 2, [1] * 3, 1, Status.OVERLOADED, "the gateway's requests in hand would come to 6, the limit is 5"),
         ([MIB], [MIB] * 3, 1, Status.OVERLOADED, "the gateway's .* come to 4,194,305 bytes, the limit is 4,194,304"),
     ],
 )

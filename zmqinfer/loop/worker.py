@@ -64,7 +64,11 @@ class WorkerLoop(Generic[P]):
     def do_asked(self, now: float) -> None:
         """Does what was asked for."""
         while self._asked:
-            self._asked.popleft()(now)
+            try:
+                work = self._asked.popleft()
+            except IndexError:  # behind the end callers do this themselves, maybe two at a time
+                return
+            work(now)
 
     def take_in(self, now: float, away_s: float) -> dict[int, list[Batch]]:
         """Takes what has come, and returns the batches to begin, by the numbers of their models.

@@ -172,7 +172,11 @@ class IoThread:
 
     def _empty_inbox(self, now: float) -> None:
         while self._inbox:
-            self._inbox.popleft()(now)
+            try:
+                work = self._inbox.popleft()
+            except IndexError:  # behind the end callers do this themselves, maybe two at a time
+                return
+            work(now)
 
     def _cancel(self, tags: Iterable[int], _now: float) -> None:
         if self.connection.is_open:

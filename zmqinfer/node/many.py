@@ -39,7 +39,7 @@ class Many:
                     self._refill()
                 if not tags:
                     break
-                if tags[0] not in stream.results:
+                while tags[0] not in stream.results:
                     self._wait()
                 tag = tags.popleft()
                 if stream.held:

@@ -74,6 +74,7 @@ class CallFuture(KeepsReply, Future[Output]):
 
     def cancel(self) -> bool:
         """Takes the call back; False if it has ended."""
+        self._check()
         if not super().cancel():
             return False
         self._do(self._take_back)

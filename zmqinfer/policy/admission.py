@@ -66,7 +66,7 @@ class Admission:
             )
         if usage.requests + calls > limits.max_client_requests:
             return Status.OVERLOADED, (
-                f"this client has {usage.requests:,} requests in hand, the limit is"
+                f"this client's requests in hand would come to {usage.requests + calls:,}, the limit is"
                 f" {limits.max_client_requests:,}; wait for answers before sending more"
             )
         if usage.bytes + size > limits.max_client_bytes:
@@ -76,8 +76,8 @@ class Admission:
             )
         if self.requests + calls > limits.max_requests:
             return Status.OVERLOADED, (
-                f"the gateway has {self.requests:,} requests in hand, the limit is {limits.max_requests:,};"
-                " send less, or add workers"
+                f"the gateway's requests in hand would come to {self.requests + calls:,}, the limit is"
+                f" {limits.max_requests:,}; send less, or add workers"
             )
         return Status.OVERLOADED, (
             f"the gateway's requests in hand would come to {self.bytes + size:,} bytes, the limit is"

@@ -163,6 +163,8 @@ class WaitingRoom(Generic[W]):
         head.is_waiting = True
         self._sizes[waiter.home] -= head.calls
         self._enter(head, waiter.home)
+        if head.home is None:
+            return
         for place, (until, other) in enumerate(self._leave_home):
             if other is waiter:
                 self._leave_home.insert(place, (until, head))
