@@ -14,7 +14,6 @@ from tests.processes import free_addresses, wait_until
 from zmqinfer import AsyncClient, Client
 from zmqinfer.config import WorkerSettings
 from zmqinfer.errors import ConfigError, UsageError
-from zmqinfer.node.descriptors import open_now
 from zmqinfer.node.gateway import GatewayNode
 from zmqinfer.node.models import function_model
 from zmqinfer.node.worker import WorkerNode
@@ -100,7 +99,8 @@ def test_gateway_is_replaced_by_another_without_a_lost_call() -> None:
         for caller in callers:
             caller.goes_on()
         ((loop, other),) = loops
-        before = open_now()
+        diallers = (client._connection.dialler, other._connection.dialler, worker._dialler)
+        left = [dialler.ports[0] for dialler in diallers]
 
         second = GatewayNode(ANY, ANY)
         threads.append(running(second))
@@ -124,8 +124,8 @@ def test_gateway_is_replaced_by_another_without_a_lost_call() -> None:
 
         for caller in callers:
             caller.goes_on()
-        wait_until(lambda: open_now() <= before, what="the descriptors are closed")
-        assert len(client._connection.dialler.ports) == 1
+        wait_until(lambda: all(port.socket.closed for port in left), what="the sockets are closed")
+        assert [len(dialler.ports) for dialler in diallers] == [1, 1, 1]
         assert [len(one) for one in (worker._poller._busy, worker._poller._on_signal)] == [1, 2]
         for caller in callers:
             caller.ends()
