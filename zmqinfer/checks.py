@@ -49,21 +49,10 @@ def _check_requests(records: list[Record]) -> bool:
     for record in records:
         if type(record) is not list or len(record) < REQUEST_FIELDS:
             raise ProtocolError(f"a REQUEST that is no list of {REQUEST_FIELDS} fields")
-        (
-            tag,
-            calls,
-            request_id,
-            model,
-            version,
-            keys,
-            budget_us,
-            priority,
-            attempt,
-            idempotent,
-            rows,
-            layout,
-            payload,
-        ) = record if len(record) == REQUEST_FIELDS else _known(record, REQUEST_FIELDS)
+        fields = record if len(record) == REQUEST_FIELDS else _known(record, REQUEST_FIELDS)
+        tag, calls, request_id, model, version, keys, budget, priority, attempt, idempotent, rows, layout, payload = (
+            fields
+        )
         if not (
             type(tag) is int
             and 0 <= tag <= MAX_TAG
@@ -75,8 +64,8 @@ def _check_requests(records: list[Record]) -> bool:
             and 0 < len(model) <= MAX_ID_BYTES
             and (version is None or (type(version) is int and 0 < version <= MAX_COUNT))
             and (keys is None or (type(keys) is list and _are_keys(keys, calls)))
-            and type(budget_us) is int
-            and 0 <= budget_us <= MAX_BUDGET_US
+            and type(budget) is int
+            and 0 <= budget <= MAX_BUDGET_US
             and type(priority) is int
             and 0 < priority <= PRIORITIES
             and type(attempt) is int
@@ -106,21 +95,10 @@ def _check_replies(records: list[Record]) -> bool:
     for record in records:
         if type(record) is not list or len(record) < REPLY_FIELDS:
             raise ProtocolError(f"a REPLY that is no list of {REPLY_FIELDS} fields")
-        (
-            tag,
-            calls,
-            status,
-            result,
-            output,
-            worker,
-            version,
-            attempts,
-            ran,
-            retry_after_ms,
-            batch_rows,
-            queue,
-            compute,
-        ) = record if len(record) == REPLY_FIELDS else _known(record, REPLY_FIELDS)
+        fields = record if len(record) == REPLY_FIELDS else _known(record, REPLY_FIELDS)
+        tag, calls, status, result, output, worker, version, attempts, ran, retry_ms, batch_rows, queue, compute = (
+            fields
+        )
         if not (
             type(tag) is int
             and 0 <= tag <= MAX_TAG
@@ -149,7 +127,7 @@ def _check_replies(records: list[Record]) -> bool:
             and 0 <= attempts <= 255
             and type(ran) is int
             and 0 <= ran < len(EXECUTED)
-            and (retry_after_ms is None or (type(retry_after_ms) is int and 0 <= retry_after_ms <= MAX_COUNT))
+            and (retry_ms is None or (type(retry_ms) is int and 0 <= retry_ms <= MAX_COUNT))
             and type(batch_rows) is int
             and 0 <= batch_rows <= MAX_COUNT
             and type(queue) is int

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Generic, TypeAlias, TypeVar
 
 from zmqinfer.loop.dialler import Dialler
+from zmqinfer.loop.inbox import Inbox
 from zmqinfer.loop.ports import DealerPort, Reporter
 from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.machine.worker.task import Batch, Outcome
@@ -34,6 +35,7 @@ class WorkerLoop(Generic[P]):
 
     Attributes:
         done: batches that have run; any thread may add to it.
+        inbox: what the next turn is to do besides.
         is_due: whether the present turn does what time asks for.
         is_in_danger: whether the batches that `take_in` just named may end this process: what was sent before should
             have left by then.
@@ -48,27 +50,14 @@ class WorkerLoop(Generic[P]):
         self._dialler = dialler
         self._report = report
         self._read = read
-        self._asked: deque[Callable[[float], None]] = deque()
+        self.inbox = Inbox()
         self._due: float | None = None
         # How long what the sockets hold may have waited while this node was not looking.
         self._gap = 0.0
 
     def drain(self) -> None:
         """Has the next turn begin to leave; from any thread or signal handler."""
-        self.ask(self._machine.drain)
-
-    def ask(self, work: Callable[[float], None]) -> None:
-        """Has the next turn do something, which gets the time; from any thread or signal handler."""
-        self._asked.append(work)
-
-    def do_asked(self, now: float) -> None:
-        """Does what was asked for."""
-        while self._asked:
-            try:
-                work = self._asked.popleft()
-            except IndexError:  # behind the end callers do this themselves, maybe two at a time
-                return
-            work(now)
+        self.inbox.put(self._machine.drain)
 
     def take_in(self, now: float, away_s: float) -> dict[int, list[Batch]]:
         """Takes what has come, and returns the batches to begin, by the numbers of their models.
@@ -82,7 +71,7 @@ class WorkerLoop(Generic[P]):
         # A backlog takes several turns: until it is gone everything in it may be as old.
         if not self._dialler.drain(self._on_message, now, machine.on_broken):
             self._gap = 0.0
-        self.do_asked(now)
+        self.inbox.empty(now)
         self.is_due = machine.is_leaving or (self._due is not None and self._due <= now)
         if self.is_due:
             machine.on_timer(now)

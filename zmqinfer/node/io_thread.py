@@ -5,9 +5,10 @@ waits for what comes of it. So a caller holds no lock at any time, and a signal 
 the client wherever it interrupts one: what it wants waits in the inbox as that of any other caller. Only what
 runs on this very thread (a finaliser, or what hangs on a future) cannot wait for it, and gets a UsageError.
 
-Each call is handed over twice, to this thread and back. One call at a time so takes 1.06 times as long as when
-its caller waited at the sockets itself; 16 threads make 1.8 times the calls a second, for what they ask for
-meanwhile leaves together, and a stream gives as many results or some more (`python -m bench.clients`).
+Each call is handed over twice, to this thread and back. One call at a time so took 1.04 to 1.18 times as long as when
+its caller waited at the sockets itself, as fast or slow as the machine wakes a thread; 16 threads made 1.4 to 1.8 times
+the calls a second, for what they ask for meanwhile leaves together, and a stream gave as many results
+(`python -m bench.clients`).
 """
 
 from __future__ import annotations
@@ -16,21 +17,17 @@ import select
 import threading
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TypeAlias
 
 from zmqinfer.errors import DeadlineExceeded, Executed, UsageError, ZmqInferError
+from zmqinfer.loop.inbox import Inbox, Work
 from zmqinfer.machine.client.call import Body, CallOptions
 from zmqinfer.node.connection import UNCLOSED, Connection
 from zmqinfer.node.poller import Waker
 from zmqinfer.node.waits import CallFuture, Waiter
 
 __all__ = ["IoThread"]
-
-# What is to be done by the thread; it gets the time, and answers for its own errors.
-Work: TypeAlias = Callable[[float], object]
 
 # So much longer than its deadline a call waits for this thread to end it.
 _SLACK_S = 0.5
@@ -49,7 +46,7 @@ class IoThread:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self._inbox: deque[Work] = deque()
+        self._inbox = Inbox()
         self._waker = Waker()
         self._poll = select.poll()
         self._poll.register(self._waker.fileno(), select.POLLIN)
@@ -68,12 +65,12 @@ class IoThread:
 
     def do(self, work: Work) -> None:
         """Has something done on the thread, soon and in this order; behind its end here, with a closed connection."""
-        self._inbox.append(work)
+        self._inbox.put(work)
         if self._is_polling:
             self._waker.wake()
         elif self._is_over:
             self._join()
-            self._empty_inbox(time.monotonic())
+            self._inbox.empty(time.monotonic())
 
     def begin(
         self, owner: Waiter | CallFuture, model: str, body: Body, rows: int | None, options: CallOptions, now: float
@@ -156,7 +153,7 @@ class IoThread:
     def _step(self) -> None:
         """Does a turn, and waits for the next one."""
         now = time.monotonic()
-        self._empty_inbox(now)
+        self._inbox.empty(now)
         due = self.connection.loop.turn(now) if self.connection.is_open else now
         if due is not None and due <= now:
             return
@@ -170,14 +167,6 @@ class IoThread:
                 self._waker.clear()
         self._is_polling = False
 
-    def _empty_inbox(self, now: float) -> None:
-        while self._inbox:
-            try:
-                work = self._inbox.popleft()
-            except IndexError:  # behind the end callers do this themselves, maybe two at a time
-                return
-            work(now)
-
     def _cancel(self, tags: Iterable[int], _now: float) -> None:
         if self.connection.is_open:
             for tag in tags:
@@ -190,7 +179,7 @@ class IoThread:
         self._is_over = True
         now = time.monotonic()
         try:
-            self._empty_inbox(now)
+            self._inbox.empty(now)
             connection.machine.fail_all(self._why or "the client's own thread failed")
             connection.loop.turn(now)
         finally:

@@ -96,10 +96,10 @@ class WorkerNode:
         self._ask(partial(self._dialler.remove, address))
 
     def _ask(self, work: Callable[[float], None]) -> None:
-        self._loop.ask(work)
+        self._loop.inbox.put(work)
         self.wake()
         if not self._dialler.is_open:
-            self._loop.do_asked(time.monotonic())
+            self._loop.inbox.empty(time.monotonic())
 
     def stop(self) -> None:
         """Ends `run` after its present turn, finished or not."""
@@ -152,7 +152,7 @@ class WorkerNode:
         self._shared.close()
         self._dialler.close()
         # What was asked too late may hold a socket, which has to be closed before the context ends.
-        self._loop.do_asked(time.monotonic())
+        self._loop.inbox.empty(time.monotonic())
         self._dialler.end()
         self._poller.close()
 
