@@ -21,7 +21,7 @@ from zmqinfer.wire import decode, encode_whole
 
 __all__ = ["run"]
 
-CALLS = 32
+PLACES = 32
 BODY = bytes(256)
 LAYOUT = layout_of({"": np.zeros(64, np.float32)}, None).raw
 
@@ -31,12 +31,12 @@ def run(seconds: float = 1.0, repeats: int = 5) -> float:
     homes = ring_of({"worker_1": 1.0, "worker_2": 1.0}).homes
     request = _packed(Kind.REQUEST, [
         [tag, 1, b"session:" + tag.to_bytes(8, "big"), "echo", 1, None, 30_000_000, 4, 1, None, 1, LAYOUT, BODY]
-        for tag in range(CALLS)
+        for tag in range(PLACES)
     ])  # fmt: skip
     # Half of the calls are the one worker's, half the other's; what the workers do is not a gateway's work.
     replies = [
         _packed(Kind.REPLY, [[tag, 1, 0, LAYOUT, BODY, "worker_1", 1, 1, 1, None, 32, 100, 100] for tag in tags])
-        for tags in (range(CALLS // 2), range(CALLS // 2, CALLS))
+        for tags in (range(PLACES // 2), range(PLACES // 2, PLACES))
     ]
     best_us = float("inf")
     for _ in range(repeats):
@@ -47,7 +47,7 @@ def run(seconds: float = 1.0, repeats: int = 5) -> float:
             for reply in replies:
                 _answer(reply, pending)
             turns += 1
-        best_us = min(best_us, used_s / turns / CALLS * 1e6)
+        best_us = min(best_us, used_s / turns / PLACES * 1e6)
     return best_us
 
 

@@ -13,8 +13,7 @@ from zmqinfer import records
 from zmqinfer.checks import CHECKS
 from zmqinfer.errors import EXECUTED, ProtocolError, Status
 from zmqinfer.records import (
-    ALL_CALLS,
-    CALLS,
+    ALL_PLACES,
     MAX_BUDGET_US,
     MAX_COUNT,
     MAX_ID_BYTES,
@@ -26,6 +25,7 @@ from zmqinfer.records import (
     MAX_TEXT,
     OUTPUT,
     PAYLOAD,
+    PLACES,
     REPLY_FIELDS,
     REQUEST_FIELDS,
     REQUEST_ID,
@@ -83,14 +83,14 @@ NAME_BORDERS = (["m", "x" * 128, "A-z0._:9"], ["", "x" * 129, "a b", "ä", "a\n"
 SESSION = octets(16, 16, "session")
 AGENT = text(0, MAX_ID_BYTES, "agent")
 OLD_TAG = integer(0, MAX_TAG, "tag")
-SOME_CALLS = integer(1, ALL_CALLS, "calls")
+SOME_CALLS = integer(1, ALL_PLACES, "places")
 # The other fields of a valid record are those of one call; more follow under Blocks.
-ONE_CALL = ("calls", [1], SOME_CALLS[2])
+ONE_CALL = ("places", [1], SOME_CALLS[2])
 
 # kind, position: the name that an error gives the field, values at the limits, values beyond them.
 BORDERS: dict[tuple[Kind, int], tuple[str, list[Any], list[Any]]] = {
     (Kind.REQUEST, TAG): OLD_TAG,
-    (Kind.REQUEST, CALLS): ONE_CALL,
+    (Kind.REQUEST, PLACES): ONE_CALL,
     (Kind.REQUEST, REQUEST_ID): octets(1, MAX_ID_BYTES, "request_id"),
     (Kind.REQUEST, records.MODEL): text(1, MAX_ID_BYTES, "model"),
     (Kind.REQUEST, records.MODEL_VERSION): optional(integer(1, MAX_COUNT, "version")),
@@ -107,7 +107,7 @@ BORDERS: dict[tuple[Kind, int], tuple[str, list[Any], list[Any]]] = {
     (Kind.REQUEST, records.LAYOUT): octets(0, MAX_LAYOUT_BYTES, "layout"),
     (Kind.REQUEST, PAYLOAD): ("payload", [b"", b"x" * 100_000, [0]], ["x", 1, None, 1.0, True]),
     (Kind.REPLY, TAG): OLD_TAG,
-    (Kind.REPLY, CALLS): ONE_CALL,
+    (Kind.REPLY, PLACES): ONE_CALL,
     (Kind.REPLY, STATUS): ("status", [0], [-1, len(Status), "0", 0.0, False, None]),
     (Kind.REPLY, RESULT): ("result", [b"", bytes(MAX_LAYOUT_BYTES)], [1, None, [b""]]),
     (Kind.REPLY, OUTPUT): ("do not go together", [b"", [0]], ["x", 1, None]),
@@ -167,7 +167,7 @@ BORDERS: dict[tuple[Kind, int], tuple[str, list[Any], list[Any]]] = {
         ],
     ),
     (Kind.CANCEL, TAG): OLD_TAG,
-    (Kind.CANCEL, CALLS): SOME_CALLS,
+    (Kind.CANCEL, PLACES): SOME_CALLS,
     (Kind.HEARTBEAT, 0): integer(0, MAX_MODEL_NUMBER, "model"),
     (Kind.HEARTBEAT, 1): integer(0, MAX_ROWS * 16, "credits"),
     (Kind.HEARTBEAT, 2): integer(0, MAX_COUNT, "load"),
@@ -281,19 +281,19 @@ def test_a_reply_without_a_result_has_a_sentence_and_perhaps_a_place() -> None:
 def request(calls: int, *, last: int = 0, **fields: Any) -> Record:
     """A REQUEST for calls, a bit set, the id of which ends in `last`."""
     rows = max(0, calls).bit_count()
-    own = {CALLS: calls, REQUEST_ID: b"id" + bytes([last]), ROWS: rows, PAYLOAD: b"body" * rows}
+    own = {PLACES: calls, REQUEST_ID: b"id" + bytes([last]), ROWS: rows, PAYLOAD: b"body" * rows}
     return changed(VALID[Kind.REQUEST], own | {getattr(records, name): value for name, value in fields.items()})
 
 
 def reply(calls: int, *, output: Any = None) -> Record:
     """A REPLY to calls, a bit set."""
-    own = {CALLS: calls, OUTPUT: b"body" * max(0, calls).bit_count() if output is None else output}
+    own = {PLACES: calls, OUTPUT: b"body" * max(0, calls).bit_count() if output is None else output}
     return changed(VALID[Kind.REPLY], own)
 
 
 # kind, a record at a limit, records beyond it.
 BLOCKS: dict[str, tuple[Kind, Record, list[Record]]] = {
-    "calls": (Kind.REQUEST, request(ALL_CALLS), [request(ALL_CALLS + 1), request(0), request(-1)]),
+    "places": (Kind.REQUEST, request(ALL_PLACES), [request(ALL_PLACES + 1), request(0), request(-1)]),
     "ids": (Kind.REQUEST, request(0b101, last=224), [request(0b101, last=225), request(0b10, last=1)]),
     "rows": (Kind.REQUEST, request(0b111), [request(0b111, ROWS=2), request(0b111, ROWS=4), request(0b11, ROWS=1)]),
     "sizes": (Kind.REQUEST, request(0b1101, PAYLOAD=b"123"), [request(0b1101, PAYLOAD=b"12")]),
@@ -305,13 +305,13 @@ BLOCKS: dict[str, tuple[Kind, Record, list[Record]]] = {
         request(0b101, KEY=[b"", b"k" * MAX_ID_BYTES]),
         [request(0b101, KEY=keys) for keys in ([b"k"], [b"k"] * 3, [b"k", None], [b"k", "k"], [], [b"k", b"k" * 129])],
     ),
-    "answered calls": (Kind.REPLY, reply(ALL_CALLS), [reply(ALL_CALLS + 1), reply(0)]),
+    "answered calls": (Kind.REPLY, reply(ALL_PLACES), [reply(ALL_PLACES + 1), reply(0)]),
     "outputs": (Kind.REPLY, reply(0b111, output=b"123"), [reply(0b111, output=b"12"), reply(0b111, output=b"1234")]),
     "no outputs": (Kind.REPLY, reply(0b111, output=b""), []),
     "output parts": (Kind.REPLY, reply(0b10, output=[0]), [reply(0b11, output=[0]), reply(0b11, output=[0, 1])]),
     "one answer": (Kind.REPLY, reply(1, output=b"12345"), []),
-    "one sentence": (Kind.REPLY, changed(FAILED, {CALLS: ALL_CALLS}), [changed(FAILED, {CALLS: ALL_CALLS + 1})]),
-    "cancelled": (Kind.CANCEL, [0, ALL_CALLS], [[0, ALL_CALLS + 1], [0, 0]]),
+    "one sentence": (Kind.REPLY, changed(FAILED, {PLACES: ALL_PLACES}), [changed(FAILED, {PLACES: ALL_PLACES + 1})]),
+    "cancelled": (Kind.CANCEL, [0, ALL_PLACES], [[0, ALL_PLACES + 1], [0, 0]]),
 }
 
 
@@ -323,7 +323,7 @@ def test_a_block_at_its_limit_passes_and_beyond_it_is_refused(rule: str) -> None
 
     for record in bad:
         for sent in (record, [*record, "trace"]):
-            with pytest.raises(ProtocolError, match=rf"a {kind.name} (with a bad (calls|key)|whose fields)"):
+            with pytest.raises(ProtocolError, match=rf"a {kind.name} (with a bad (places|key)|whose fields)"):
                 CHECKS[kind]([good, sent])
 
 

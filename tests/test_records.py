@@ -7,7 +7,7 @@ import pytest
 from zmqinfer import records
 from zmqinfer.records import MAX_CALLS, MAX_ROWS, MAX_TAG, PAYLOAD_AT, Kind
 
-BOTH = ("TAG", "CALLS")
+BOTH = ("TAG", "PLACES")
 REQUEST = (
     *BOTH,
     "REQUEST_ID",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.test_checks import FAILED, VALID, reply, request
 from zmqinfer.errors import ProtocolError, Status
-from zmqinfer.records import ALL_CALLS, MAX_RECORDS, MAX_TAG, PAYLOAD_AT, TAG, Kind, Record
+from zmqinfer.records import ALL_PLACES, MAX_RECORDS, MAX_TAG, PAYLOAD_AT, TAG, Kind, Record
 from zmqinfer.tensor import Buffer, payload_bytes
 from zmqinfer.wire import MAX_BUNDLE_BYTES, MAX_HEAD_BYTES, MAX_PARTS, VERSION, decode, encode
 
@@ -115,7 +115,7 @@ more_fields = st.lists(st.integers(0, 2**64 - 1) | st.binary(max_size=4), max_si
 @st.composite
 def blocks(draw: st.DrawFn, kind: Kind) -> Record:
     """A record for one call or several, with whatever may follow its fields."""
-    calls = draw(st.integers(1, ALL_CALLS))
+    calls = draw(st.integers(1, ALL_PLACES))
     size = calls.bit_count() * draw(st.integers(0, 40))
     body = draw(st.binary(min_size=size, max_size=size))
     if kind is Kind.REQUEST:
@@ -202,7 +202,7 @@ def test_a_full_head_begins_another_message() -> None:
     [
         (Kind.STATS, [1, "status", bytes(300_000), 0, 1]),
         (Kind.REQUEST, [*VALID[Kind.REQUEST], bytes(4_000)]),
-        (Kind.REQUEST, request(ALL_CALLS, PAYLOAD=bytes(32 * 1_024))),
+        (Kind.REQUEST, request(ALL_PLACES, PAYLOAD=bytes(32 * 1_024))),
         (Kind.REPLY, [1, 1, 12, "x" * 16_000, None, "", 0, 0, 0, None, 0, 0, 0]),
     ],
 )

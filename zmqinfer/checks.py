@@ -15,7 +15,7 @@ import msgpack
 
 from zmqinfer.errors import EXECUTED, ProtocolError, Status
 from zmqinfer.records import (
-    ALL_CALLS,
+    ALL_PLACES,
     MAX_ADDED_BYTES,
     MAX_BUDGET_US,
     MAX_CALLS,
@@ -50,20 +50,20 @@ def _check_requests(records: list[Record]) -> bool:
         if type(record) is not list or len(record) < REQUEST_FIELDS:
             raise ProtocolError(f"a REQUEST that is no list of {REQUEST_FIELDS} fields")
         fields = record if len(record) == REQUEST_FIELDS else _known(record, REQUEST_FIELDS)
-        tag, calls, request_id, model, version, keys, budget, priority, attempt, idempotent, rows, layout, payload = (
+        tag, places, request_id, model, version, keys, budget, priority, attempt, idempotent, rows, layout, payload = (
             fields
         )
         if not (
             type(tag) is int
             and 0 <= tag <= MAX_TAG
-            and type(calls) is int
-            and 0 < calls <= ALL_CALLS
+            and type(places) is int
+            and 0 < places <= ALL_PLACES
             and type(request_id) is bytes
             and 0 < len(request_id) <= MAX_ID_BYTES
             and type(model) is str
             and 0 < len(model) <= MAX_ID_BYTES
             and (version is None or (type(version) is int and 0 < version <= MAX_COUNT))
-            and (keys is None or (type(keys) is list and _are_keys(keys, calls)))
+            and (keys is None or (type(keys) is list and _are_keys(keys, places)))
             and type(budget) is int
             and 0 <= budget <= MAX_BUDGET_US
             and type(priority) is int
@@ -77,9 +77,9 @@ def _check_requests(records: list[Record]) -> bool:
             and len(layout) <= MAX_LAYOUT_BYTES
             and (
                 (type(payload) is bytes and len(payload) <= MAX_INLINE_BYTES)
-                or (type(payload) is list and calls & (calls - 1) == 0)
+                or (type(payload) is list and places & (places - 1) == 0)
             )
-            and (calls == 1 or _is_block(calls.bit_count(), request_id, rows, payload))
+            and (places == 1 or _is_block(places.bit_count(), request_id, rows, payload))
         ):
             raise ProtocolError(_first_bad("REQUEST", record, _REQUEST_RULES))
         if type(payload) is list:
@@ -96,14 +96,14 @@ def _check_replies(records: list[Record]) -> bool:
         if type(record) is not list or len(record) < REPLY_FIELDS:
             raise ProtocolError(f"a REPLY that is no list of {REPLY_FIELDS} fields")
         fields = record if len(record) == REPLY_FIELDS else _known(record, REPLY_FIELDS)
-        tag, calls, status, result, output, worker, version, attempts, ran, retry_ms, batch_rows, queue, compute = (
+        tag, places, status, result, output, worker, version, attempts, ran, retry_ms, batch_rows, queue, compute = (
             fields
         )
         if not (
             type(tag) is int
             and 0 <= tag <= MAX_TAG
-            and type(calls) is int
-            and 0 < calls <= ALL_CALLS
+            and type(places) is int
+            and 0 < places <= ALL_PLACES
             and type(status) is int
             and 0 <= status < _STATUSES
             and (
@@ -112,9 +112,9 @@ def _check_replies(records: list[Record]) -> bool:
                     and len(result) <= MAX_LAYOUT_BYTES
                     and (
                         (type(output) is bytes and len(output) <= MAX_INLINE_BYTES)
-                        or (type(output) is list and calls & (calls - 1) == 0)
+                        or (type(output) is list and places & (places - 1) == 0)
                     )
-                    and (calls == 1 or len(output) % calls.bit_count() == 0)
+                    and (places == 1 or len(output) % places.bit_count() == 0)
                 )
                 if status == 0
                 else (type(result) is str and (output is None or type(output) is str))
@@ -161,9 +161,9 @@ def _is_block(calls: int, request_id: bytes, rows: int, payload: Any) -> bool:
     return not request_id[-1] % MAX_CALLS and (calls == 1 or (rows == calls and len(payload) % calls == 0))
 
 
-def _are_keys(keys: list[Any], calls: int) -> bool:
+def _are_keys(keys: list[Any], places: int) -> bool:
     """Whether there is a routing key for each call."""
-    return len(keys) == calls.bit_count() and set(map(type, keys)) == {bytes} and max(map(len, keys)) <= MAX_ID_BYTES
+    return len(keys) == places.bit_count() and set(map(type, keys)) == {bytes} and max(map(len, keys)) <= MAX_ID_BYTES
 
 
 def _known(record: Record, fields: int) -> Record:
@@ -256,10 +256,10 @@ _CARD_RULES = (
 
 # Used by the two checks above only to say which field is wrong.
 _tag: Rule = (f"tag, expected an integer from 0 to {MAX_TAG}", _integer(0, MAX_TAG))
-_calls: Rule = (f"calls, expected a bit set, 1 to {ALL_CALLS}", _integer(1, ALL_CALLS))
+_places: Rule = (f"places, expected a bit set, 1 to {ALL_PLACES}", _integer(1, ALL_PLACES))
 _REQUEST_RULES: tuple[Rule, ...] = (
     _tag,
-    _calls,
+    _places,
     (f"request_id, expected 1 to {MAX_ID_BYTES} bytes", _octets(1, MAX_ID_BYTES)),
     (f"model, expected a text of 1 to {MAX_ID_BYTES}", _text(1, MAX_ID_BYTES)),
     ("version, expected nil or a positive integer", _optional(_integer(1, MAX_COUNT))),
@@ -280,7 +280,7 @@ _REQUEST_RULES: tuple[Rule, ...] = (
 )
 _REPLY_RULES: tuple[Rule, ...] = (
     _tag,
-    _calls,
+    _places,
     (f"status, expected 0 to {_STATUSES - 1}", _integer(0, _STATUSES - 1)),
     (
         "result, expected a layout when the status is OK, else a sentence",
@@ -337,7 +337,7 @@ _CONTROL_RULES: dict[Kind, tuple[Rule, ...]] = {
         ("model, expected a number", _integer(0, MAX_MODEL_NUMBER)),
         ("card, expected nil or [name, version, signature, max batch, credits, idempotent]", _optional(_is_card)),
     ),
-    Kind.CANCEL: (_tag, _calls),
+    Kind.CANCEL: (_tag, _places),
     # Clients and gateways send HEARTBEAT without records, workers one for each of their models.
     Kind.HEARTBEAT: (
         ("model, expected the number of a model", _integer(0, MAX_MODEL_NUMBER)),
@@ -389,7 +389,7 @@ def _first_bad(kind: str, record: Record, rules: tuple[Rule, ...]) -> str:
     for (what, rule), field in zip(rules, record, strict=False):
         if not rule(field):
             return f"a {kind} with a bad {what}; {type(field).__name__} {reprlib.repr(field)[:32]} came"
-    return f"a {kind} whose fields do not go together: its result and status, or its keys, payload and calls"
+    return f"a {kind} whose fields do not go together: its result and status, or its keys, payload and places"
 
 
 # By kind: raises `ProtocolError` for a record that breaks a rule, and returns whether any has its payload in parts.

@@ -17,7 +17,7 @@ __all__ = ["MAX_CALLS", "MAX_RECORDS", "MAX_TAG", "PAYLOAD_AT", "Kind", "Record"
 MAX_RECORDS = 256
 MAX_CALLS = 32
 # The greatest of all bit sets of calls.
-ALL_CALLS = 2**MAX_CALLS - 1
+ALL_PLACES = 2**MAX_CALLS - 1
 MAX_TAG = 2**63 - 1
 MAX_ID_BYTES = 128
 MAX_BUDGET_US = 300 * 10**6
@@ -58,7 +58,7 @@ Record: TypeAlias = list[Any]
 
 # The first two positions of REQUEST, REPLY and CANCEL: which calls the record is about.
 TAG = 0  # of their block; hop by hop, chosen by the sender, unique while pending
-CALLS = 1  # which of the block's calls: a bit set of their places, of which there are `MAX_CALLS`
+PLACES = 1  # which of the block's calls: a bit set of their places, of which there are `MAX_CALLS`
 
 # The other positions in a REQUEST record.
 REQUEST_ID = 2  # of the block; end to end, bytes. That of a call has its place added to the last byte

@@ -18,7 +18,7 @@ from zmqinfer.loop.ports import FULL
 from zmqinfer.machine.block import numbers_of
 from zmqinfer.machine.client.call import CallOptions
 from zmqinfer.machine.client.machine import ClientMachine
-from zmqinfer.records import CALLS, MAX_CALLS, RESULT, Kind, Record
+from zmqinfer.records import MAX_CALLS, PLACES, RESULT, Kind, Record
 from zmqinfer.tensor import SharedPayload
 
 LAYOUT = msgpack.packb([["y", "FP32", [1]]])
@@ -98,7 +98,7 @@ def test_calls_of_a_turn_leave_together_and_each_owner_gets_its_output() -> None
     first = turns.asks(*waits)
     turns.turn()
     (asked,) = turns.gateway.was_told(Kind.REQUEST)
-    assert asked[CALLS] == 0b1111
+    assert asked[PLACES] == 0b1111
     assert turns.machine.cancel(first + 1)
     waits[2].outcome = "gone"
 

@@ -13,13 +13,13 @@ from zmqinfer.checks import CHECKS
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import Parts, first_of, listed, numbers_of, part_of, reply_part
 from zmqinfer.records import (
-    ALL_CALLS,
-    CALLS,
+    ALL_PLACES,
     KEY,
     MAX_CALLS,
     MAX_TAG,
     OUTPUT,
     PAYLOAD,
+    PLACES,
     REPLY_FIELDS,
     REQUEST_FIELDS,
     ROWS,
@@ -34,7 +34,7 @@ Cut = Callable[[Record, int], Record]
 integers = st.integers(-(2**63), 2**64 - 1)
 more_fields = st.lists(st.none() | integers | st.binary(max_size=4) | st.lists(integers, max_size=2), max_size=3)
 tags = st.integers(0, MAX_TAG)
-some_places = st.integers(1, ALL_CALLS) | st.integers(1, MAX_CALLS).map(lambda calls: 2**calls - 1)
+some_places = st.integers(1, ALL_PLACES) | st.integers(1, MAX_CALLS).map(lambda calls: 2**calls - 1)
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def replies(draw: st.DrawFn) -> Record:
 def calls_of(record: Record, kind: Kind) -> list[Call]:
     """What a record says of each of its calls, read off the rules of docs/PROTOCOL.md."""
     CHECKS[kind]([record])
-    places = [place for place in range(MAX_CALLS) if record[CALLS] & 2**place]
-    own = {CALLS, KEY, ROWS, PAYLOAD} if kind is Kind.REQUEST else {CALLS}
+    places = [place for place in range(MAX_CALLS) if record[PLACES] & 2**place]
+    own = {PLACES, KEY, ROWS, PAYLOAD} if kind is Kind.REQUEST else {PLACES}
     bodies = record[PAYLOAD] if kind is Kind.REQUEST else None
     if kind is Kind.REPLY and not record[STATUS]:
         own.add(OUTPUT)
@@ -89,12 +89,12 @@ def calls_of(record: Record, kind: Kind) -> list[Call]:
 
 def divided(content: st.DataObject, record: Record, cut: Cut) -> list[Record]:
     """Divides a record into any two, and some of what came of it again."""
-    chosen = record[CALLS] & content.draw(some_places)
-    if chosen in (0, record[CALLS]):
+    chosen = record[PLACES] & content.draw(some_places)
+    if chosen in (0, record[PLACES]):
         return [record]
     return [
         *divided(content, cut(record, chosen), cut),
-        *divided(content, cut(record, record[CALLS] & ~chosen), cut),
+        *divided(content, cut(record, record[PLACES] & ~chosen), cut),
     ]
 
 
@@ -108,8 +108,8 @@ def test_a_request_divided_in_any_way_asks_for_the_same_calls(record: Record, co
     assert {call.number: call for piece in pieces for call in calls_of(piece, Kind.REQUEST)} == {
         call.number: call for call in before
     }
-    assert sum(piece[CALLS] for piece in pieces) == record[CALLS]
-    assert all(piece[ROWS] == piece[CALLS].bit_count() for piece in pieces)
+    assert sum(piece[PLACES] for piece in pieces) == record[PLACES]
+    assert all(piece[ROWS] == piece[PLACES].bit_count() for piece in pieces)
     assert calls_of(record, Kind.REQUEST) == before, "one that waits in an outbox must not change"
 
 
@@ -121,7 +121,7 @@ def test_a_reply_divided_in_any_way_answers_the_same_calls(record: Record, conte
     pieces = divided(content, record, reply_part)
 
     assert {call.number: call for piece in pieces for call in calls_of(piece, Kind.REPLY)} == before
-    assert sum(piece[CALLS] for piece in pieces) == record[CALLS]
+    assert sum(piece[PLACES] for piece in pieces) == record[PLACES]
 
 
 def test_unknown_fields_go_with_every_part() -> None:
@@ -162,7 +162,7 @@ def test_a_table_finds_the_parts_that_are_about_a_call(content: st.DataObject) -
     kept: list[Entry] = []
     for _ in range(content.draw(st.integers(0, 20))):
         block = content.draw(st.integers(0, 2))
-        free = ALL_CALLS & ~sum(one.places for one in kept if one.block == block)
+        free = ALL_PLACES & ~sum(one.places for one in kept if one.block == block)
         if (places := free & content.draw(some_places)) and content.draw(st.booleans()):
             kept.append(Entry(block, places))
             table.add(block, kept[-1])

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.records import (
-    ALL_CALLS,
+    ALL_PLACES,
     BUDGET_US,
-    CALLS,
     MAX_BUDGET_US,
     MAX_CALLS,
     MAX_RECORDS,
     PAYLOAD,
+    PLACES,
     REQUEST_ID,
     ROWS,
     TAG,
@@ -104,7 +104,7 @@ def test_a_block_is_one_record_with_one_budget() -> None:
     """The outbox counts records, and those behind a block keep their own deadlines."""
     box, dirty = outbox()
     record = request(0, b"body" * MAX_CALLS)
-    record[CALLS], record[ROWS] = ALL_CALLS, MAX_CALLS
+    record[PLACES], record[ROWS] = ALL_PLACES, MAX_CALLS
     record[REQUEST_ID] = bytes(16)
     box.put_request(record, NOW + 2, 4 * MAX_CALLS)
     box.put_request(request(1), NOW + 1, 4)
@@ -112,8 +112,8 @@ def test_a_block_is_one_record_with_one_budget() -> None:
 
     ((_, (block, single)),) = sent(box, dirty)
 
-    assert (block[CALLS], block[PAYLOAD], block[BUDGET_US]) == (ALL_CALLS, b"body" * MAX_CALLS, 2_000_000)
-    assert (single[CALLS], single[BUDGET_US]) == (1, 1_000_000)
+    assert (block[PLACES], block[PAYLOAD], block[BUDGET_US]) == (ALL_PLACES, b"body" * MAX_CALLS, 2_000_000)
+    assert (single[PLACES], single[BUDGET_US]) == (1, 1_000_000)
 
 
 def test_a_beat_is_sent_only_if_nothing_else_is() -> None:

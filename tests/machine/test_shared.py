@@ -9,7 +9,7 @@ from tests.machine.client.playbook import card as client_card
 from tests.machine.gateway.playbook import Playbook, card, reply, request, session_of
 from zmqinfer.errors import Status
 from zmqinfer.machine.client.call import CallOptions, SharedBody
-from zmqinfer.records import CALLS, INLINE, MAX_CALLS, OUTPUT, PAYLOAD, REQUEST_ID, STATUS, TAG, Kind, Record
+from zmqinfer.records import INLINE, MAX_CALLS, OUTPUT, PAYLOAD, PLACES, REQUEST_ID, STATUS, TAG, Kind, Record
 
 HERE, THERE = b"here", b"there"
 LOCAL = 5  # the position in a card of WELCOME
@@ -113,7 +113,7 @@ def test_what_nobody_can_read_is_sent_as_frames() -> None:
     play.flushed()
     ((_, (second,)),) = play.hears()
 
-    assert (second[TAG], second[CALLS], second[REQUEST_ID]) == (first[TAG], 1, first[REQUEST_ID])
+    assert (second[TAG], second[PLACES], second[REQUEST_ID]) == (first[TAG], 1, first[REQUEST_ID])
     assert [bytes(part) for part in second[PAYLOAD]] == [b"abc"]
     assert play.machine.completed == []
     # Another worker may have been sent there too, and read it still.

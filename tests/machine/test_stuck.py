@@ -10,7 +10,7 @@ from zmqinfer.config import WorkerSettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.worker.served import ModelCard
 from zmqinfer.policy.batching import BatchLimits
-from zmqinfer.records import CALLS, RAN, STATUS, TAG, Kind
+from zmqinfer.records import PLACES, RAN, STATUS, TAG, Kind
 
 # The worker --------------------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ def test_with_everyone_stuck_requests_wait_and_are_served_by_the_first_that_goes
     assert "2 of 2 are stuck in a batch" in ended[STATUS + 1]
     stuck(play, "w2", rows=64)
 
-    assert sum(record[CALLS] for record in play.said("w2", Kind.REQUEST)) == 2
+    assert sum(record[PLACES] for record in play.said("w2", Kind.REQUEST)) == 2
 
 
 def test_one_that_joins_stuck_gets_nothing() -> None:

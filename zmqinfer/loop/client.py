@@ -11,7 +11,7 @@ from zmqinfer.loop.ports import DealerPort
 from zmqinfer.machine.block import numbers_of
 from zmqinfer.machine.client.codec import Output
 from zmqinfer.machine.client.machine import ClientMachine
-from zmqinfer.records import CALLS, MAX_CALLS, STATUS, Record
+from zmqinfer.records import MAX_CALLS, PLACES, STATUS, Record
 from zmqinfer.tensor import SharedPayload
 
 __all__ = ["ClientLoop", "Owner", "Taker", "end"]
@@ -150,7 +150,7 @@ class ClientLoop(Generic[P]):
         try:
             return machine.codec.decode(reply, rows)
         except ZmqInferError as error:
-            return [error] * reply[CALLS].bit_count()
+            return [error] * reply[PLACES].bit_count()
 
 
 def _hand_over(owners: list[Any], reply: Record, outcomes: Sequence[Output | ZmqInferError]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from itertools import compress
 from typing import Generic, Protocol, TypeVar
 
-from zmqinfer.records import CALLS, KEY, MAX_CALLS, OUTPUT, PAYLOAD, ROWS, STATUS, TAG, Record
+from zmqinfer.records import KEY, MAX_CALLS, OUTPUT, PAYLOAD, PLACES, ROWS, STATUS, TAG, Record
 
 __all__ = ["Parts", "first_of", "listed", "numbers_of", "part_of", "reply_part"]
 
@@ -40,7 +40,7 @@ def first_of(places: int, count: int) -> int:
 
 def numbers_of(record: Record) -> Sequence[int]:
     """Returns the numbers of the calls that a record is about: a client has one for each of its calls."""
-    first, places = record[TAG] * MAX_CALLS, record[CALLS]
+    first, places = record[TAG] * MAX_CALLS, record[PLACES]
     if not places & (places + 1):  # those from place 0 on
         return range(first, first + places.bit_length())
     return [first + place for place in listed(places)]
@@ -49,8 +49,8 @@ def numbers_of(record: Record) -> Sequence[int]:
 def part_of(record: Record, places: int) -> Record:
     """Returns the part of a REQUEST that is for some of its calls; the whole may wait in an outbox and stays."""
     part = record.copy()
-    chosen = bytes(compress(_bits(places), _bits(record[CALLS])))
-    part[CALLS] = places
+    chosen = bytes(compress(_bits(places), _bits(record[PLACES])))
+    part[PLACES] = places
     part[ROWS] = places.bit_count()
     part[PAYLOAD] = _payload_of(record[PAYLOAD], chosen)
     if record[KEY] is not None:
@@ -61,9 +61,9 @@ def part_of(record: Record, places: int) -> Record:
 def reply_part(record: Record, places: int) -> Record:
     """Returns the part of a REPLY that is for some of its calls."""
     part = record.copy()
-    part[CALLS] = places
+    part[PLACES] = places
     if not record[STATUS]:
-        part[OUTPUT] = _payload_of(record[OUTPUT], bytes(compress(_bits(places), _bits(record[CALLS]))))
+        part[OUTPUT] = _payload_of(record[OUTPUT], bytes(compress(_bits(places), _bits(record[PLACES]))))
     return part
 
 

@@ -13,9 +13,9 @@ from zmqinfer.machine.client.codec import Output
 from zmqinfer.records import (
     ATTEMPTS,
     BATCH_ROWS,
-    CALLS,
     COMPUTE_US,
     OUTPUT,
+    PLACES,
     QUEUE_US,
     RESULT,
     SERVED_VERSION,
@@ -98,7 +98,7 @@ class KeepsReply(Taker):
         reply = self._reply
         assert reply is not None
         payload = reply[OUTPUT]
-        calls = reply[CALLS].bit_count()
+        calls = reply[PLACES].bit_count()
         if type(payload) is bytes and calls > 1:
             size = len(payload) // calls
             payload = payload[self._place * size : (self._place + 1) * size]

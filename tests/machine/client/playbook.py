@@ -11,7 +11,7 @@ from zmqinfer.machine.block import listed, numbers_of, reply_part
 from zmqinfer.machine.client.call import CallOptions
 from zmqinfer.machine.client.machine import ClientMachine
 from zmqinfer.machine.link import LinkState
-from zmqinfer.records import CALLS, MAX_CALLS, PAYLOAD, RAN, RAN_NO, RETRY_AFTER_MS, Kind, Record
+from zmqinfer.records import MAX_CALLS, PAYLOAD, PLACES, RAN, RAN_NO, RETRY_AFTER_MS, Kind, Record
 from zmqinfer.tensor import Payload
 from zmqinfer.wire import decode, encode
 
@@ -104,7 +104,7 @@ class Playbook:
         """Removes the calls that ended, and returns by owner the reply to each of them alone."""
         ended: dict[object, Record] = {}
         for owners, record, _ in self.machine.completed:
-            for owner, place in zip(owners, listed(record[CALLS]), strict=True):
+            for owner, place in zip(owners, listed(record[PLACES]), strict=True):
                 assert owner not in ended, "a second end"
                 if owner is not None:
                     ended[owner] = reply_part(record, 1 << place)
@@ -229,4 +229,4 @@ def did_not_run(*numbers: int, status: Status = Status.UNAVAILABLE, retry_after_
 def echo(asked: Record, places: int = 0, status: Status = Status.OK) -> Record:
     """A REPLY to calls of a REQUEST, by default to all of them, whose output is their input."""
     whole = reply(*numbers_of(asked), status=status, output=asked[PAYLOAD])
-    return reply_part(whole, places or asked[CALLS])
+    return reply_part(whole, places or asked[PLACES])

@@ -11,12 +11,12 @@ from zmqinfer.errors import Status
 from zmqinfer.machine.block import numbers_of
 from zmqinfer.records import (
     BUDGET_US,
-    CALLS,
     KEY,
     MAX_CALLS,
     MODEL,
     OUTPUT,
     PAYLOAD,
+    PLACES,
     REQUEST_ID,
     RESULT,
     ROWS,
@@ -38,7 +38,7 @@ def test_alike_calls_of_a_turn_leave_as_one_record() -> None:
     (record,) = play.asked()
 
     assert numbers == list(range(record[TAG] * MAX_CALLS, record[TAG] * MAX_CALLS + 5)) == list(numbers_of(record))
-    assert (record[CALLS], record[ROWS], record[KEY]) == (0b11111, 5, keys)
+    assert (record[PLACES], record[ROWS], record[KEY]) == (0b11111, 5, keys)
     assert record[PAYLOAD] == b"row0row1row2row3row4"
     block_id = int.from_bytes(record[REQUEST_ID], "big")
     assert [int.from_bytes(play.machine.request_id(number), "big") - block_id for number in numbers] == [0, 1, 2, 3, 4]
@@ -83,7 +83,7 @@ def test_a_call_that_is_not_alike_begins_another_block(how: dict[str, Any], call
 
     asked = play.asked()
 
-    assert [record[CALLS].bit_count() for record in asked] == calls
+    assert [record[PLACES].bit_count() for record in asked] == calls
     assert sorted(number for record in asked for number in numbers_of(record)) == sorted([one, two, three, four])
     assert {one, three} <= set(numbers_of(asked[0]))
     assert not how or not {two, four} & set(numbers_of(asked[0]))
@@ -99,7 +99,7 @@ def test_deadlines_of_a_block_are_in_one_slot(later_s: float, calls: list[int]) 
 
     asked = play.asked()
 
-    assert [record[CALLS].bit_count() for record in asked] == calls
+    assert [record[PLACES].bit_count() for record in asked] == calls
     assert asked[-1][BUDGET_US] == pytest.approx(30_000_000, abs=1)
 
 
@@ -128,7 +128,7 @@ def test_a_block_is_full(max_rows: int, size: int, most: int) -> None:
     asked = play.asked()
 
     assert play.machine.full_blocks == 0
-    assert [record[CALLS] for record in asked] == [2**most - 1, 2**most - 1, 1]
+    assert [record[PLACES] for record in asked] == [2**most - 1, 2**most - 1, 1]
     assert [number for record in asked for number in numbers_of(record)] == numbers
 
 
@@ -137,14 +137,14 @@ def test_calls_of_a_model_that_is_not_known_share_nothing() -> None:
     play = Playbook()
     for number in range(2):
         play.calls(number)
-    assert [record[CALLS] for record in play.asked()] == [1, 1]
+    assert [record[PLACES] for record in play.asked()] == [1, 1]
 
     play.up()
     for number in range(2, 5):
         play.calls(number)
         play.calls(-number, model="unknown")
 
-    assert [(record[MODEL], record[CALLS]) for record in play.asked()] == [("m", 0b111), *[("unknown", 1)] * 3]
+    assert [(record[MODEL], record[PLACES]) for record in play.asked()] == [("m", 0b111), *[("unknown", 1)] * 3]
 
 
 def test_interleaved_calls_share_each_with_its_like() -> None:
@@ -255,7 +255,7 @@ def test_a_call_that_is_taken_back_before_its_turn_ends_never_leaves(which: int)
     assert not play.cancels(tags[which])
 
     ((kind, (asked,)),) = play.hears()
-    assert (kind, asked[CALLS]) == (Kind.REQUEST, 0b11111 & ~(1 << which))
+    assert (kind, asked[PLACES]) == (Kind.REQUEST, 0b11111 & ~(1 << which))
     play.says(0, Kind.REPLY, echo(asked))
     assert {owner: record[OUTPUT] for owner, record in play.ended().items()} == {
         number: b"row%d" % number for number in range(5) if number != which

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from zmqinfer.machine.block import part_of
 from zmqinfer.machine.client.call import Block, CallOptions
-from zmqinfer.records import ALL_CALLS, MAX_CALLS
+from zmqinfer.records import ALL_PLACES, MAX_CALLS
 
 PLAIN = CallOptions(1.0, 2, 4, None, key=b"key")
 
@@ -25,7 +25,7 @@ def block_of(calls: int, options: CallOptions = PLAIN) -> Block:
     return block
 
 
-@given(st.integers(1, MAX_CALLS), st.integers(1, ALL_CALLS), st.sampled_from((PLAIN, PLAIN._replace(key=None))))
+@given(st.integers(1, MAX_CALLS), st.integers(1, ALL_PLACES), st.sampled_from((PLAIN, PLAIN._replace(key=None))))
 def test_a_request_for_some_calls_is_that_part_of_the_one_for_all(
     calls: int, places: int, options: CallOptions
 ) -> None:
@@ -41,7 +41,7 @@ def test_a_request_for_some_calls_is_that_part_of_the_one_for_all(
     assert size == 6 * places.bit_count()
 
 
-@given(st.integers(1, MAX_CALLS), st.integers(0, ALL_CALLS), st.integers(0, ALL_CALLS))
+@given(st.integers(1, MAX_CALLS), st.integers(0, ALL_PLACES), st.integers(0, ALL_PLACES))
 def test_pending_is_what_has_not_ended_and_does_not_rest(calls: int, ended: int, resting: int) -> None:
     """All of it but those; a block is at rest when the others have ended."""
     block = block_of(calls)

@@ -20,13 +20,13 @@ from zmqinfer.machine.link import LinkState
 from zmqinfer.records import (
     AGAIN,
     BUDGET_US,
-    CALLS,
     HEDGE,
     KEY,
     MAX_CALLS,
     MODEL,
     OUTPUT,
     PAYLOAD,
+    PLACES,
     RAN,
     REQUEST_ID,
     RESULT,
@@ -87,7 +87,7 @@ def test_what_was_not_sent_is_not_sent_twice() -> None:
     tags.append(play.calls("later"))
 
     asked = play.asked()
-    assert [record[CALLS] for record in asked] == [0b111, 1]
+    assert [record[PLACES] for record in asked] == [0b111, 1]
     assert [number for record in asked for number in numbers_of(record)] == tags
 
 
@@ -238,7 +238,7 @@ def test_all_that_is_left_of_a_block_expires_at_once() -> None:
 
     ((owners, record, rows),) = play.machine.completed
     assert (owners, rows) == ([None, "left", None, "last"], None)
-    assert (record[TAG], record[CALLS], record[STATUS]) == (asked[TAG], 0b1111, Status.DEADLINE_EXCEEDED)
+    assert (record[TAG], record[PLACES], record[STATUS]) == (asked[TAG], 0b1111, Status.DEADLINE_EXCEEDED)
     assert (play.machine.pending, play.machine.wake_at()) == (0, None)
 
 

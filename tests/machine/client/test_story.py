@@ -18,14 +18,14 @@ from zmqinfer.machine.block import listed, numbers_of
 from zmqinfer.machine.client.machine import GRACE_S
 from zmqinfer.machine.link import LinkState
 from zmqinfer.records import (
-    ALL_CALLS,
-    CALLS,
+    ALL_PLACES,
     IDEMPOTENT,
     KEY,
     MAX_CALLS,
     MODEL,
     OUTPUT,
     PAYLOAD,
+    PLACES,
     REQUEST_ID,
     ROWS,
     STATUS,
@@ -45,8 +45,8 @@ KINDS = (
 )
 
 # All, one, and any in between.
-any_places = st.sampled_from((ALL_CALLS, 0, 0b1, 0b110, 0x55555555, 0x66666666, ALL_CALLS - 1)) | st.integers(
-    0, ALL_CALLS
+any_places = st.sampled_from((ALL_PLACES, 0, 0b1, 0b110, 0x55555555, 0x66666666, ALL_PLACES - 1)) | st.integers(
+    0, ALL_PLACES
 )
 
 Words: TypeAlias = list[tuple[Kind, Record]]
@@ -289,7 +289,7 @@ class ClientStory(RuleBasedStateMachine):
         return words
 
     def _is_as_made(self, record: Record) -> None:
-        numbers, payload, places = numbers_of(record), record[PAYLOAD], record[CALLS]
+        numbers, payload, places = numbers_of(record), record[PAYLOAD], record[PLACES]
         calls = [self.calls[number] for number in numbers]
         assert len(calls) <= MAX_ROWS[record[MODEL]]
         assert len(calls) == 1 or all(call.rows is None for call in calls)

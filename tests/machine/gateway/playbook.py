@@ -16,7 +16,7 @@ from zmqinfer.machine.block import numbers_of
 from zmqinfer.machine.gateway.machine import GatewayMachine
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.ring import key_hash
-from zmqinfer.records import CALLS, REQUEST_ID, STATUS, TAG, Kind, Record
+from zmqinfer.records import PLACES, REQUEST_ID, STATUS, TAG, Kind, Record
 from zmqinfer.wire import decode, encode
 
 __all__ = ["START", "Playbook", "card", "identities", "numbers", "outcome", "reply", "request", "session_of"]
@@ -69,8 +69,8 @@ def reply(
     """A worker's REPLY to a REQUEST that it was sent."""
     result: list[object] = [b"layout", output] if status is Status.OK else ["a sentence", None]
     if status is Status.OK:
-        result[1] = output * asked[CALLS].bit_count()
-    return [asked[TAG], asked[CALLS], status, *result, worker, 1, 1, ran, None, 1, 10, 20]
+        result[1] = output * asked[PLACES].bit_count()
+    return [asked[TAG], asked[PLACES], status, *result, worker, 1, 1, ran, None, 1, 10, 20]
 
 
 class Playbook:

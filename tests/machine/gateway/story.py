@@ -13,7 +13,7 @@ from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import numbers_of, reply_part
 from zmqinfer.policy.ring import ring_of
-from zmqinfer.records import CALLS, KEY, OUTPUT, PAYLOAD, ROWS, STATUS, Kind, Record
+from zmqinfer.records import KEY, OUTPUT, PAYLOAD, PLACES, ROWS, STATUS, Kind, Record
 
 WORKERS = ("w1", "w2", "w3", "w4")
 # Compiled once: a ring is dropped when nobody uses it.
@@ -107,7 +107,7 @@ class Story(RuleBasedStateMachine):
         for record in done:
             self.unanswered[peer].remove(record)
             answer = echo(record, self.names[peer], status)
-            left = answer[CALLS]
+            left = answer[PLACES]
             for places in (*parts, left):
                 if left & places:
                     answers.append(reply_part(answer, left & places))

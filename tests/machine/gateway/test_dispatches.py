@@ -13,7 +13,7 @@ from tests.machine.gateway.playbook import Playbook, card, reply, request
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import EXECUTED, Executed, Status
 from zmqinfer.machine.block import listed, numbers_of, part_of, reply_part
-from zmqinfer.records import ALL_CALLS, CALLS, KEY, OUTPUT, PAYLOAD, RAN, REQUEST_ID, ROWS, STATUS, TAG, Kind, Record
+from zmqinfer.records import ALL_PLACES, KEY, OUTPUT, PAYLOAD, PLACES, RAN, REQUEST_ID, ROWS, STATUS, TAG, Kind, Record
 
 NO, MAYBE = EXECUTED.index(Executed.NO), EXECUTED.index(Executed.MAYBE)
 
@@ -35,12 +35,12 @@ def places(first: int, calls: int) -> int:
     return (2**calls - 1) << first
 
 
-def echo(asked: Record, of: int = ALL_CALLS, worker: str = "w1", **how: Any) -> Record:
+def echo(asked: Record, of: int = ALL_PLACES, worker: str = "w1", **how: Any) -> Record:
     """A worker's REPLY to calls of a REQUEST, by default to all of them, whose output is their input."""
     answer = reply(asked, worker, **how)
     if answer[STATUS] == Status.OK:
         answer[OUTPUT] = asked[PAYLOAD]
-    return reply_part(answer, asked[CALLS] & of)
+    return reply_part(answer, asked[PLACES] & of)
 
 
 def inputs(*records: Record) -> list[tuple[bytes, bytes]]:
@@ -49,7 +49,7 @@ def inputs(*records: Record) -> list[tuple[bytes, bytes]]:
     for record in records:
         prefix, number = record[REQUEST_ID][:-1], record[REQUEST_ID][-1]
         bodies = [record[PAYLOAD][at : at + 4] for at in range(0, len(record[PAYLOAD]), 4)]
-        found += [(prefix + bytes([number + n]), own) for n, own in zip(listed(record[CALLS]), bodies, strict=True)]
+        found += [(prefix + bytes([number + n]), own) for n, own in zip(listed(record[PLACES]), bodies, strict=True)]
     return found
 
 
@@ -84,9 +84,9 @@ def test_block_goes_out_and_comes_back_as_one_record() -> None:
     assert play.held("w1") == 5
     answer = play.hears("w1", Kind.REPLY, echo(asked)).says("alice", Kind.REPLY)
 
-    assert asked[CALLS : REQUEST_ID + 1] == said[CALLS : REQUEST_ID + 1]
+    assert asked[PLACES : REQUEST_ID + 1] == said[PLACES : REQUEST_ID + 1]
     assert (asked[KEY], asked[ROWS], asked[PAYLOAD]) == (None, 5, said[PAYLOAD])
-    assert (answer[TAG], answer[CALLS], answer[STATUS], answer[OUTPUT]) == (7, said[CALLS], Status.OK, said[PAYLOAD])
+    assert (answer[TAG], answer[PLACES], answer[STATUS], answer[OUTPUT]) == (7, said[PLACES], Status.OK, said[PAYLOAD])
     assert play.held("w1") == 0
     assert play.requests()["outcomes"] == {"OK": 5}
     play.says_nothing()
@@ -102,7 +102,7 @@ def test_block_may_be_answered_in_parts_and_out_of_order() -> None:
     play.hears("w1", Kind.REPLY, echo(asked, places(2, 2))).hears("w1", Kind.REPLY, echo(asked, places(0, 1)))
 
     answers = play.said("alice", Kind.REPLY)
-    assert [listed(answer[CALLS]) for answer in answers] == [[4, 5], [1], [2, 3], [0]]
+    assert [listed(answer[PLACES]) for answer in answers] == [[4, 5], [1], [2, 3], [0]]
     assert outcomes(answers) == {**own_answers(32, 34, 35, 36, 37), 33: Status.MODEL_ERROR}
     assert play.held("w1") == 0
     assert play.requests()["outcomes"] == {"OK": 5, "MODEL_ERROR": 1}
@@ -152,7 +152,7 @@ def test_calls_taken_back_in_the_turn_of_their_request(unwanted: int) -> None:
     play.hears_at_once("alice", (Kind.REQUEST, [said]), (Kind.CANCEL, [[1, unwanted | 2**9]]))
 
     asked = play.says("w1", Kind.REQUEST)
-    assert (asked[CALLS], asked[PAYLOAD]) == (said[CALLS], said[PAYLOAD])
+    assert (asked[PLACES], asked[PAYLOAD]) == (said[PLACES], said[PAYLOAD])
     assert play.says("w1", Kind.CANCEL) == [asked[TAG], unwanted]
     assert play.held("w1") == 5
     play.hears("w1", Kind.REPLY, echo(asked))
@@ -291,7 +291,7 @@ def test_parts_of_a_block_that_moved_remember_the_loss() -> None:
     play.hears("w2", Kind.REPLY, *refused).hears("w2", Kind.REPLY, echo(asked, places(0, 1), "w2"))
 
     answers = play.said("alice", Kind.REPLY)
-    assert [answer[CALLS] for answer in answers] == [0b0110, 0b1000, 0b0001]
+    assert [answer[PLACES] for answer in answers] == [0b0110, 0b1000, 0b0001]
     assert [EXECUTED[answer[RAN]] for answer in answers] == [Executed.MAYBE, Executed.MAYBE, Executed.YES]
 
 
@@ -307,7 +307,7 @@ def test_block_is_spread_over_idle_workers() -> None:
     play.hears("alice", Kind.REQUEST, said)
 
     asked = [play.says(worker, Kind.REQUEST) for worker in order]
-    assert [record[CALLS] for record in asked] == [places(0, 5), places(5, 5), places(10, 2)]
+    assert [record[PLACES] for record in asked] == [places(0, 5), places(5, 5), places(10, 2)]
     assert inputs(*asked) == own_inputs(*range(32, 44))
     for worker, record in reversed(list(zip(order, asked, strict=True))):
         play.hears(worker, Kind.REPLY, echo(record, worker=worker))
@@ -373,7 +373,7 @@ def test_calls_with_keys_of_their_own_go_home_in_parts() -> None:
     play.hears("alice", Kind.REQUEST, block(1, 5, key=[one, two, two, one, two]))
 
     asked = {worker: play.says(worker, Kind.REQUEST) for worker in ("w1", "w2")}
-    assert {worker: record[CALLS] for worker, record in asked.items()} == {"w1": 0b01001, "w2": 0b10110}
+    assert {worker: record[PLACES] for worker, record in asked.items()} == {"w1": 0b01001, "w2": 0b10110}
     for worker, record in asked.items():
         play.hears(worker, Kind.REPLY, echo(record, worker=worker))
     assert outcomes(play.said("alice", Kind.REPLY)) == own_answers(*range(32, 37))
@@ -389,7 +389,7 @@ def test_keyed_calls_wait_for_their_homes() -> None:
     assert play.status()["queued"]["requests"] == 4
 
     play.hears("w2", Kind.REPLY, echo(asked["w2"], worker="w2"))
-    play.hears("w1", Kind.REPLY, echo(asked["w1"], asked["w1"][CALLS] & -asked["w1"][CALLS])).says_nothing("w2")
+    play.hears("w1", Kind.REPLY, echo(asked["w1"], asked["w1"][PLACES] & -asked["w1"][PLACES])).says_nothing("w2")
     assert play.said("w1", Kind.REQUEST) == [], "it holds more than its bounded share"
 
     play.waits(0.055)

@@ -7,7 +7,7 @@ import pytest
 from tests.machine.gateway.playbook import Playbook, card, reply, request
 from zmqinfer.errors import EXECUTED, Executed, Status
 from zmqinfer.machine.block import listed, reply_part
-from zmqinfer.records import CALLS, OUTPUT, PAYLOAD, RAN, REQUEST_ID, STATUS, TAG, Kind, Record
+from zmqinfer.records import OUTPUT, PAYLOAD, PLACES, RAN, REQUEST_ID, STATUS, TAG, Kind, Record
 
 P95_S = 0.01
 
@@ -42,7 +42,7 @@ def slow_call(play: Playbook, wish: Record | None = None, **how: object) -> tupl
 
 def _with_first_call(play: Playbook) -> tuple[str, Record]:
     sent = [(name, record) for name in ("w1", "w2", "w3") for record in play.said(name, Kind.REQUEST)]
-    return min(sent, key=lambda one: (one[1][REQUEST_ID], one[1][CALLS] & -one[1][CALLS]))
+    return min(sent, key=lambda one: (one[1][REQUEST_ID], one[1][PLACES] & -one[1][PLACES]))
 
 
 def test_the_second_worker_is_the_next_on_the_ring() -> None:
@@ -166,18 +166,18 @@ def test_of_a_block_that_is_answered_in_parts_each_part_ends_its_own_race() -> N
 
     part = reply(record, first)
     part[OUTPUT] = record[PAYLOAD]
-    one = record[CALLS] & -record[CALLS]
+    one = record[PLACES] & -record[PLACES]
     play.hears(first, Kind.REPLY, reply_part(part, one))
     assert play.says(second, Kind.CANCEL) == [again[TAG], one]
     whole = reply(again, second)
     whole[OUTPUT] = again[PAYLOAD]
     play.hears(second, Kind.REPLY, whole)
 
-    assert play.said(first, Kind.CANCEL) == [[record[TAG], record[CALLS] - one]]
-    answers = {answer[CALLS]: answer[OUTPUT] for answer in play.said("c", Kind.REPLY)}
+    assert play.said(first, Kind.CANCEL) == [[record[TAG], record[PLACES] - one]]
+    answers = {answer[PLACES]: answer[OUTPUT] for answer in play.said("c", Kind.REPLY)}
     assert b"".join(answers[places] for places in sorted(answers)) == record[PAYLOAD]
     assert play.status()["late_replies"] == 1
-    assert play.requests()["hedges_won"] == record[CALLS].bit_count() - 1
+    assert play.requests()["hedges_won"] == record[PLACES].bit_count() - 1
 
 
 def test_a_copy_that_failed_may_have_run() -> None:
@@ -216,7 +216,7 @@ def test_a_hedged_block_that_is_divided_while_it_waits_gives_each_call_its_own_a
 
     # One row of room at a time divides the block; then the second copy is answered as it was sent.
     for record in given:
-        if record[CALLS].bit_count() == 1:
+        if record[PLACES].bit_count() == 1:
             play.hears(free, Kind.REPLY, reply(record, free))
     answer = reply(again[second][0], second)
     answer[OUTPUT] = again[second][0][PAYLOAD]
@@ -224,4 +224,4 @@ def test_a_hedged_block_that_is_divided_while_it_waits_gives_each_call_its_own_a
 
     for record in play.said("c", Kind.REPLY):
         assert record[STATUS] == Status.OK
-        assert record[OUTPUT] == b"".join(inputs[place] for place in listed(record[CALLS]))
+        assert record[OUTPUT] == b"".join(inputs[place] for place in listed(record[PLACES]))

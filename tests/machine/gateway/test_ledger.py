@@ -7,7 +7,7 @@ import pytest
 from tests.machine.gateway.playbook import Playbook, numbers, request
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
-from zmqinfer.records import CALLS, STATUS, TAG, Kind
+from zmqinfer.records import PLACES, STATUS, TAG, Kind
 
 
 def test_books_count_calls_not_records() -> None:
@@ -31,7 +31,7 @@ def test_refused_block_is_refused_for_each_of_its_calls() -> None:
     play.hears("alice", Kind.REQUEST, request(32, calls=5), request(64, calls=3))
 
     refused = play.says("alice", Kind.REPLY)
-    assert (refused[TAG], refused[CALLS], refused[STATUS]) == (64, 0b111, Status.OVERLOADED)
+    assert (refused[TAG], refused[PLACES], refused[STATUS]) == (64, 0b111, Status.OVERLOADED)
     assert play.requests()["refused"] == 3
     assert play.requests()["pending"] == 5
 

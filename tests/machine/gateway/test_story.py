@@ -13,9 +13,9 @@ from tests.machine.gateway.playbook import reply
 from tests.machine.gateway.story import Story, clients_named, echo, workers_named
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import numbers_of, part_of
-from zmqinfer.records import ALL_CALLS, CALLS, TAG, Kind
+from zmqinfer.records import ALL_PLACES, PLACES, TAG, Kind
 
-some_places = st.integers(1, ALL_CALLS) | st.sampled_from((1, 0b11, ALL_CALLS))
+some_places = st.integers(1, ALL_PLACES) | st.sampled_from((1, 0b11, ALL_PLACES))
 SILENCE_S = 2.0  # by then a silent worker is lost: three heartbeats of 0.5 s and a look
 
 
@@ -52,7 +52,7 @@ class GatewayStory(Story):
         else:
             others = [record for other in self.names if other != peer for record in self.unanswered[other]]
             table = self.play.machine.scheduler.dispatches._open
-            still_open = [record for record in others if table.about(record[TAG], record[CALLS])]
+            still_open = [record for record in others if table.about(record[TAG], record[PLACES])]
             if not still_open:
                 return
             self.play.hears(peer, Kind.REPLY, *[reply(still_open[0])] * 3)
@@ -135,7 +135,7 @@ class GatewayStory(Story):
             for record in records:
                 still = sum(1 << number % 32 for number in numbers_of(record) if number in pending)
                 one = still & -still
-                for places in (still, one, record[CALLS]) if still else ():
+                for places in (still, one, record[PLACES]) if still else ():
                     # Those that ended would be taken for new ones.
                     if places & ~still == 0:
                         self.play.hears(peer, Kind.REQUEST, part_of(record, places))

@@ -6,7 +6,7 @@ from tests.machine.gateway.playbook import Playbook, card, reply, request, sessi
 from tests.machine.worker.playbook import Shift, asks
 from zmqinfer.errors import Status
 from zmqinfer.policy.quarantine import KEPT_S
-from zmqinfer.records import ALONE, CALLS, OUTPUT, PAYLOAD, RAN, STATUS, TAG, Kind, Record
+from zmqinfer.records import ALONE, OUTPUT, PAYLOAD, PLACES, RAN, STATUS, TAG, Kind, Record
 
 # The gateway -------------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ def test_what_a_worker_ended_with_runs_alone_call_by_call() -> None:
     """A block too."""
     _, moved = crashed(calls=4)
 
-    assert [record[CALLS] for record in moved] == [0b0001, 0b0010, 0b0100, 0b1000]
+    assert [record[PLACES] for record in moved] == [0b0001, 0b0010, 0b0100, 0b1000]
     assert all(record[ALONE:] == [True] for record in moved)
     assert [record[PAYLOAD] for record in moved] == [b"bad!"] * 4
 
@@ -88,7 +88,7 @@ def test_a_block_with_one_input_in_quarantine_loses_that_one() -> None:
     play.hears("c", Kind.REQUEST, block)
 
     (refused,) = play.said("c", Kind.REPLY)
-    assert (refused[TAG], refused[CALLS], refused[STATUS]) == (96, 0b010, Status.POISONED)
+    assert (refused[TAG], refused[PLACES], refused[STATUS]) == (96, 0b010, Status.POISONED)
     assert [record[PAYLOAD] for record in play.said("w3", Kind.REQUEST)] == [b"goodfine"]
     # Sent again behind a greeting: those that run are not taken twice, the other one is refused twice.
     play.hears("c", Kind.REQUEST, block)

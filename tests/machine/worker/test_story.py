@@ -15,7 +15,7 @@ from zmqinfer.errors import Status
 from zmqinfer.machine.block import listed
 from zmqinfer.machine.worker.task import Batch, Outcome
 from zmqinfer.policy.batching import BatchLimits
-from zmqinfer.records import CALLS, MAX_CALLS, OUTPUT, PAYLOAD, RAN, REQUEST_ID, STATUS, TAG, Kind
+from zmqinfer.records import MAX_CALLS, OUTPUT, PAYLOAD, PLACES, RAN, REQUEST_ID, STATUS, TAG, Kind
 
 gateways = st.integers(0, 1)
 # What may become of a call that has nothing wrong.
@@ -142,7 +142,7 @@ class WorkerStory(RuleBasedStateMachine):
         for gateway in range(2):
             for record in self.shift.said(Kind.REPLY, gateway):
                 block, owed = self.owed[gateway, record[TAG]]
-                places = listed(record[CALLS])
+                places = listed(record[PLACES])
                 assert owed.issuperset(places)
                 owed.difference_update(places)
                 if not owed:

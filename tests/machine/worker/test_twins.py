@@ -13,8 +13,8 @@ from zmqinfer.machine.worker.task import Bound, Task
 from zmqinfer.machine.worker.twins import Twins, is_alike, outcome_of
 from zmqinfer.policy.batching import BatchLimits
 from zmqinfer.records import (
-    CALLS,
     OUTPUT,
+    PLACES,
     RAN,
     STATUS,
     TAG,
@@ -102,7 +102,7 @@ def test_running_twin_is_joined_and_a_finished_one_answered_again() -> None:
     shift.hears(1, Kind.REQUEST, with_id(asks(3, places=0b1010), first))
 
     replies = [
-        (record[TAG], record[CALLS], record[OUTPUT]) for number in (0, 1) for record in shift.said(Kind.REPLY, number)
+        (record[TAG], record[PLACES], record[OUTPUT]) for number in (0, 1) for record in shift.said(Kind.REPLY, number)
     ]
     assert replies == [
         (1, 0b0001, b"aaaa"),

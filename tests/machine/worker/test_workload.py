@@ -9,9 +9,9 @@ from zmqinfer.errors import Status
 from zmqinfer.policy.batching import BatchLimits
 from zmqinfer.records import (
     BATCH_ROWS,
-    CALLS,
     COMPUTE_US,
     OUTPUT,
+    PLACES,
     QUEUE_US,
     RAN,
     RESULT,
@@ -196,7 +196,7 @@ def test_tag_that_is_used_already_is_not_taken_again() -> None:
         0, Kind.REQUEST, asks(1, places=0b1000), asks(2), asks(1, places=0b0110), asks(1, places=0b0101)
     ).works()
 
-    assert [record[: CALLS + 1] for record in shift.said(Kind.REPLY)] == [[1, 0b1010], [2, 1], [1, 0b0101]]
+    assert [record[: PLACES + 1] for record in shift.said(Kind.REPLY)] == [[1, 0b1010], [2, 1], [1, 0b0101]]
     assert (shift.machine.held, shift.machine.tasks.dropped) == (0, 4)
 
 
@@ -209,7 +209,7 @@ def test_block_is_divided_where_the_batch_is_full() -> None:
     shift.runs(batches[0]).works()
 
     assert [task.calls for task in batches[0].tasks] == [1, 1, 6]
-    answers = [(record[TAG], record[CALLS], record[OUTPUT]) for record in shift.said(Kind.REPLY)]
+    answers = [(record[TAG], record[PLACES], record[OUTPUT]) for record in shift.said(Kind.REPLY)]
     assert answers == [
         (1, 1, b"yyyy"),
         (2, 1, b"yyyy"),

@@ -16,11 +16,11 @@ import numpy as np
 from zmqinfer.errors import EXECUTED, InvalidArgument, ProtocolError, Status, ZmqInferError, error_of
 from zmqinfer.records import (
     ATTEMPTS,
-    CALLS,
     MAX_COUNT,
     MAX_ID_BYTES,
     MAX_ROWS,
     OUTPUT,
+    PLACES,
     RAN,
     RESULT,
     RETRY_AFTER_MS,
@@ -168,7 +168,7 @@ class Codec:
         """
         raw: bytes = reply[RESULT]
         payload: Payload = reply[OUTPUT]
-        calls: int = reply[CALLS].bit_count()
+        calls: int = reply[PLACES].bit_count()
         known = self._results.get(raw)
         if known is None:
             known = self._remember(raw)

@@ -19,7 +19,7 @@ from zmqinfer.machine.client.sessions import Sessions
 from zmqinfer.machine.link import Link, LinkState
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.wheel import SLOTS_PER_S
-from zmqinfer.records import CALLS, INLINE, MAX_CALLS, OUTPUT, RAN, RAN_MAYBE, RAN_NO, STATUS, TAG, Kind, Record
+from zmqinfer.records import INLINE, MAX_CALLS, OUTPUT, PLACES, RAN, RAN_MAYBE, RAN_NO, STATUS, TAG, Kind, Record
 from zmqinfer.tensor import INLINE_BYTES
 
 __all__ = ["ClientMachine"]
@@ -202,7 +202,7 @@ class ClientMachine:
         self._sessions.heard(link, now)
         if kind is Kind.REPLY:
             for record in records:
-                places = record[CALLS]
+                places = record[PLACES]
                 block = self._pending.block(record[TAG])
                 if block is None or places >> len(block.owners):
                     self.unmatched += places.bit_count()

@@ -8,7 +8,7 @@ from zmqinfer.machine.client.pending import Pending
 from zmqinfer.machine.client.sessions import PARTING, Sessions
 from zmqinfer.policy.retry import MAX_ATTEMPTS, RetryBudget, pause_s
 from zmqinfer.policy.timers import Timers
-from zmqinfer.records import CALLS, MAX_CALLS, RAN, RAN_NO, RETRY_AFTER_MS, STATUS, Record
+from zmqinfer.records import MAX_CALLS, PLACES, RAN, RAN_NO, RETRY_AFTER_MS, STATUS, Record
 
 __all__ = ["Repeats"]
 
@@ -35,7 +35,7 @@ class Repeats:
         if record[RAN] != RAN_NO or (block.sends > 1 and not self._sessions.may_run_twice(block)):
             return False
         # A gateway without a worker has waited for one already.
-        status, places = record[STATUS], record[CALLS]
+        status, places = record[STATUS], record[PLACES]
         if status != Status.OVERLOADED and (status != Status.UNAVAILABLE or not self._sessions.others(block)):
             return False
         attempt = block.attempt_of(places)

@@ -11,10 +11,10 @@ from zmqinfer.machine.gateway.requests import Dispatch, Request
 from zmqinfer.records import (
     ALONE,
     BATCH_ROWS,
-    CALLS,
     COMPUTE_US,
     KEY,
     MODEL_VERSION,
+    PLACES,
     RAN,
     RAN_NO,
     STATUS,
@@ -77,7 +77,7 @@ class Dispatches:
 
         A worker may answer in parts, and this gateway may have divided the block: both are cut until they are alike.
         """
-        tag, places = record[TAG], record[CALLS]
+        tag, places = record[TAG], record[PLACES]
         late = places
         for dispatch in self._open.about(tag, places):
             request = dispatch.request

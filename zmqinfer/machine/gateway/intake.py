@@ -11,7 +11,7 @@ from zmqinfer.machine.gateway.requests import ClientSession, Request
 from zmqinfer.machine.gateway.routes import Route
 from zmqinfer.machine.gateway.scheduler import Scheduler
 from zmqinfer.machine.gateway.tables import Tables
-from zmqinfer.records import BUDGET_US, CALLS, MAX_MODELS, MAX_TEXT, MODEL, MODEL_VERSION, PAYLOAD, TAG, Record
+from zmqinfer.records import BUDGET_US, MAX_MODELS, MAX_TEXT, MODEL, MODEL_VERSION, PAYLOAD, PLACES, TAG, Record
 from zmqinfer.tensor import payload_bytes
 
 __all__ = ["Intake"]
@@ -45,14 +45,14 @@ class Intake:
         arrived = now - gap
         for record in records:
             known = 0
-            for request in requests.about(record[TAG], record[CALLS]):
-                known |= request.places & record[CALLS]
+            for request in requests.about(record[TAG], record[PLACES]):
+                known |= request.places & record[PLACES]
             if known:
                 # Resent behind a new greeting: the first is on its way and one answer is all there is.
                 self._ledger.duplicates += known.bit_count()
-                if known == record[CALLS]:
+                if known == record[PLACES]:
                     continue
-                record = part_of(record, record[CALLS] & ~known)  # noqa: PLW2901 - what is left of it
+                record = part_of(record, record[PLACES] & ~known)  # noqa: PLW2901 - what is left of it
             if self._suspects.is_wary:
                 self._sift(client, record, now, arrived)
             else:
@@ -60,20 +60,20 @@ class Intake:
 
     def _sift(self, client: ClientSession, record: Record, now: float, arrived: float) -> None:
         """Refuses the calls of a request that are in quarantine, and takes the others."""
-        places = listed(record[CALLS])
+        places = listed(record[PLACES])
         singles = [part_of(record, 1 << place) for place in places] if len(places) > 1 else [record]
         refused = [call for call in singles if self._suspects.refuses(call, now)]
         for call in refused:
             self._ledger.received += 1
             detail = "this input has ended a worker's process while it ran alone, and is not run again for ten minutes"
             self._ledger.refuse(client, call, Status.POISONED, detail)
-        others = record[CALLS] & ~sum(call[CALLS] for call in refused)
+        others = record[PLACES] & ~sum(call[PLACES] for call in refused)
         if others:
             self._on_request(client, part_of(record, others) if refused else record, now, arrived)
 
     def _on_request(self, client: ClientSession, record: Record, now: float, arrived: float) -> None:
         ledger, payload = self._ledger, record[PAYLOAD]
-        ledger.received += record[CALLS].bit_count()
+        ledger.received += record[PLACES].bit_count()
         route = self._routes.find(record[MODEL], record[MODEL_VERSION])
         if not route.replicas and self._is_unheard_of(route, now):
             ledger.refuse(client, record, Status.NOT_FOUND, self._not_found(route))

@@ -16,7 +16,7 @@ from zmqinfer.machine.outbox import Outbox
 from zmqinfer.machine.replies import failure
 from zmqinfer.policy.admission import Admission
 from zmqinfer.policy.wheel import TimingWheel
-from zmqinfer.records import ATTEMPT, CALLS, OUTPUT, RAN, RAN_MAYBE, RAN_NO, STATUS, TAG, Kind, Record
+from zmqinfer.records import ATTEMPT, OUTPUT, PLACES, RAN, RAN_MAYBE, RAN_NO, STATUS, TAG, Kind, Record
 from zmqinfer.tensor import payload_bytes
 
 __all__ = ["Ledger"]
@@ -47,7 +47,7 @@ class Ledger:
         self, client: ClientSession, record: Record, size: int, deadline: float, route: Route[Request]
     ) -> Request | None:
         """Lets a request in, or refuses it because a limit is reached, and returns None."""
-        calls = record[CALLS].bit_count()
+        calls = record[PLACES].bit_count()
         usage = client.owner
         if not self._admission.admit(usage, calls, size):
             self.refuse(client, record, *self._admission.refusal(usage, calls, size))
@@ -62,11 +62,11 @@ class Ledger:
         self, client: ClientSession, record: Record, status: Status, detail: str, retry_after_ms: int | None = None
     ) -> None:
         """Answers a request that is not let in."""
-        calls = record[CALLS].bit_count()
+        calls = record[PLACES].bit_count()
         self.refused += calls
         self.outcomes[status] += calls
         reply = failure(
-            record[TAG], record[CALLS], status, detail, attempt=record[ATTEMPT], retry_after_ms=retry_after_ms
+            record[TAG], record[PLACES], status, detail, attempt=record[ATTEMPT], retry_after_ms=retry_after_ms
         )
         client.outbox.put(Kind.REPLY, reply, len(detail))
 
@@ -84,7 +84,7 @@ class Ledger:
 
     def answer(self, request: Request, record: Record) -> None:
         """Ends a request with its worker's REPLY, which is for exactly its calls."""
-        assert record[CALLS] == request.places, (record[CALLS], request.places)
+        assert record[PLACES] == request.places, (record[PLACES], request.places)
         if request.may_have_run and record[RAN] == RAN_NO:
             # This worker speaks for itself alone: another one may have run it.
             record[RAN] = RAN_MAYBE

@@ -15,7 +15,7 @@ from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.admission import Usage
 from zmqinfer.policy.ring import key_hash
 from zmqinfer.policy.twice import may_run_twice
-from zmqinfer.records import CALLS, IDEMPOTENT, KEY, MODEL_VERSION, PRIORITY, REQUEST_ID, ROWS, TAG, Record
+from zmqinfer.records import IDEMPOTENT, KEY, MODEL_VERSION, PLACES, PRIORITY, REQUEST_ID, ROWS, TAG, Record
 
 __all__ = ["OUT", "ClientSession", "Dispatch", "Request"]
 
@@ -77,7 +77,7 @@ class Request:
         self.record = record
         self.client = client
         self.tag: int = record[TAG]
-        self.places: int = record[CALLS]
+        self.places: int = record[PLACES]
         self.calls = self.places.bit_count()
         self.rows: int = record[ROWS]
         self.deadline = deadline

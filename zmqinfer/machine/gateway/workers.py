@@ -14,7 +14,7 @@ from zmqinfer.machine.gateway.tables import Tables
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.liveness import Liveness
 from zmqinfer.policy.rotation import Standing
-from zmqinfer.records import CALLS, DRAIN, DRAINING, MAX_MODELS, MAX_TEXT, REPLACED, Kind, Record
+from zmqinfer.records import DRAIN, DRAINING, MAX_MODELS, MAX_TEXT, PLACES, REPLACED, Kind, Record
 from zmqinfer.signature import Signature
 
 __all__ = ["Workers"]
@@ -91,7 +91,7 @@ class Workers:
         elif kind is not Kind.MODELS:  # it follows a READY that was turned down, or a HEARTBEAT follows it
             if kind is Kind.REPLY:
                 # It belongs to a life that was given up, in all likelihood: what was dispatched to that has moved.
-                self._scheduler.dispatches.late_replies += sum(record[CALLS].bit_count() for record in records)
+                self._scheduler.dispatches.late_replies += sum(record[PLACES].bit_count() for record in records)
             self.door.no_session(peer)
 
     def _on_ready(self, peer: Peer, record: Record, now: float) -> None:

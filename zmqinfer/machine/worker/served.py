@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from zmqinfer.errors import InvalidArgument, TooLarge
 from zmqinfer.machine.worker.task import Batch, Bound, Task
 from zmqinfer.policy.batching import Batcher, BatchLimits
-from zmqinfer.records import CALLS, LAYOUT, PAYLOAD, ROWS, Record
+from zmqinfer.records import LAYOUT, PAYLOAD, PLACES, ROWS, Record
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import parse_layout, payload_bytes
 
@@ -92,7 +92,7 @@ class ServedModel:
             wanted = bound.layout.row_bytes * rows
             raise InvalidArgument(f"the payload has {size:,} bytes, {rows} rows of its layout have {wanted:,}")
         most = self.card.limits.max_rows
-        if rows > most and record[CALLS].bit_count() == 1:
+        if rows > most and record[PLACES].bit_count() == 1:
             raise TooLarge(f"the request has {rows} rows, model {self.card.name!r} takes {most}; split it")
         return bound, size
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import first_of, part_of
-from zmqinfer.records import CALLS, REQUEST_ID, ROWS, TAG, Record
+from zmqinfer.records import PLACES, REQUEST_ID, ROWS, TAG, Record
 from zmqinfer.tensor import Layout, Payload
 
 __all__ = ["Batch", "Bound", "Outcome", "Task"]
@@ -64,7 +64,7 @@ class Task:
         self.deadline = deadline
         self.arrived_at = arrived_at
         self.tag: int = record[TAG]
-        self.places: int = record[CALLS]
+        self.places: int = record[PLACES]
         self.calls = self.places.bit_count()
         self.rows: int = record[ROWS]
         self.is_waiting = False

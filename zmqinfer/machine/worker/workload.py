@@ -19,11 +19,11 @@ from zmqinfer.records import (
     ALONE,
     ATTEMPT,
     BUDGET_US,
-    CALLS,
     INLINE,
     MODEL,
     MODEL_VERSION,
     PAYLOAD,
+    PLACES,
     RAN_MAYBE,
     RAN_YES,
     TAG,
@@ -106,9 +106,9 @@ class Workload:
         held = self._held[number]
         arrived = now - gap
         for record in records:
-            if held.about(record[TAG], record[CALLS]):
+            if held.about(record[TAG], record[PLACES]):
                 # A gateway that uses a tag twice is out of its mind; the first request keeps it.
-                self.dropped += record[CALLS].bit_count()
+                self.dropped += record[PLACES].bit_count()
                 continue
             key = record[MODEL], record[MODEL_VERSION]
             model = self._served.get(key)
@@ -221,7 +221,7 @@ class Workload:
         """Answers a request that did not run."""
         version, attempt = record[MODEL_VERSION] or 0, record[ATTEMPT]
         reply = failure(
-            record[TAG], record[CALLS], status, detail, where, worker=self._name, version=version, attempt=attempt
+            record[TAG], record[PLACES], status, detail, where, worker=self._name, version=version, attempt=attempt
         )
         self._links[number].outbox.put(Kind.REPLY, reply)
 
