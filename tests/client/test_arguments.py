@@ -115,7 +115,7 @@ def test_option_that_is_none_is_a_type_error(client: Client, method: str) -> Non
 def test_default_that_is_said_is_no_other_call(client: Client) -> None:
     """It joins the blocks of those that say nothing."""
     plain = client._connection.plain
-    said = {"deadline_s": None, "key": None, "priority": 4, "version": None, "idempotent": None, "hedge": None}
+    said = {"deadline_s": None, "key": None, "priority": None, "version": None, "idempotent": None, "hedge": None}
 
     assert options_of(plain, said) is plain  # type: ignore[arg-type]
     assert said.keys() == Options.__annotations__.keys()
@@ -171,3 +171,10 @@ def test_a_senseless_argument_hurts_its_caller_alone(client: Client, wrong: Any)
         client.submit(wrong, X)
 
     assert np.array_equal(pending.result(5), sleepy(200) * 2)
+
+
+@pytest.mark.parametrize("method", ["submit", "infer_batch", "infer_many"])
+def test_where_a_call_tells_how_it_was_served_is_said(client: Client, method: str) -> None:
+    """Of many calls there is none to tell of."""
+    with pytest.raises(TypeError, match=r"with_info is for infer alone; .* submit, info\(\) tells"):
+        getattr(client, method)("model", [X], with_info=True)
