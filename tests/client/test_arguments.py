@@ -110,6 +110,8 @@ def test_option_that_is_none_is_a_type_error(client: Client, method: str) -> Non
     """As a keyword that a function does not have; the sentence has those that there are."""
     with pytest.raises(TypeError, match=r"no option 'deadline', expected deadline_s, .*did you mean 'deadline_s'\?"):
         getattr(client, method)("model", X, deadline=5)
+    with pytest.raises(TypeError, match=r"no option 'timeout', .*did you mean 'deadline_s'\?"):
+        getattr(client, method)("model", X, timeout=5)
 
 
 def test_default_that_is_said_is_no_other_call(client: Client) -> None:
@@ -128,6 +130,11 @@ def test_default_that_is_said_is_no_other_call(client: Client) -> None:
         ("model", {"priority": 4.0}, "priority is 4.0, a float, expected a whole number"),
         ("model", {"deadline_s": "5"}, "deadline_s is '5', a str, expected a number of seconds"),
         ("model", {"deadline_s": True}, "deadline_s is True, a bool, expected a number of seconds"),
+        (
+            "model",
+            {"key": ["a", "b"]},
+            "key is a list, expected str or bytes; infer_many takes keys, one for each input",
+        ),
     ],
 )
 def test_argument_of_another_type_is_named_with_it(

@@ -92,7 +92,7 @@ def _refuse_unknown(options: Iterable[str]) -> None:
         if name == "with_info":
             raise TypeError("with_info is for infer alone; of a call that is begun with submit, info() tells") from None
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
+            close = ["deadline_s"] if "timeout" in name else difflib.get_close_matches(name, names, n=1)
             advice = f"did you mean {close[0]!r}?" if close else "leave it out"
             raise TypeError(f"a call has no option {name!r}, expected {', '.join(names)}; {advice}") from None
 
@@ -146,7 +146,8 @@ def _whole(name: str, value: object) -> int:
 def key_bytes(key: object) -> bytes:
     """Returns a routing key as it travels."""
     if not isinstance(key, str | bytes):
-        raise InvalidArgument(f"key is a {type(key).__name__}, expected str or bytes")
+        advice = "; infer_many takes keys, one for each input" if isinstance(key, Iterable) else ""
+        raise InvalidArgument(f"key is a {type(key).__name__}, expected str or bytes{advice}")
     try:
         raw = key.encode() if isinstance(key, str) else key
     except UnicodeEncodeError as cause:
