@@ -61,15 +61,13 @@ def _checked(
     *,
     deadline_s: float | None = None,
     key: str | bytes | None = None,
-    priority: int | None = None,
+    priority: int | None = DEFAULT_PRIORITY,
     version: int | None = None,
     idempotent: bool | None = None,
     hedge: bool | None = None,
 ) -> CallOptions:
-    if priority is None:
-        priority = DEFAULT_PRIORITY
-    elif type(priority) is not int:
-        priority = _whole("priority", priority)
+    if type(priority) is not int:
+        priority = DEFAULT_PRIORITY if priority is None else _whole("priority", priority)
     if not 1 <= priority <= PRIORITIES:
         raise InvalidArgument(f"priority is {priority!r}, expected 1, the most urgent, to {PRIORITIES}")
     if version is not None and type(version) is not int:

@@ -7,7 +7,6 @@ takes them: each step that both may see is a single one of Python's own containe
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
@@ -86,11 +85,10 @@ class Stream(Taker):
 
     def encode(self, x: Input) -> Parcel:
         """Returns an input as it is now, independent of its caller's arrays, or what is wrong with it."""
-        options = self._options
-        version = options.version
+        options, version = self._options, self._options.version
         try:
             if self._keys is not None:
-                options = self._with_key(options)
+                options = self._with_key(self._keys)
             body: Body = self._codec.encode(self._model, version, x, None)
         except ZmqInferError as error:
             return error
@@ -99,10 +97,9 @@ class Stream(Taker):
             body = self._connection.own(self._model, version, body)
         return body if self._keys is None else (*body, options)
 
-    def _with_key(self, options: CallOptions) -> CallOptions:
-        assert self._keys is not None
-        for key in self._keys:
-            return options if key is None else CallOptions(*options[:-1], key_bytes(key))
+    def _with_key(self, keys: Iterator[object]) -> CallOptions:
+        for key in keys:
+            return self._options if key is None else CallOptions(*self._options[:-1], key_bytes(key))
         raise InvalidArgument("there are fewer keys than inputs, expected one for each; None is no key")
 
     def send(self, parcels: Iterable[Parcel], now: float) -> None:
@@ -166,31 +163,26 @@ class Stream(Taker):
         A gateway, or the time that the calls have, may not have room for so many: that is nobody's failure. With one
         in flight it is not this stream that is too much.
         """
-        tag = self.tags[0]
-        if not self._was_too_much(tag, self.parcels[0]) or (self._in_flight == 1 and tag > self._narrowed_at):
+        if not self._was_too_much(0) or (self._in_flight == 1 and self.tags[0] > self._narrowed_at):
             return False
-        if tag > self._narrowed_at:
+        if self.tags[0] > self._narrowed_at:
             self._set_in_flight(self._in_flight // 2)
             self._narrowed_at = max(self.tags)
         return True
 
-    def _was_too_much(self, tag: int, parcel: Parcel) -> bool:
+    def _was_too_much(self, at: int) -> bool:
         """Whether a call was refused that can be sent again; what lay in shared memory is there no more."""
-        error = self.results.get(tag)
+        error, parcel = self.results.get(self.tags[at]), self.parcels[at]
         is_refusal = isinstance(error, Overloaded) and error.executed is Executed.NO
         return is_refusal and isinstance(parcel, tuple) and not isinstance(parcel[1], SharedBody)
 
     def send_again(self, now: float) -> None:
         """Sends those next calls again that were refused, in their places; for who sends."""
-        refused = (
-            (at, parcel)
-            for at, (tag, parcel) in enumerate(zip(self.tags, self.parcels, strict=True))
-            if self._was_too_much(tag, parcel)
-        )
-        again = list(itertools.islice(refused, self._in_flight))
-        for at, _ in again:
-            del self.results[self.tags[at]]
-        self.send([parcel for _, parcel in again], now)
-        for at, _ in reversed(again):
-            self.parcels.pop()
-            self.tags[at] = self.tags.pop()
+        tags, parcels = self.tags, self.parcels
+        again = [at for at in range(len(tags)) if self._was_too_much(at)][: self._in_flight]
+        for at in again:
+            del self.results[tags[at]]
+        self.send([parcels[at] for at in again], now)
+        for at in reversed(again):
+            parcels.pop()
+            tags[at] = tags.pop()

@@ -188,11 +188,16 @@ class ClientMachine:
 
     def fail_all(self, detail: str) -> None:
         """Ends every call as CANCELLED, as when the client is closed, and says goodbye."""
+        self._end_all(Status.CANCELLED, detail)
+        self._sessions.close()
+
+    def _end_all(self, status: Status, detail: str) -> None:
         unsent = self._unsent_of(self.links)
         for entry in self._pending.everything():
-            self._pending.fail(entry, Status.CANCELLED, detail, self._ran(entry, unsent))
-        self._withdraw()
-        self._sessions.close()
+            self._pending.fail(entry, status, detail, self._ran(entry, unsent))
+        for link in self.links.values():
+            # Its callers are told that it has not left.
+            link.outbox.discard(Kind.REQUEST)
 
     # Messages ------------------------------------------------------------------------------------
 
@@ -273,10 +278,7 @@ class ClientMachine:
             f"no gateway could be reached at {self._addresses()} for {self._settings.fail_fast_s:g} s,"
             " which is fail_fast_s; start one with: zmqinfer up"
         )
-        unsent = self._unsent_of(self.links)
-        for entry in self._pending.everything():
-            self._pending.fail(entry, Status.UNAVAILABLE, detail, self._ran(entry, unsent))
-        self._withdraw()
+        self._end_all(Status.UNAVAILABLE, detail)
         for number, link in list(self.links.items()):
             if link.is_unsaid:
                 self._sessions.greet(number, now)
@@ -286,11 +288,6 @@ class ClientMachine:
 
     def _unsent_of(self, numbers: Iterable[int]) -> dict[int, dict[int, int]]:
         return {number: self.links[number].outbox.unsent() for number in numbers}
-
-    def _withdraw(self) -> None:
-        """Lets what has not left stay here: its callers are told so."""
-        for link in self.links.values():
-            link.outbox.discard(Kind.REQUEST)
 
     def _ran(self, entry: Block | Question, unsent: dict[int, dict[int, int]]) -> int:
         """Whether what nobody answered may have run; `unsent` is what has not left, by the numbers of the gateways."""
