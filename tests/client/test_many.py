@@ -322,5 +322,7 @@ def test_a_stream_that_is_too_much_by_itself_is_refused() -> None:
     with LocalCluster(model, gateway={"max_client_requests": 1}) as small, small.client() as client, held() as x:
         client.submit("model", x)
 
-        with pytest.raises(Overloaded, match="this client's requests in hand would come to 2, the limit is 1; .*, as infer_many does"):
+        with pytest.raises(
+            Overloaded, match=r"this client's requests in hand would come to 2, the limit is 1; .*, as infer_many does"
+        ):
             next(client.infer_many("model", [X] * 20, in_flight=8))

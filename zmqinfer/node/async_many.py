@@ -66,19 +66,18 @@ class AsyncMany:
                 if not stream.is_ready():
                     await self._wait()
                 # Everything that is there by now is given out before new inputs are asked for.
-                while tags and tags[0] in results:
-                    result = results[tags[0]]
+                while tags and (result := results.pop(tags[0], None)) is not None:
                     if isinstance(result, ZmqInferError):
-                        if stream.goes_again():
+                        if stream.goes_again(result):
                             stream.send_again(time.monotonic())
                             self._schedule()
                             continue
                         if not return_errors:
                             raise result
+                    tags.popleft()
                     parcel = parcels.popleft()
                     if stream.held:
                         stream.give_back(parcel)
-                    del results[tags.popleft()]
                     if self._room is not None and stream.wants_more():
                         _open(self._room)
                     yield result

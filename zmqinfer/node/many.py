@@ -40,19 +40,18 @@ class Many:
                     self._refill()
                 if not tags:
                     break
-                while tags[0] not in results:
+                while (result := results.pop(tags[0], None)) is None:
                     self._wait()
-                result = results[tags[0]]
                 if isinstance(result, ZmqInferError):
-                    if stream.goes_again():
+                    if stream.goes_again(result):
                         self._do(stream.send_again)
                         continue
                     if not return_errors:
                         raise result
+                tags.popleft()
                 parcel = parcels.popleft()
                 if stream.held:
                     stream.give_back(parcel)
-                del results[tags.popleft()]
                 yield result
             if self._error is not None:
                 raise self._error

@@ -8,7 +8,7 @@ takes them: each step that both may see is a single one of Python's own containe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 from zmqinfer.errors import Executed, InvalidArgument, Overloaded, ZmqInferError
@@ -102,29 +102,30 @@ class Stream(Taker):
             return self._options if key is None else CallOptions(*self._options[:-1], key_bytes(key))
         raise InvalidArgument("there are fewer keys than inputs, expected one for each; None is no key")
 
-    def send(self, parcels: Iterable[Parcel], now: float) -> None:
+    def send(self, parcels: Sequence[Parcel], now: float) -> None:
         """Sends inputs; one that is refused never leaves, and its error waits for its turn."""
         connection, machine = self._connection, self._connection.machine
         submit, model, options = machine.submit, self._model, self._options
-        full = machine.full_blocks
+        full, tags = machine.full_blocks, []
         for parcel in parcels:
             if isinstance(parcel, tuple):
-                body: Body = parcel[:2]
                 if len(parcel) == 3:
-                    options = parcel[2]
+                    *_, options = parcel
+                    parcel = parcel[:2]  # noqa: PLW2901 - the body in it
                 try:
                     if not connection.is_open:
                         connection.check_goes_on()
-                    tag = submit(self, model, body, None, options, now)
+                    tag = submit(self, model, parcel, None, options, now)
                 except ZmqInferError as error:
                     tag = self._refuse(error)
             else:
                 tag = self._refuse(parcel)
-            self.parcels.append(parcel)
-            self.tags.append(tag)
+            tags.append(tag)
             if machine.full_blocks != full:
                 connection.loop.push(now)
                 full = machine.full_blocks
+        self.parcels.extend(parcels)
+        self.tags.extend(tags)
 
     def _refuse(self, error: ZmqInferError) -> int:
         """Puts down an error; returns its tag, which no call has."""
@@ -157,31 +158,35 @@ class Stream(Taker):
         if isinstance(parcel, tuple) and type(parcel[1]) is not bytes:
             self.held -= body_bytes(parcel[1])
 
-    def goes_again(self) -> bool:
-        """Whether the next call, which failed, is sent again, after fewer were allowed to be in flight.
+    def goes_again(self, error: Result) -> bool:
+        """Whether the next call, whose result this is, is sent again, after fewer were allowed to be in flight.
 
         A gateway, or the time that the calls have, may not have room for so many: that is nobody's failure. With one
         in flight it is not this stream that is too much.
         """
-        if not self._was_too_much(0) or (self._in_flight == 1 and self.tags[0] > self._narrowed_at):
+        tag = self.tags[0]
+        is_news = tag > self._narrowed_at
+        if not self._was_too_much(error, self.parcels[0]) or (self._in_flight == 1 and is_news):
             return False
-        if self.tags[0] > self._narrowed_at:
+        if is_news:
             self._set_in_flight(self._in_flight // 2)
             self._narrowed_at = max(self.tags)
+        self.results[tag] = error
         return True
 
-    def _was_too_much(self, at: int) -> bool:
+    @staticmethod
+    def _was_too_much(result: Result | None, parcel: Parcel) -> bool:
         """Whether a call was refused that can be sent again; what lay in shared memory is there no more."""
-        error, parcel = self.results.get(self.tags[at]), self.parcels[at]
-        is_refusal = isinstance(error, Overloaded) and error.executed is Executed.NO
+        is_refusal = isinstance(result, Overloaded) and result.executed is Executed.NO
         return is_refusal and isinstance(parcel, tuple) and not isinstance(parcel[1], SharedBody)
 
     def send_again(self, now: float) -> None:
         """Sends those next calls again that were refused, in their places; for who sends."""
-        tags, parcels = self.tags, self.parcels
-        again = [at for at in range(len(tags)) if self._was_too_much(at)][: self._in_flight]
+        tags, parcels, results = self.tags, self.parcels, self.results
+        refused = [at for at, tag in enumerate(tags) if self._was_too_much(results.get(tag), parcels[at])]
+        again = refused[: self._in_flight]
         for at in again:
-            del self.results[tags[at]]
+            del results[tags[at]]
         self.send([parcels[at] for at in again], now)
         for at in reversed(again):
             parcels.pop()
