@@ -11,14 +11,12 @@ The map of the house is docs/ARCHITECTURE.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from zmqinfer import errors
-
 __version__ = "0.1.0"
 __all__ = ["Answer", "AsyncClient", "CallInfo", "Client", "LocalCluster", "Options", "__version__", "errors"]
 
+TYPE_CHECKING = False  # as that of `typing`, which takes longer to import than all of this
 if TYPE_CHECKING:
+    from zmqinfer import errors
     from zmqinfer.aio import AsyncClient
     from zmqinfer.client import Client
     from zmqinfer.launch.local import LocalCluster
@@ -37,10 +35,12 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Imports a public name when it is first used: the command line must start fast."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'zmqinfer' has no attribute {name!r}")
     import importlib
 
+    if name == "errors":
+        return importlib.import_module("zmqinfer.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zmqinfer' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

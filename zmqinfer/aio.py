@@ -13,16 +13,16 @@ import threading
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack, overload
+from typing import Any, Literal, NoReturn, Self, Unpack, overload
 
 from zmqinfer.config import DEFAULT_CLIENTS
 from zmqinfer.errors import UsageError, ZmqInferError
 from zmqinfer.machine.client.call import Body, CallOptions
 from zmqinfer.machine.client.codec import Input, Output
 from zmqinfer.node.answers import Answer, CallInfo, KeepsReply
-from zmqinfer.node.arguments import Options, check_many, check_timeout, options_of
+from zmqinfer.node.arguments import Options, check_timeout, many_of, options_of
 from zmqinfer.node.async_many import AsyncMany
-from zmqinfer.node.connection import DEFAULTS, Connection
+from zmqinfer.node.connection import DEFAULTS, NOT_COPIED, Connection
 from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
 from zmqinfer.node.rows import join, pieces_of, tell_of_all
 from zmqinfer.node.stream import Stream
@@ -78,6 +78,9 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(NOT_COPIED)
 
     def _attach(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
@@ -236,6 +239,7 @@ class AsyncClient:
         *,
         in_flight: int = 1_024,
         return_errors: bool = False,
+        keys: Iterable[str | bytes | None] | None = None,
         **options: Unpack[Options],
     ) -> AsyncIterator[Output | ZmqInferError]:
         """Runs many inputs, at most `in_flight` at a time; an asynchronous iterator of the results in order.
@@ -243,12 +247,14 @@ class AsyncClient:
         Nothing is sent before the first result is asked for. Of inputs above 32 KiB at most 64 MiB are in flight.
         An input is taken as it is when `xs` gives it, so a generator may use one buffer for all.
         The first error is raised at its place, or takes its place with `return_errors`; one of the source's own is
-        raised at its place. One task of its own runs an asynchronous source, and closes it when the results are closed.
+        raised at its place. `keys` has a routing key for each input, or None; one is taken from it with each input.
+        Inputs that are refused because so many are in flight are sent again, and fewer are in flight then.
+        One task of its own runs an asynchronous source, and closes it when the results are closed.
         See `infer` for the rest.
         """
-        check_many(xs, in_flight)
+        own_keys = many_of(xs, in_flight, keys, options)
         said = options_of(self._connection.plain, options)
-        stream = Stream(self._connection, model, in_flight, said)
+        stream = Stream(self._connection, model, in_flight, said, own_keys)
         many = AsyncMany(self._connection, self._attach, self._schedule, stream, xs)
         return many.results(return_errors=return_errors)
 

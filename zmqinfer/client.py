@@ -11,15 +11,15 @@ import weakref
 from collections.abc import Iterable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack, overload
+from typing import Any, Literal, NoReturn, Self, Unpack, overload
 
 from zmqinfer.config import DEFAULT_CLIENTS
-from zmqinfer.errors import Unavailable, ZmqInferError
+from zmqinfer.errors import Unavailable, UsageError, ZmqInferError
 from zmqinfer.machine.client.call import Body
 from zmqinfer.machine.client.codec import Input, Output
 from zmqinfer.node.answers import Answer, CallInfo
-from zmqinfer.node.arguments import Options, check_many, check_timeout, options_of
-from zmqinfer.node.connection import DEFAULTS, Connection
+from zmqinfer.node.arguments import Options, check_timeout, many_of, options_of
+from zmqinfer.node.connection import DEFAULTS, NOT_COPIED, Connection
 from zmqinfer.node.io_thread import IoThread
 from zmqinfer.node.many import Many
 from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
@@ -76,6 +76,9 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(NOT_COPIED)
 
     # Calls ---------------------------------------------------------------------------------------
 
@@ -220,6 +223,7 @@ class Client:
         *,
         in_flight: int = 1_024,
         return_errors: bool = False,
+        keys: Iterable[str | bytes | None] | None = None,
         **options: Unpack[Options],
     ) -> Iterator[Output | ZmqInferError]:
         """Runs many inputs, at most `in_flight` at a time; a lazy iterator of the results in order.
@@ -227,13 +231,16 @@ class Client:
         Nothing is sent before the first result is asked for. Of inputs above 32 KiB at most 64 MiB are in flight.
         An input is taken as it is when `xs` gives it, so a generator may use one buffer for all.
         The first error is raised at its place, or takes its place with `return_errors`.
+        `keys` has a routing key for each input, or None; one is taken from it with each input.
+        Inputs that are refused because so many are in flight are sent again, and fewer are in flight then.
+        One thread at a time may ask for results.
         If the client is closed meanwhile, what is in flight ends as `Cancelled`, and so does the iterator.
         See `infer` for the rest.
         """
         self._connection.check_open()
-        check_many(xs, in_flight)
+        own_keys = many_of(xs, in_flight, keys, options)
         said = options_of(self._connection.plain, options)
-        stream = Stream(self._connection, model, in_flight, said)
+        stream = Stream(self._connection, model, in_flight, said, own_keys)
         many = Many(self, self._io, stream, iter(xs), said.deadline_s)
         return many.results(return_errors=return_errors)
 

@@ -10,6 +10,7 @@ import shlex
 import click
 import pytest
 
+from tests.processes import here
 from zmqinfer.cli import cli, main
 from zmqinfer.config import GatewaySettings, WorkerSettings
 
@@ -110,3 +111,25 @@ def test_help_has_the_same_parts_in_the_same_order(name: str) -> None:
         words = shlex.split(example.rpartition("|")[2])
         assert words[:2] == ["zmqinfer", name]
         command.make_context(name, words[2:])
+
+
+@pytest.mark.parametrize(
+    ("command", "variable", "value"),
+    [
+        ("gateway", "ZMQINFER_GATEWAY_MAX_QUEUED", "many"),
+        ("gateway", "ZMQINFER_GATEWAY_MAX_QUEUED", "0"),
+        ("status", "ZMQINFER_STATUS_GATEWAY", "nowhere"),
+        ("worker --gateway tcp://127.0.0.1:1", "ZMQINFER_WORKER_MODELS", "/no/such/folder"),
+        ("simulate mixed", "ZMQINFER_SIMULATE_FAULTS", "x"),
+    ],
+)
+def test_an_error_names_the_variable_that_a_value_came_from(command: str, variable: str, value: str) -> None:
+    """Nobody sees it in the command; and one that the command overrules is not named."""
+    done = here(*command.split(), environment={variable: value})
+
+    option = "--" + variable.split("_", 2)[2].lower().replace("_", "-")
+    assert done.returncode == 2
+    assert f"({option} is from {variable})" in done.stderr
+    overruled = here(*command.split(), option, value, environment={variable: value})
+    assert variable not in overruled.stderr
+    assert overruled.returncode == 2

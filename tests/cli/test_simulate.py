@@ -106,3 +106,14 @@ def test_its_processes_end_with_it(processes: Processes) -> None:
 
     assert children
     wait_until(lambda: not any(map(is_running, children)))
+
+
+@pytest.mark.slow
+def test_ctrl_c_to_it_alone_ends_it_at_once(processes: Processes) -> None:
+    """As from a supervisor: what its processes work at, which may last, is not waited for."""
+    simulation = processes.start("simulate", "large", "--schedules", "4", "--jobs", "2")
+    wait_until(lambda: len(children_of(simulation.pid)) == 2)
+
+    simulation.sends(signal.SIGINT)
+
+    assert simulation.ends(10.0) == 130

@@ -110,12 +110,14 @@ def test_option_that_is_none_is_a_type_error(client: Client, method: str) -> Non
     """As a keyword that a function does not have; the sentence has those that there are."""
     with pytest.raises(TypeError, match=r"no option 'deadline', expected deadline_s, .*did you mean 'deadline_s'\?"):
         getattr(client, method)("model", X, deadline=5)
+    with pytest.raises(TypeError, match=r"no option 'timeout', .*did you mean 'deadline_s'\?"):
+        getattr(client, method)("model", X, timeout=5)
 
 
 def test_default_that_is_said_is_no_other_call(client: Client) -> None:
     """It joins the blocks of those that say nothing."""
     plain = client._connection.plain
-    said = {"deadline_s": None, "key": None, "priority": 4, "version": None, "idempotent": None, "hedge": None}
+    said = {"deadline_s": None, "key": None, "priority": None, "version": None, "idempotent": None, "hedge": None}
 
     assert options_of(plain, said) is plain  # type: ignore[arg-type]
     assert said.keys() == Options.__annotations__.keys()
@@ -128,6 +130,11 @@ def test_default_that_is_said_is_no_other_call(client: Client) -> None:
         ("model", {"priority": 4.0}, "priority is 4.0, a float, expected a whole number"),
         ("model", {"deadline_s": "5"}, "deadline_s is '5', a str, expected a number of seconds"),
         ("model", {"deadline_s": True}, "deadline_s is True, a bool, expected a number of seconds"),
+        (
+            "model",
+            {"key": ["a", "b"]},
+            "key is a list, expected str or bytes; infer_many takes keys, one for each input",
+        ),
     ],
 )
 def test_argument_of_another_type_is_named_with_it(
@@ -171,3 +178,10 @@ def test_a_senseless_argument_hurts_its_caller_alone(client: Client, wrong: Any)
         client.submit(wrong, X)
 
     assert np.array_equal(pending.result(5), sleepy(200) * 2)
+
+
+@pytest.mark.parametrize("method", ["submit", "infer_batch", "infer_many"])
+def test_where_a_call_tells_how_it_was_served_is_said(client: Client, method: str) -> None:
+    """Of many calls there is none to tell of."""
+    with pytest.raises(TypeError, match=r"with_info is for infer alone; .* submit, info\(\) tells"):
+        getattr(client, method)("model", [X], with_info=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import copy
 import itertools
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +18,7 @@ import pytest
 
 from tests.client.served import X, held
 from tests.processes import PATIENCE_S, wait_until
-from zmqinfer import Client, LocalCluster
+from zmqinfer import AsyncClient, Client, LocalCluster
 from zmqinfer.errors import (
     Cancelled,
     InvalidArgument,
@@ -142,3 +145,17 @@ def test_thread_that_fails_ends_what_is_pending(cluster: LocalCluster, monkeypat
     with pytest.raises(UsageError, match="closed"):
         client.infer("model", X)
     client.close()
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("way", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_client_cannot_be_copied(
+    cluster: LocalCluster, kind: type[Client | AsyncClient], way: Callable[[object], object]
+) -> None:
+    """As by a pool of processes: one sentence says what to do instead."""
+    one = kind(cluster.address)
+    with pytest.raises(UsageError, match="cannot be copied or sent to another process; make one there"):
+        way(one)
+    closed = one.close()
+    if closed is not None:
+        asyncio.run(closed)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,18 @@ import pytest
 
 from tests.client.served import X, held, model
 from tests.processes import wait_until
-from zmqinfer import Client, LocalCluster
+from zmqinfer import AsyncClient, Client, LocalCluster
 from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import (
     Executed,
     InvalidArgument,
     ModelError,
+    Overloaded,
     TooLarge,
 )
 from zmqinfer.machine.client.call import SharedBody, body_bytes
 from zmqinfer.machine.client.codec import Codec
+from zmqinfer.machine.client.machine import ClientMachine
 from zmqinfer.node.stream import GATHER_S
 from zmqinfer.policy.arena import PAGE_BYTES
 
@@ -248,3 +251,78 @@ def test_results_of_a_slow_source_do_not_wait_for_a_full_window(client: Client) 
     assert given == 1
     assert np.array_equal(first, X * 2)
     assert sum(1 for _ in stream) == 4
+
+
+async def collected(cluster: LocalCluster, xs: Any, **options: Any) -> list[Any]:
+    """What an `AsyncClient` makes of many inputs."""
+    async with AsyncClient(cluster.address) as client:
+        return [y async for y in client.infer_many("model", xs, **options)]
+
+
+async def later(xs: list[Any]) -> AsyncIterator[Any]:
+    for x in xs:
+        yield x
+
+
+@pytest.mark.parametrize("how", ["sync", "plain", "async"])
+def test_each_input_may_have_a_key_of_its_own(cluster: LocalCluster, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One key is taken with each input, so both may come for ever; what is wrong with a key is said at its place."""
+    keys = ["anna", b"\xff", None, 5, "x" * 129]
+    seen: list[tuple[bytes | None, int]] = []
+    submit = ClientMachine.submit
+
+    def note(self: Any, owner: object, model: str, body: Any, rows: Any, options: Any, now: float) -> int:
+        seen.append((options.key, options.priority))
+        return submit(self, owner, model, body, rows, options, now)
+
+    monkeypatch.setattr(ClientMachine, "submit", note)
+    xs = [X + n for n in range(6)]
+    options: dict[str, Any] = {"keys": iter(keys), "priority": 2, "return_errors": True}
+    if how == "sync":
+        with cluster.client() as client:
+            got: list[Any] = list(client.infer_many("model", xs, **options))
+    else:
+        got = asyncio.run(collected(cluster, xs if how == "plain" else later(xs), **options))
+
+    assert seen == [(b"anna", 2), (b"\xff", 2), (None, 2)]
+    assert [float(y[0]) for y in got[:3]] == [0, 2, 4]
+    assert [str(error).split(",")[0] for error in got[3:]] == [
+        "key is a int",
+        "key has 129 bytes",
+        "there are fewer keys than inputs",
+    ]
+
+
+@pytest.mark.parametrize("options", [{"keys": "text"}, {"keys": 5}, {"keys": ["a"], "key": "b"}])
+def test_keys_that_cannot_be_gone_through_are_refused(client: Client, options: dict[str, Any]) -> None:
+    """At the call; text is many keys to nobody but Python."""
+    with pytest.raises(InvalidArgument, match=r"keys (is a|were given), expected|keys is a \w+, expected|expected one"):
+        client.infer_many("model", [X], **options)
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize("limit", ["max_client_requests", "max_queued"])
+def test_a_stream_is_not_refused_for_its_own_size(limit: str, how: str) -> None:
+    """It has fewer in flight after a refusal, and sends again what was refused, in its order and with its key."""
+    xs = [X + n for n in range(300)]
+    options: dict[str, Any] = {"in_flight": 200, "keys": (f"k{n % 7}" for n in range(300))}
+    with LocalCluster(model, gateway={limit: 20}, settings={"max_batch_size": 4}) as small, small.client() as client:
+        got: list[Any] = (
+            list(client.infer_many("model", xs, **options))
+            if how == "sync"
+            else asyncio.run(collected(small, xs, **options))
+        )
+
+    assert [float(y[0]) for y in got] == [2 * n for n in range(300)]
+
+
+@pytest.mark.slow
+def test_a_stream_that_is_too_much_by_itself_is_refused() -> None:
+    """With one in flight it is others that take all there is."""
+    with LocalCluster(model, gateway={"max_client_requests": 1}) as small, small.client() as client, held() as x:
+        client.submit("model", x)
+
+        with pytest.raises(
+            Overloaded, match=r"this client's requests in hand would come to 2, the limit is 1; .*, as infer_many does"
+        ):
+            next(client.infer_many("model", [X] * 20, in_flight=8))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 
 from tests.machine.gateway.playbook import Playbook, card, reply, request
-from tests.machine.worker.playbook import Shift, X, asks
+from tests.machine.worker.playbook import NO, Shift, X, asks
 from zmqinfer.config import WorkerSettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.worker.served import ModelCard
+from zmqinfer.machine.worker.task import Batch
 from zmqinfer.policy.batching import BatchLimits
 from zmqinfer.records import PLACES, RAN, STATUS, TAG, Kind
 
@@ -68,25 +71,88 @@ def test_a_worker_ends_for_a_batch_that_nobody_waits_for(limit_s: float, ends_af
         assert f"max_batch_s is {limit_s:g}" in shift.machine.ended_by
 
 
-def test_batches_that_were_handed_over_together_each_have_their_own_time() -> None:
-    """What those in front took counts for none of them; the third as little as the second."""
+def handed_over(*tags: int) -> tuple[Shift, deque[Batch]]:
+    """A worker whose engine, one of short batches, was handed a batch for each of these calls at once."""
     shift = Shift(limits=BatchLimits(max_rows=1), settings=WorkerSettings(max_batch_s=20.0)).welcomed()
     for tag in range(30):
-        shift.hears(0, Kind.REQUEST, asks(tag))
+        shift.hears(0, Kind.REQUEST, asks(10_000 + tag))
         for batch in shift.begins():
             shift.runs(batch, compute_s=0.0001)
-    shift.hears(0, Kind.REQUEST, *(asks(100 + tag, budget_s=100.0) for tag in range(3)))
-    first, second, third = shift.begins()
-
-    goes_on(shift, 15.0)
-    shift.runs(first, compute_s=15.0)
-    goes_on(shift, 10.0)
-    shift.runs(second, compute_s=10.0)
+    shift.hears(0, Kind.REQUEST, *(asks(tag) for tag in tags))
+    shift.said(Kind.REPLY)
     credits_said(shift)
-    goes_on(shift, 15.0)
-    assert not shift.machine.ended_by
-    shift.runs(third, compute_s=15.0)
-    assert credits_said(shift)[-1][1]
+    (batches,) = shift.machine.take_batches(shift.now).values()
+    assert [task.tag for batch in batches for task in batch.tasks] == list(tags)
+    return shift, batches
+
+
+def test_batches_that_were_handed_over_together_each_have_their_own_time() -> None:
+    """What those in front took counts for none of them; the third as little as the second."""
+    shift, batches = handed_over(1, 2, 3)
+
+    for batch in batches.copy():
+        assert batches.popleft() is batch
+        goes_on(shift, 0.9)
+        shift.runs(batch, compute_s=0.9)
+
+    assert all(rows for _, rows in credits_said(shift))
+
+
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_what_was_handed_over_and_has_not_begun_can_be_taken_back(begun: int) -> None:
+    """It cannot have run, and is answered so; the first is taken for begun, for it is that which lasts."""
+    shift, batches = handed_over(1, 2, 3, 4)
+    for _ in range(begun):
+        batches.popleft()
+
+    goes_on(shift, 1.1)
+    assert credits_said(shift)[-1] == (0, 0)
+    shift.hears(0, Kind.CANCEL, *([tag, 1] for tag in (1, 2, 3, 4)))
+
+    kept = max(1, begun)
+    replies = shift.said(Kind.REPLY)
+    assert [record[TAG] for record in replies] == [1, 2, 3, 4][kept:]
+    assert {(record[STATUS], record[RAN]) for record in replies} == {(Status.CANCELLED, NO)}
+    assert len(batches) == 1 - min(1, begun)
+
+
+def test_what_nobody_takes_back_runs_when_the_stuck_batch_has_ended() -> None:
+    """It waits as if it had never been handed over."""
+    shift, batches = handed_over(1, 2, 3)
+    first = batches.popleft()
+    goes_on(shift, 1.1)
+
+    shift.runs(first, compute_s=1.1)
+
+    assert sorted(record[TAG] for record in shift.works().said(Kind.REPLY)) == [1, 2, 3]
+
+
+def test_a_model_that_was_taken_away_gives_back_what_is_behind_a_stuck_batch() -> None:
+    """Nobody would run it, and its gateways asked for nothing: they are told."""
+    shift, batches = handed_over(1, 2, 3)
+    first = batches.popleft()
+    shift.machine.remove_model(0)
+
+    goes_on(shift, 1.1)
+
+    assert [(record[TAG], record[RAN]) for record in shift.said(Kind.REPLY)] == [(2, NO), (3, NO)]
+    shift.runs(first, compute_s=1.1)
+    assert [record[TAG] for record in shift.said(Kind.REPLY)] == [1]
+
+
+def test_what_a_gateway_gave_that_has_gone_is_dropped_behind_a_stuck_batch() -> None:
+    """Its session has ended: it is for others now, and must not run here."""
+    shift, batches = handed_over(1, 2)
+    first = batches.popleft()
+    shift.hears(0, Kind.DISCONNECT, ["no session", ""]).hears(
+        0, Kind.WELCOME, [b"%016d" % 1, "gateway", 500, 2**27, []]
+    )
+
+    goes_on(shift, 1.1)
+    shift.runs(first, compute_s=1.1)
+
+    assert not shift.begins()
+    assert not shift.said(Kind.REPLY)
 
 
 def test_a_long_batch_of_a_model_with_long_batches_is_not_stuck() -> None:

@@ -77,7 +77,7 @@ class Loop:
         self._alone = threading.Lock()
         self._give_up_at = time.monotonic() + PATIENCE_S
 
-    def take_in(self) -> dict[int, list[Batch]]:
+    def take_in(self) -> dict[int, deque[Batch]]:
         assert self._alone.acquire(blocking=False), "two threads turn the loop"
         assert time.monotonic() < self._give_up_at, f"{len(self._running)} batches never ended"
         self._answer()
@@ -85,13 +85,13 @@ class Loop:
             self._signal.wait(0.1)
         self._signal.clear()
         self._answer()
-        begun: dict[int, list[Batch]] = {}
+        begun: dict[int, deque[Batch]] = {}
         busy = {one.engine for one in self._running}
         free = min(self._most - len(self._running), self._at_once)
         for one in [one for one in self._waiting if one.engine not in busy][:free]:
             self._waiting.remove(one)
             self._running.append(one)
-            begun.setdefault(one.engine, []).append(one)
+            begun.setdefault(one.engine, deque()).append(one)
         self._alone.release()
         return begun
 
@@ -223,7 +223,7 @@ def test_a_model_that_is_short_no_more_gives_the_duty_back(start: Start) -> None
     loop = Loop(*(batch(0, is_short=is_short) for is_short in (True, False, True)))
     take_in = loop.take_in
 
-    def note() -> dict[int, list[Batch]]:
+    def note() -> dict[int, deque[Batch]]:
         if threading.get_ident() == main and loop.answered:
             goes_on.set()
         return take_in()
@@ -321,6 +321,32 @@ def test_a_batch_may_be_handed_over_before_its_model_has_looked_up_from_the_last
     Crew(loop, [start(Model())], SELDOM_S).run()
 
     assert len(loop.answered) == 2
+
+
+def test_what_is_taken_back_is_not_run_and_what_ran_is_told(start: Start) -> None:
+    """A batch is taken from the shared row by its model's thread or by the loop; whoever comes second finds none."""
+    first, second = batch(0, is_short=False), batch(0, is_short=False)
+    ran: list[Batch] = []
+
+    class Robbed(deque[Batch]):
+        def popleft(self) -> Batch:
+            one = super().popleft()
+            if one is second:  # as if the loop had been a moment faster
+                raise IndexError
+            return one
+
+    class Robbing(Loop):
+        def take_in(self) -> dict[int, deque[Batch]]:
+            begun = super().take_in()
+            if begun:
+                self._running.remove(second)
+            return {number: Robbed(batches) for number, batches in begun.items()}
+
+    loop = Robbing(first, second, most=2, at_once=2)
+
+    Crew(loop, [start(Model(ran.append))], SELDOM_S).run()
+
+    assert ran == loop.answered == [first]
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ import contextlib
 import errno
 import importlib
 import os
+import re
 import sys
 from typing import Any
 
@@ -137,15 +138,18 @@ def main(arguments: list[str] | None = None) -> None:
         code = 130
     except click.ClickException as error:
         code = error.exit_code
+        origins = _origins(error.message, arguments)
         if parent is not None:
-            parent.say(error.format_message())
+            parent.say(error.format_message() + origins)
         else:
             with contextlib.suppress(OSError):
                 error.show()
+                if origins:
+                    click.echo(origins.strip(), err=True)
     except (ConfigError, UsageError) as error:
-        code = _say(error, EXIT_USAGE, parent)
+        code = _say(error, EXIT_USAGE, parent, _origins(str(error), arguments))
     except (NotFound, Unavailable) as error:
-        code = _say(error, EXIT_NOBODY, parent)
+        code = _say(error, EXIT_NOBODY, parent, _origins(str(error), arguments))
     except ZmqInferError as error:
         code = _say(error, EXIT_FAILED, parent)
     except UnicodeEncodeError as error:
@@ -165,6 +169,27 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _origins(sentence: str, arguments: list[str] | None) -> str:
+    """Names the variables from which the options or values in a sentence came: nobody sees them in the command."""
+    words = sys.argv[1:] if arguments is None else arguments
+    name = next((word for word in words if word in _COMMANDS), "")
+    command = cli.get_command(click.Context(cli), name)
+    origins = ""
+    for option in command.params if command is not None else ():
+        value = os.environ.get(option.envvar, "") if isinstance(option.envvar, str) else ""
+        # Shorter values are in many sentences.
+        signs = [*option.opts, value] if len(value) > 3 else option.opts
+        is_meant = any(re.search(rf"(?<![\w-]){re.escape(sign)}(?![\w-])", sentence) for sign in signs)
+        if value and is_meant and not _is_given(option, words):
+            origins += f" ({max(option.opts, key=len)} is from {option.envvar})"
+    return origins
+
+
+def _is_given(option: click.Parameter, words: list[str]) -> bool:
+    """Whether an option is in the command, whose words win over the environment."""
+    return any(word.partition("=")[0] in (*option.opts, *option.secondary_opts) for word in words)
+
+
 def _open_standard_streams() -> None:
     """Opens those that the shell closed, else the next socket gets their numbers, and what is printed."""
     for number in range(3):
@@ -175,10 +200,10 @@ def _open_standard_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
-def _say(error: Exception, code: int, parent: Pulse | None) -> int:
+def _say(error: Exception, code: int, parent: Pulse | None, origins: str = "") -> int:
     name = f" ({error.code})" if isinstance(error, ZmqInferError) else ""
     # A model's own words may hold anything, also what moves a terminal's cursor.
-    sentence = "".join(c if c.isprintable() else " " for c in str(error)) + name
+    sentence = "".join(c if c.isprintable() else " " for c in str(error)) + name + origins
     if parent is not None:
         parent.say(sentence)
         return code

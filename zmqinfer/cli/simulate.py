@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import os
 import re
 import sys
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["simulate"]
 
 _SHOWN_FAILURES = 5
-# Seeds that one job takes at a time: at Ctrl-C those that have been given out are still finished.
+# Seeds that one job takes at a time.
 _CHUNK = 2
 # What differs between two runs that violate the same rule.
 _NUMBERS = re.compile(r"[0-9][0-9.]*")
@@ -129,10 +130,16 @@ def _runs(scenario: Scenario, seeds: range, jobs: int, chosen: Sequence[int] | N
     with ProcessPoolExecutor(jobs, initializer=end_with, initargs=(os.getpid(),)) as pool:
         work = pool.map(_run, [scenario] * len(seeds), seeds, [chosen] * len(seeds), chunksize=_CHUNK)
         is_shown = sys.stderr.isatty()
-        for number, result in enumerate(work, 1):
-            if is_shown and not number % 100:
-                click.echo(f"\r{number:,} of {len(seeds):,}", nl=False, err=True)
-            yield result
+        try:
+            for number, result in enumerate(work, 1):
+                if is_shown and not number % 100:
+                    click.echo(f"\r{number:,} of {len(seeds):,}", nl=False, err=True)
+                yield result
+        except KeyboardInterrupt:
+            # The pool would wait for all that it has given out.
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
         if is_shown:
             click.echo("\r", nl=False, err=True)
 

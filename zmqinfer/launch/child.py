@@ -77,7 +77,7 @@ class Child:
         """Starts a process that has this descriptor for its pulse."""
         title = f"zmqinfer {self.command[0]} {self.name}"
         environment = {**self.environment, DESCRIPTOR: str(pulse)}
-        return spawn(title, "zmqinfer.cli", self.command, environment, pass_fds=[pulse], **options)
+        return spawn(title, "zmqinfer.__main__", self.command, environment, pass_fds=[pulse], **options)
 
     def listen(self, now: float) -> None:
         """Takes what the present process has said."""

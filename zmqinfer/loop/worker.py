@@ -59,7 +59,7 @@ class WorkerLoop(Generic[P]):
         """Has the next turn begin to leave; from any thread or signal handler."""
         self.inbox.put(self._machine.drain)
 
-    def take_in(self, now: float, away_s: float) -> dict[int, list[Batch]]:
+    def take_in(self, now: float, away_s: float) -> dict[int, deque[Batch]]:
         """Takes what has come, and returns the batches to begin, by the numbers of their models.
 
         Args:

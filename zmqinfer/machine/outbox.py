@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from zmqinfer.records import BUDGET_US, MAX_BUDGET_US, PAYLOAD_AT, TAG, Kind, Record
+from zmqinfer.records import BUDGET_US, MAX_BUDGET_US, PAYLOAD_AT, Kind, Record
 from zmqinfer.tensor import Buffer, payload_bytes
 from zmqinfer.wire import encode, encode_whole
 
@@ -64,9 +64,12 @@ class Outbox:
         """Whether records of this kind wait to leave."""
         return kind in self._records
 
-    def unsent(self) -> set[int]:
-        """Returns the tags of all REQUESTs that have not left."""
-        return {record[TAG] for record in self._records.get(Kind.REQUEST, [])[self._passed :]}
+    def unsent(self) -> dict[int, int]:
+        """Returns the calls that have not left, by the tags of their REQUESTs, as the places in their block."""
+        unsent: dict[int, int] = {}
+        for tag, places, *_ in self._records.get(Kind.REQUEST, [])[self._passed :]:
+            unsent[tag] = unsent.get(tag, 0) | places
+        return unsent
 
     def put(self, kind: Kind, record: Record, size: int = 0) -> None:
         """Adds a record whose payload, answer or sentence has `size` bytes."""

@@ -7,20 +7,20 @@ import difflib
 import math
 import numbers
 import operator
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Iterator
 from typing import TypedDict
 
 from zmqinfer.errors import InvalidArgument
 from zmqinfer.machine.client.call import DEFAULT_PRIORITY, CallOptions
 from zmqinfer.records import MAX_ID_BYTES, PRIORITIES
 
-__all__ = ["Options", "check_many", "check_timeout", "options_of"]
+__all__ = ["Options", "check_timeout", "key_bytes", "many_of", "options_of"]
 
 MAX_DEADLINE_S = 300.0
 
 
 class Options(TypedDict, total=False):
-    """What may be said of a call besides its model and its input, as keywords.
+    """What may be said of a call besides its model and its input, as keywords; None is the default.
 
     Attributes:
         deadline_s: time limit of this call; by default that of the client.
@@ -33,7 +33,7 @@ class Options(TypedDict, total=False):
 
     deadline_s: float | None
     key: str | bytes | None
-    priority: int
+    priority: int | None
     version: int | None
     idempotent: bool | None
     hedge: bool | None
@@ -61,13 +61,13 @@ def _checked(
     *,
     deadline_s: float | None = None,
     key: str | bytes | None = None,
-    priority: int = DEFAULT_PRIORITY,
+    priority: int | None = DEFAULT_PRIORITY,
     version: int | None = None,
     idempotent: bool | None = None,
     hedge: bool | None = None,
 ) -> CallOptions:
     if type(priority) is not int:
-        priority = _whole("priority", priority)
+        priority = DEFAULT_PRIORITY if priority is None else _whole("priority", priority)
     if not 1 <= priority <= PRIORITIES:
         raise InvalidArgument(f"priority is {priority!r}, expected 1, the most urgent, to {PRIORITIES}")
     if version is not None and type(version) is not int:
@@ -78,7 +78,7 @@ def _checked(
                 raise InvalidArgument(f"{name} is {value!r}, expected None, True or False")
     deadline_s = plain.deadline_s if deadline_s is None else _seconds("deadline_s", deadline_s)
     if key is not None:
-        return CallOptions(deadline_s, version, priority, idempotent, hedge, _key_bytes(key))
+        return CallOptions(deadline_s, version, priority, idempotent, hedge, key_bytes(key))
     said = CallOptions(deadline_s, version, priority, idempotent, hedge)
     # Calls with the very same options find each other faster.
     return plain if said == plain else said
@@ -87,18 +87,31 @@ def _checked(
 def _refuse_unknown(options: Iterable[str]) -> None:
     names = list(Options.__annotations__)
     for name in options:
+        if name == "with_info":
+            raise TypeError("with_info is for infer alone; of a call that is begun with submit, info() tells") from None
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
+            close = ["deadline_s"] if "timeout" in name else difflib.get_close_matches(name, names, n=1)
             advice = f"did you mean {close[0]!r}?" if close else "leave it out"
             raise TypeError(f"a call has no option {name!r}, expected {', '.join(names)}; {advice}") from None
 
 
-def check_many(xs: object, in_flight: int) -> None:
-    """Raises `InvalidArgument` for inputs that cannot be gone through, or that many at a time."""
+def many_of(xs: object, in_flight: int, keys: object, options: Options) -> Iterator[object] | None:
+    """Returns the keys of many inputs, if there are any.
+
+    Raises:
+        InvalidArgument: inputs or keys that cannot be gone through, or that many at a time.
+    """
     if type(in_flight) is not int or in_flight < 1:
         raise InvalidArgument(f"in_flight is {in_flight!r}, expected a whole number from 1")
     if not isinstance(xs, Iterable | AsyncIterable):
         raise InvalidArgument(f"xs is a {type(xs).__qualname__}, expected arrays in a list, a generator, ...")
+    if keys is None:
+        return None
+    if options.get("key") is not None:
+        raise InvalidArgument("key and keys were given, expected one of them: a key for all, or one for each input")
+    if isinstance(keys, str | bytes) or not isinstance(keys, Iterable):
+        raise InvalidArgument(f"keys is a {type(keys).__qualname__}, expected str or bytes in a list, a generator, ...")
+    return iter(keys)
 
 
 def check_timeout(timeout_s: float) -> None:
@@ -128,10 +141,11 @@ def _whole(name: str, value: object) -> int:
     raise InvalidArgument(f"{name} is {value!r}, a {type(value).__qualname__}, expected a whole number")
 
 
-def _key_bytes(key: str | bytes) -> bytes:
+def key_bytes(key: object) -> bytes:
     """Returns a routing key as it travels."""
     if not isinstance(key, str | bytes):
-        raise InvalidArgument(f"key is a {type(key).__name__}, expected str or bytes")
+        advice = "; infer_many takes keys, one for each input" if isinstance(key, Iterable) else ""
+        raise InvalidArgument(f"key is a {type(key).__name__}, expected str or bytes{advice}")
     try:
         raw = key.encode() if isinstance(key, str) else key
     except UnicodeEncodeError as cause:

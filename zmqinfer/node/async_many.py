@@ -48,7 +48,8 @@ class AsyncMany:
 
     async def results(self, *, return_errors: bool) -> AsyncIterator[Result]:
         """Yields the results; the first error is raised at its place, or takes its place."""
-        stream, tags = self._stream, self._stream.tags
+        stream = self._stream
+        tags, parcels, results = stream.tags, stream.parcels, stream.results
         self._attach()
         self._connection.check_open()
         plain: Iterator[Input] = iter(())
@@ -65,15 +66,20 @@ class AsyncMany:
                 if not stream.is_ready():
                     await self._wait()
                 # Everything that is there by now is given out before new inputs are asked for.
-                while tags and tags[0] in stream.results:
-                    tag = tags.popleft()
+                while tags and (result := results.pop(tags[0], None)) is not None:
+                    if isinstance(result, ZmqInferError):
+                        if stream.goes_again(result):
+                            stream.send_again(time.monotonic())
+                            self._schedule()
+                            continue
+                        if not return_errors:
+                            raise result
+                    tags.popleft()
+                    parcel = parcels.popleft()
                     if stream.held:
-                        stream.give_back(tag)
-                    result = stream.results.pop(tag)
+                        stream.give_back(parcel)
                     if self._room is not None and stream.wants_more():
                         _open(self._room)
-                    if not return_errors and isinstance(result, ZmqInferError):
-                        raise result
                     yield result
             if self._error is not None:
                 raise self._error
@@ -110,14 +116,13 @@ class AsyncMany:
         until = time.monotonic() + GATHER_S
         while not self._is_over and self._stream.room() > 0:
             try:
-                x = next(plain)
+                self._send(next(plain))
             except StopIteration:
                 self._is_over = True
                 return
             except Exception as error:  # noqa: BLE001 - of its caller's own code: raised at its place
                 self._error, self._is_over = error, True
                 return
-            self._send(x)
             if time.monotonic() > until:
                 return
 

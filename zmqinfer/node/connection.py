@@ -22,8 +22,9 @@ from zmqinfer.node.ports import Dealer
 from zmqinfer.node.shared import SHARED_ABOVE_BYTES, SharedMemory, host_token
 from zmqinfer.tensor import payload_bytes
 
-__all__ = ["DEFAULTS", "UNCLOSED", "Connection"]
+__all__ = ["DEFAULTS", "NOT_COPIED", "UNCLOSED", "Connection"]
 
+NOT_COPIED = "a client has sockets of its own and cannot be copied or sent to another process; make one there"
 UNCLOSED = "a zmqinfer client was never closed; use it in `with`, or close it"
 
 # The keyword defaults of both clients.

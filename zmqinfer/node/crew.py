@@ -100,7 +100,7 @@ class Loop(Protocol):
     def wake(self) -> Callable[[], None]:
         """Makes it wait no longer, from any thread."""
 
-    def take_in(self) -> dict[int, list[Batch]]:
+    def take_in(self) -> dict[int, deque[Batch]]:
         """Waits for something to do, does it, and returns the batches to begin, by the numbers of their models."""
 
     def send_out(self) -> bool:
@@ -169,7 +169,7 @@ class Crew:
         self._is_over = True
         self._called.set()
 
-    def _share_out(self, me: EngineThread | None, begun: dict[int, list[Batch]]) -> bool:
+    def _share_out(self, me: EngineThread | None, begun: dict[int, deque[Batch]]) -> bool:
         """Gives batches to the models' threads, and runs our own; whether the duty is still ours then."""
         if not begun:
             return True
@@ -191,18 +191,20 @@ class Crew:
             self._away_since = time.monotonic()
         return self._run(me, own)
 
-    def _work(self, me: EngineThread, batches: list[Batch]) -> None:
+    def _work(self, me: EngineThread, batches: deque[Batch]) -> None:
         """Runs batches on their model's thread, and then turns the loop if the duty came with them."""
         if self._run(me, batches):
             self._turn(me)
 
-    def _run(self, me: EngineThread, batches: list[Batch]) -> bool:
-        """Runs batches one after another, and empties the list; whether the duty is ours then."""
+    def _run(self, me: EngineThread, batches: deque[Batch]) -> bool:
+        """Runs batches one after another, unless they are taken back; whether the duty is ours then."""
         done, clock = self._loop.done, time.perf_counter
         told_at = clock()
-        while True:
-            # Out of the list, which lives as long as this thread turns the loop.
-            batch = batches.pop(0)
+        while batches:
+            try:
+                batch = batches.popleft()
+            except IndexError:
+                break  # the loop was faster
             began = clock()
             outcomes = me.run_batch(batch)
             ended = clock()
@@ -213,8 +215,8 @@ class Crew:
                 return True
             # Short batches are told of together: their replies then leave as one message, and the loop
             # does not take the interpreter's lock from the next of them.
-            if not batches or (ended - told_at > _TELL_S and self._on_duty is not me):
+            if batches and ended - told_at > _TELL_S and self._on_duty is not me:
                 told_at = ended
                 self._loop.wake()
-            if not batches:
-                return False
+        self._loop.wake()
+        return False

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from zmqinfer.errors import Cancelled, ZmqInferError
-from zmqinfer.machine.client.call import Body
+from zmqinfer.loop.inbox import Work
 from zmqinfer.machine.client.codec import Input
 from zmqinfer.node.io_thread import IoThread
-from zmqinfer.node.stream import GATHER_S, MANY_BYTES, Result, Stream
+from zmqinfer.node.stream import GATHER_S, MANY_BYTES, Parcel, Result, Stream
 from zmqinfer.node.waits import Waiter
 
 __all__ = ["Many"]
@@ -30,7 +30,8 @@ class Many:
 
     def results(self, *, return_errors: bool) -> Iterator[Result]:
         """Yields the results; the first error is raised at its place, or takes its place."""
-        stream, tags = self._stream, self._stream.tags
+        stream = self._stream
+        tags, parcels, results = stream.tags, stream.parcels, stream.results
         self._io.connection.check_open()
         try:
             while True:
@@ -39,14 +40,18 @@ class Many:
                     self._refill()
                 if not tags:
                     break
-                while tags[0] not in stream.results:
+                while (result := results.pop(tags[0], None)) is None:
                     self._wait()
-                tag = tags.popleft()
+                if isinstance(result, ZmqInferError):
+                    if stream.goes_again(result):
+                        self._do(stream.send_again)
+                        continue
+                    if not return_errors:
+                        raise result
+                tags.popleft()
+                parcel = parcels.popleft()
                 if stream.held:
-                    stream.give_back(tag)
-                result = stream.results.pop(tag)
-                if not return_errors and isinstance(result, ZmqInferError):
-                    raise result
+                    stream.give_back(parcel)
                 yield result
             if self._error is not None:
                 raise self._error
@@ -55,16 +60,21 @@ class Many:
 
     def _refill(self) -> None:
         """Has inputs sent, and waits until they are: else this thread would keep the interpreter's lock meanwhile."""
-        bodies = self._gathered()
-        if bodies:
-            waiter = Waiter()
-            self._io.do(partial(self._send, bodies, waiter))
-            self._io.wait((waiter,), self._deadline_s)
+        parcels = self._gathered()
+        if parcels:
+            self._do(partial(self._stream.send, parcels))
 
-    def _gathered(self) -> list[Body | ZmqInferError]:
+    def _do(self, work: Work) -> None:
+        """Has something done on the client's thread, and waits for that."""
+        waiter = Waiter()
+        self._io.do(work)
+        self._io.do(lambda _: waiter.set_result(None))
+        self._io.wait((waiter,), self._deadline_s)
+
+    def _gathered(self) -> list[Parcel]:
         """Asks the source for inputs, for a while or until there are enough."""
         stream, connection = self._stream, self._io.connection
-        fresh: list[Body | ZmqInferError] = []
+        fresh: list[Parcel] = []
         most, until = stream.room(), time.monotonic() + GATHER_S
         try:
             # A source is asked for nothing that a closed client cannot send.
@@ -83,11 +93,6 @@ class Many:
             raise
         self._is_over = True
         return fresh
-
-    def _send(self, bodies: list[Body | ZmqInferError], waiter: Waiter, now: float) -> None:
-        """Sends inputs, on the client's thread."""
-        self._stream.send(bodies, now)
-        waiter.set_result(None)
 
     def _wait(self) -> None:
         """Returns when the next result is there."""

@@ -8,20 +8,23 @@ takes them: each step that both may see is a single one of Python's own containe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
-from zmqinfer.errors import ZmqInferError
+from zmqinfer.errors import Executed, InvalidArgument, Overloaded, ZmqInferError
 from zmqinfer.loop.client import Taker
 from zmqinfer.machine.block import numbers_of
-from zmqinfer.machine.client.call import Body, CallOptions, body_bytes
+from zmqinfer.machine.client.call import Body, CallOptions, SharedBody, body_bytes
 from zmqinfer.machine.client.codec import Input, Output
+from zmqinfer.node.arguments import key_bytes
 from zmqinfer.node.connection import Connection
-from zmqinfer.records import Record
+from zmqinfer.records import STATUS, Record
 
-__all__ = ["GATHER_S", "MANY_BYTES", "Result", "Stream"]
+__all__ = ["GATHER_S", "MANY_BYTES", "Parcel", "Result", "Stream"]
 
 Result: TypeAlias = Output | ZmqInferError
+# An input as it was given, with its options if it has a key of its own; or what is wrong with it.
+Parcel: TypeAlias = Body | tuple[*Body, CallOptions] | ZmqInferError
 
 # A source is asked for more inputs no longer than this before those that it gave are sent.
 GATHER_S = 0.005
@@ -34,6 +37,7 @@ class Stream(Taker):
 
     Attributes:
         tags: of the calls whose results are still to be taken, in their order.
+        parcels: what was sent for these.
         results: what has come, by tag.
         enough: so many calls may be under way while it is worth asking for more inputs.
         held: bytes of the large inputs that were asked for and whose results were not taken.
@@ -41,24 +45,33 @@ class Stream(Taker):
     """
 
     __slots__ = (
-        "_codec", "_connection", "_in_flight", "_model", "_options", "_refused", "_sizes", "enough", "held",
-        "on_ready", "results", "tags",
+        "_codec", "_connection", "_in_flight", "_keys", "_model", "_most", "_narrowed_at", "_options", "_refused",
+        "enough", "held", "on_ready", "parcels", "results", "tags",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection, model: str, in_flight: int, options: CallOptions) -> None:
+    def __init__(
+        self, connection: Connection, model: str, in_flight: int, options: CallOptions, keys: Iterator[object] | None
+    ) -> None:
         self.tags: deque[int] = deque()
+        self.parcels: deque[Parcel] = deque()
         self.results: dict[int, Result] = {}
         self.on_ready: Callable[[], None] | None = None
         self._connection = connection
         self._codec = connection.machine.codec
         self._model = model
+        self._most = in_flight
+        self._set_in_flight(in_flight)
+        self._options = options
+        self._keys = keys
+        self.held = 0
+        self._refused = 0
+        # Which call was the last when less began to be in flight.
+        self._narrowed_at = 0
+
+    def _set_in_flight(self, in_flight: int) -> None:
         self._in_flight = in_flight
         # More are asked for by a part at a time, so that inputs leave in bundles.
         self.enough = in_flight - max(1, in_flight // 4)
-        self._options = options
-        self.held = 0
-        self._sizes: dict[int, int] = {}
-        self._refused = 0
 
     def room(self) -> int:
         """Returns how many more inputs may be asked for."""
@@ -70,39 +83,49 @@ class Stream(Taker):
 
     # For who sends -----------------------------------------------------------------------------------
 
-    def encode(self, x: Input) -> Body | ZmqInferError:
+    def encode(self, x: Input) -> Parcel:
         """Returns an input as it is now, independent of its caller's arrays, or what is wrong with it."""
-        version = self._options.version
+        options, version = self._options, self._options.version
         try:
+            if self._keys is not None:
+                options = self._with_key(self._keys)
             body: Body = self._codec.encode(self._model, version, x, None)
         except ZmqInferError as error:
             return error
         if type(body[1]) is not bytes:
             self.held += body_bytes(body[1])
             body = self._connection.own(self._model, version, body)
-        return body
+        return body if self._keys is None else (*body, options)
 
-    def send(self, bodies: Iterable[Body | ZmqInferError], now: float) -> None:
+    def _with_key(self, keys: Iterator[object]) -> CallOptions:
+        for key in keys:
+            return self._options if key is None else CallOptions(*self._options[:-1], key_bytes(key))
+        raise InvalidArgument("there are fewer keys than inputs, expected one for each; None is no key")
+
+    def send(self, parcels: Sequence[Parcel], now: float) -> None:
         """Sends inputs; one that is refused never leaves, and its error waits for its turn."""
         connection, machine = self._connection, self._connection.machine
         submit, model, options = machine.submit, self._model, self._options
-        full = machine.full_blocks
-        for body in bodies:
-            if isinstance(body, tuple):
+        full, tags = machine.full_blocks, []
+        for parcel in parcels:
+            if isinstance(parcel, tuple):
+                if len(parcel) == 3:
+                    *_, options = parcel
+                    parcel = parcel[:2]  # noqa: PLW2901 - the body in it
                 try:
                     if not connection.is_open:
                         connection.check_goes_on()
-                    tag = submit(self, model, body, None, options, now)
+                    tag = submit(self, model, parcel, None, options, now)
                 except ZmqInferError as error:
                     tag = self._refuse(error)
-                if type(body[1]) is not bytes:
-                    self._sizes[tag] = body_bytes(body[1])
             else:
-                tag = self._refuse(body)
-            self.tags.append(tag)
+                tag = self._refuse(parcel)
+            tags.append(tag)
             if machine.full_blocks != full:
                 connection.loop.push(now)
                 full = machine.full_blocks
+        self.parcels.extend(parcels)
+        self.tags.extend(tags)
 
     def _refuse(self, error: ZmqInferError) -> int:
         """Puts down an error; returns its tag, which no call has."""
@@ -112,6 +135,9 @@ class Stream(Taker):
 
     def take(self, reply: Record, place: int, outcomes: Sequence[Result]) -> None:
         """Puts down the results of calls."""
+        if self._in_flight < self._most and not reply[STATUS]:
+            # After a refusal there are slowly more again.
+            self._set_in_flight(self._in_flight + 1)
         self._put_down(numbers_of(reply)[place : place + len(outcomes)], outcomes)
 
     def _put_down(self, numbers: Sequence[int], results: Sequence[Result]) -> None:
@@ -127,6 +153,41 @@ class Stream(Taker):
         tags = self.tags
         return bool(tags) and tags[0] in self.results
 
-    def give_back(self, tag: int) -> None:
+    def give_back(self, parcel: Parcel) -> None:
         """Counts the input of a call that was taken no longer."""
-        self.held -= self._sizes.pop(tag, 0)
+        if isinstance(parcel, tuple) and type(parcel[1]) is not bytes:
+            self.held -= body_bytes(parcel[1])
+
+    def goes_again(self, error: Result) -> bool:
+        """Whether the next call, whose result this is, is sent again, after fewer were allowed to be in flight.
+
+        A gateway, or the time that the calls have, may not have room for so many: that is nobody's failure. With one
+        in flight it is not this stream that is too much.
+        """
+        tag = self.tags[0]
+        is_news = tag > self._narrowed_at
+        if not self._was_too_much(error, self.parcels[0]) or (self._in_flight == 1 and is_news):
+            return False
+        if is_news:
+            self._set_in_flight(self._in_flight // 2)
+            self._narrowed_at = max(self.tags)
+        self.results[tag] = error
+        return True
+
+    @staticmethod
+    def _was_too_much(result: Result | None, parcel: Parcel) -> bool:
+        """Whether a call was refused that can be sent again; what lay in shared memory is there no more."""
+        is_refusal = isinstance(result, Overloaded) and result.executed is Executed.NO
+        return is_refusal and isinstance(parcel, tuple) and not isinstance(parcel[1], SharedBody)
+
+    def send_again(self, now: float) -> None:
+        """Sends those next calls again that were refused, in their places; for who sends."""
+        tags, parcels, results = self.tags, self.parcels, self.results
+        refused = [at for at, tag in enumerate(tags) if self._was_too_much(results.get(tag), parcels[at])]
+        again = refused[: self._in_flight]
+        for at in again:
+            del results[tags[at]]
+        self.send([parcels[at] for at in again], now)
+        for at in reversed(again):
+            parcels.pop()
+            tags[at] = tags.pop()

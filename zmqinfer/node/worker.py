@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -117,7 +118,7 @@ class WorkerNode:
         finally:
             self._close()
 
-    def take_in(self) -> dict[int, list[Batch]]:
+    def take_in(self) -> dict[int, deque[Batch]]:
         """Waits for something to do, does it, and returns the batches to begin, by the numbers of their models."""
         self._settle()
         now, away_s = self._poller.wait(self._due, self._ended_at)

@@ -67,12 +67,12 @@ class Admission:
         if usage.requests + calls > limits.max_client_requests:
             return Status.OVERLOADED, (
                 f"this client's requests in hand would come to {usage.requests + calls:,}, the limit is"
-                f" {limits.max_client_requests:,}; wait for answers before sending more"
+                f" {limits.max_client_requests:,}; wait for answers before sending more, as infer_many does"
             )
         if usage.bytes + size > limits.max_client_bytes:
             return Status.OVERLOADED, (
                 f"this client's requests in hand would come to {usage.bytes + size:,} bytes, the limit is"
-                f" {limits.max_client_bytes:,}; wait for answers before sending more"
+                f" {limits.max_client_bytes:,}; wait for answers before sending more, as infer_many does"
             )
         if self.requests + calls > limits.max_requests:
             return Status.OVERLOADED, (

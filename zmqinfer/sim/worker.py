@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
@@ -47,12 +47,14 @@ class _Engine:
     """One model's thread: what it was given, and when the batch that it runs will be done.
 
     Attributes:
+        batch: the one that it runs.
         batches: how many it has run.
         hangs: whether the present one was made to last.
     """
 
     model: TimedModel
-    queue: deque[Batch]
+    queue: deque[Batch] = field(default_factory=deque)
+    batch: Batch | None = None
     ends_at: float = 0.0
     took_s: float = 0.0
     batches: int = 0
@@ -89,7 +91,7 @@ class WorkerProcess(Process):
         self.dialler = Dialler(self.machine, partial(network.dial, self))
         # When batches of a single row began, and which.
         self._alone: deque[tuple[float, bytes]] = deque(maxlen=_ALONE)
-        self._engines = [_Engine(model, deque()) for model in models]
+        self._engines = [_Engine(model) for model in models]
         self._loop = WorkerLoop(self.machine, self.dialler, SILENT)
         self.rouse()
 
@@ -102,10 +104,8 @@ class WorkerProcess(Process):
         """Does a turn of the loop, and lets the engines begin."""
         for number, batches in self._loop.take_in(now, gap).items():
             engine = self._engines[number]
-            is_idle = not engine.queue
-            engine.queue.extend(batches)
-            if is_idle:
-                self._begin(engine, self.departs_at())
+            engine.queue = batches
+            self._begin(engine, self.departs_at())
         due = self._loop.send_out(now)
         self.dialler.settle(lambda _: None, lambda _: None)
         if self.dialler.is_readable():
@@ -122,7 +122,7 @@ class WorkerProcess(Process):
 
     def _begin(self, engine: _Engine, now: float) -> None:
         """Begins the first batch of an engine's queue."""
-        batch = engine.queue[0]
+        engine.batch = batch = engine.queue.popleft()
         model = engine.model
         rows = _rows(batch)
         if len(rows) == 1:
@@ -143,9 +143,8 @@ class WorkerProcess(Process):
         It is one that has run another before: nobody can know how long the first should take.
         """
         for engine in self._engines:
-            if engine.queue and engine.batches and not engine.hangs:
-                batch = engine.queue[0]
-                for row in _rows(batch):
+            if engine.batch and engine.batches and not engine.hangs:
+                for row in _rows(engine.batch):
                     self._history.of(row).has_hung = True
                 engine.hangs = True
                 engine.took_s += lasts_s
@@ -155,14 +154,13 @@ class WorkerProcess(Process):
 
     def _put_off(self, engine: _Engine, seconds: float) -> None:
         engine.ends_at += seconds
-        batch = engine.queue[0]
-        self.timeline.at(engine.ends_at, lambda: self._end(engine, batch))
+        self.timeline.at(engine.ends_at, lambda: self._end(engine))
 
-    def _end(self, engine: _Engine, batch: Batch) -> None:
-        now = self.timeline.now
-        if not self.is_alive or self.is_frozen or engine.ends_at > now:
+    def _end(self, engine: _Engine) -> None:
+        now, batch = self.timeline.now, engine.batch
+        if not self.is_alive or self.is_frozen or engine.ends_at > now or batch is None:
             return  # if it was put off, there is another event for the end
-        engine.queue.popleft()
+        engine.batch = None
         engine.batches += 1
         engine.hangs = False
         rows = _rows(batch)
@@ -203,7 +201,7 @@ class WorkerProcess(Process):
         was_away_s = self.timeline.now - self._frozen_at
         super().thaw()
         for engine in self._engines:
-            if engine.queue:
+            if engine.batch:
                 self._put_off(engine, was_away_s)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.machine.client.playbook import BEAT_S, START, Playbook, echo
+from tests.machine.client.playbook import BEAT_S, START, Playbook, did_not_run, echo
 from zmqinfer.errors import EXECUTED, Executed, Status
-from zmqinfer.records import RAN, RESULT, STATUS, Kind, Record
+from zmqinfer.records import BUDGET_US, RAN, RESULT, STATUS, Kind, Record
 
 # A gateway that says nothing is lost after three heartbeats.
 LOST_S = 3 * BEAT_S
@@ -121,3 +121,37 @@ def test_without_it_calls_have_all_their_time() -> None:
     play.alive.clear()
     play.calls("one", deadline_s=100.0)
     assert not play.waits(START / 20).ended()
+
+
+@pytest.mark.parametrize("ends", ["given up", "late", "closed"])
+def test_what_never_left_did_not_run(ends: str) -> None:
+    """A socket without a connection takes nothing, from before its gateway is known to be lost; nor does it leave."""
+    play = lost()
+    play.calls("left")
+    play.requests()
+    play.is_connected = False
+    play.calls("behind", 30.0 if ends == "given up" else 0.5)
+
+    if ends == "closed":
+        play.flushed().machine.fail_all("the client was closed")
+    play.waits(FAST_S + 0.1 if ends == "given up" else 0.6 if ends == "late" else 0.0)
+
+    ended = play.ended()
+    assert EXECUTED[ended["behind"][RAN]] == Executed.NO
+    if "left" in ended:
+        assert EXECUTED[ended["left"][RAN]] == Executed.MAYBE
+    play.is_connected = True
+    assert all(record[BUDGET_US] == 0 for record in play.asked())
+
+
+def test_what_left_in_part_may_have_run() -> None:
+    """Calls of a block that were refused wait to leave again, while others of it are with the gateway."""
+    play = lost()
+    numbers = [play.calls(name) for name in ("with the gateway", "refused")]
+    play.requests()
+    play.says(0, Kind.REPLY, did_not_run(numbers[1], status=Status.OVERLOADED, retry_after_ms=10))
+    play.is_connected = False
+
+    ended = play.waits(FAST_S + 0.1).ended()
+
+    assert {EXECUTED[record[RAN]] for record in ended.values()} == {Executed.MAYBE}

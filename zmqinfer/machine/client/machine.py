@@ -7,7 +7,7 @@ with a REPLY record, the gateway's or one made here, that comes out of `complete
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import Status, TooLarge
@@ -188,9 +188,16 @@ class ClientMachine:
 
     def fail_all(self, detail: str) -> None:
         """Ends every call as CANCELLED, as when the client is closed, and says goodbye."""
-        for entry in self._pending.everything():
-            self._pending.fail(entry, Status.CANCELLED, detail, RAN_MAYBE)
+        self._end_all(Status.CANCELLED, detail)
         self._sessions.close()
+
+    def _end_all(self, status: Status, detail: str) -> None:
+        unsent = self._unsent_of(self.links)
+        for entry in self._pending.everything():
+            self._pending.fail(entry, status, detail, self._ran(entry, unsent))
+        for link in self.links.values():
+            # Its callers are told that it has not left.
+            link.outbox.discard(Kind.REQUEST)
 
     # Messages ------------------------------------------------------------------------------------
 
@@ -252,9 +259,11 @@ class ClientMachine:
         """Ends calls whose time is up, and keeps the sessions alive while calls are pending."""
         self._repeats.timers.run(now)
         expired = self._pending.wheel.expire(now)
+        numbers = dict.fromkeys(entry.link for entry in expired)
+        unsent = self._unsent_of(numbers)
         for entry in expired:
-            self._expire(entry, now)
-        for number in dict.fromkeys(entry.link for entry in expired):
+            self._expire(entry, unsent, now)
+        for number in numbers:
             if self.links[number].is_unsaid:
                 # Else those that have just ended would leave with the others.
                 self._sessions.greet(number, now)
@@ -269,8 +278,7 @@ class ClientMachine:
             f"no gateway could be reached at {self._addresses()} for {self._settings.fail_fast_s:g} s,"
             " which is fail_fast_s; start one with: zmqinfer up"
         )
-        for entry in self._pending.everything():
-            self._pending.fail(entry, Status.UNAVAILABLE, detail, self._ran(entry))
+        self._end_all(Status.UNAVAILABLE, detail)
         for number, link in list(self.links.items()):
             if link.is_unsaid:
                 self._sessions.greet(number, now)
@@ -278,14 +286,17 @@ class ClientMachine:
     def _addresses(self) -> str:
         return ", ".join(link.address for link in self.links.values())
 
-    def _ran(self, entry: Block | Question) -> int:
-        """Whether what nobody answered may have run."""
-        is_unsaid = self.links[entry.link].is_unsaid
-        if isinstance(entry, Block):
-            is_unsaid = not self._sessions.times_gone(entry, is_unsaid=is_unsaid)
-        return RAN_NO if is_unsaid else RAN_MAYBE
+    def _unsent_of(self, numbers: Iterable[int]) -> dict[int, dict[int, int]]:
+        return {number: self.links[number].outbox.unsent() for number in numbers}
 
-    def _expire(self, entry: Block | Question, now: float) -> None:
+    def _ran(self, entry: Block | Question, unsent: dict[int, dict[int, int]]) -> int:
+        """Whether what nobody answered may have run; `unsent` is what has not left, by the numbers of the gateways."""
+        has_left = not self.links[entry.link].is_unsaid
+        if isinstance(entry, Block):
+            has_left = self._sessions.times_gone(entry, unsent[entry.link]) > 0
+        return RAN_MAYBE if has_left else RAN_NO
+
+    def _expire(self, entry: Block | Question, unsent: dict[int, dict[int, int]], now: float) -> None:
         entry.slot = self._pending.wheel.add(entry, entry.deadline + GRACE_S)
         link = self.links[entry.link]
         if now < entry.deadline and self._sessions.was_welcome:
@@ -293,7 +304,7 @@ class ClientMachine:
         if isinstance(entry, Block) and not link.has_spoken_since(entry.deadline - entry.options.deadline_s):
             # To those who ask one thing after another no silence is long enough: each call has its own.
             self._sessions.doubt(link)
-        ran = self._ran(entry)
+        ran = self._ran(entry, unsent)
         if not self._sessions.was_welcome:
             limit = "its deadline" if now >= entry.deadline else "connect_timeout_s"
             detail = (
@@ -302,7 +313,8 @@ class ClientMachine:
             self._pending.fail(entry, Status.UNAVAILABLE, detail, ran)
         elif link.state is LinkState.UP:
             detail = f"the time was up before gateway {link.address} answered"
-            self._pending.fail(entry, Status.DEADLINE_EXCEEDED, detail, RAN_MAYBE, "network")
+            # What has not left yet leaves without time, and nobody runs that.
+            self._pending.fail(entry, Status.DEADLINE_EXCEEDED, detail, ran, "network")
         else:
             detail = f"the time was up while the connection to gateway {link.address} was lost"
             self._pending.fail(entry, Status.DEADLINE_EXCEEDED, detail, ran, "network")

@@ -6,7 +6,7 @@ ends, when a session does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import Status
@@ -96,7 +96,9 @@ class Sessions:
         self._review()
         if link.state is not LinkState.LEAVING:
             # It is not there: what waits for it is for others.
-            self._move(number, is_unsaid=link.is_unsaid, is_silent=True)
+            unsent = link.outbox.unsent()
+            link.outbox.discard(Kind.REQUEST)
+            self._move(number, unsent, is_silent=True)
         if self._may_part(number, link):
             self._part(number, link, now)
 
@@ -242,13 +244,13 @@ class Sessions:
         # What waits to leave belongs behind the greeting.
         self._seal()
         link = self.links[number]
-        is_unsaid = link.is_unsaid
+        unsent = link.outbox.unsent()
         link.greet(now)
         self._review()
-        self._move(number, is_unsaid=is_unsaid, is_silent=is_silent)
+        self._move(number, unsent, is_silent=is_silent)
 
-    def _move(self, number: int, *, is_unsaid: bool, is_silent: bool) -> None:
-        """Sends again what a gateway has, or ends what may not run twice."""
+    def _move(self, number: int, unsent: Mapping[int, int], *, is_silent: bool) -> None:
+        """Sends again what a gateway has, or ends what may not run twice; `unsent` is what had not left for it."""
         link = self.links[number]
         for entry in self._pending.at(number):
             if isinstance(entry, Question):
@@ -256,7 +258,7 @@ class Sessions:
                 continue
             if entry.is_at_rest():
                 continue  # nobody has it, and its pause goes on
-            entry.sends = self.times_gone(entry, is_unsaid=is_unsaid)
+            entry.sends = self.times_gone(entry, unsent)
             if entry.sends and not self.may_run_twice(entry):
                 if link.welcomes:
                     detail = f"the session with gateway {link.address} was lost, and the request may not be run twice"
@@ -267,12 +269,9 @@ class Sessions:
             self.send(entry)
 
     @staticmethod
-    def times_gone(block: Block, *, is_unsaid: bool) -> int:
-        """Returns how often a block may have left: its last time waits behind its gateway's greeting if that is unsaid.
-
-        What is held waits behind none: all its times were at other gateways, or with an earlier greeting.
-        """
-        return max(0, block.sends - (is_unsaid and not block.is_held))
+    def times_gone(block: Block, unsent: Mapping[int, int]) -> int:
+        """Returns how often a block may have left: its last time has not if all of it is in its gateway's outbox."""
+        return block.sends - (block.tag in unsent and not block.pending() & ~unsent[block.tag])
 
     # Parting -------------------------------------------------------------------------------------
 

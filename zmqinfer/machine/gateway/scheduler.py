@@ -7,7 +7,7 @@ instant.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Container
 
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import first_of, listed
@@ -255,7 +255,7 @@ class Scheduler:
 
     # Failover ------------------------------------------------------------------------------------
 
-    def move_all_of(self, worker: WorkerSession, unsent: Set[int], now: float, *, is_abrupt: bool) -> int:
+    def move_all_of(self, worker: WorkerSession, unsent: Container[int], now: float, *, is_abrupt: bool) -> int:
         """Moves what a lost worker held to others; returns how many calls that were.
 
         Args:

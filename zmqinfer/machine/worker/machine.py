@@ -6,6 +6,8 @@ gives the gateway its credit back; only the end of the session ends that duty.
 
 from __future__ import annotations
 
+from collections import deque
+
 from zmqinfer.config import WorkerSettings
 from zmqinfer.machine.link import Leave, Link, LinkState
 from zmqinfer.machine.outbox import Outbox
@@ -198,26 +200,31 @@ class WorkerMachine:
 
     # Batches -------------------------------------------------------------------------------------
 
-    def take_batches(self, now: float) -> dict[int, list[Batch]]:
-        """Returns the batches that idle engines should begin now, by the engine's number."""
-        begun: dict[int, list[Batch]] = {}
+    def take_batches(self, now: float) -> dict[int, deque[Batch]]:
+        """Returns the batches that idle engines should begin now, by the engine's number.
+
+        An engine takes each from the left when it begins it, so that what is there has not begun and can be taken back.
+        """
+        begun: dict[int, deque[Batch]] = {}
         for number, model in self._models.items():
             batcher = model.batcher
             if model.running or not batcher.rows:
                 continue
             self.tasks.expire(model, now)
-            expected_s = 0.0
+            expected_s, ahead = 0.0, deque[Batch]()
             while batcher.rows and expected_s < _HANDOVER_S and (taken := batcher.take(now)) is not None:
                 bound, tasks, rows = taken
                 assert isinstance(bound, Bound), bound
                 self.tasks.on_cut(tasks[-1])
                 batch = Batch(number, bound, tasks, rows, now, model.patience_s(rows), model.is_short())
                 model.running.append(batch)
-                begun.setdefault(number, []).append(batch)
+                ahead.append(batch)
                 expected_s += batcher.curve.predict(rows) or _HANDOVER_S
                 if bound.is_alone:
                     self._confess(model, batch)
                     break
+            if ahead:
+                begun[number] = model.ahead = ahead
         return begun
 
     def _confess(self, model: ServedModel, batch: Batch) -> None:
@@ -296,6 +303,7 @@ class WorkerMachine:
         if not model.is_stuck and batch.stuck_at <= now:
             # What waits behind it shall not: without credits here the gateways take it back.
             model.is_stuck = True
+            self.tasks.wait_again(model)
             if model.is_served:
                 self._tell(model, now)
             took_s = round(now - batch.begins_at, 3)

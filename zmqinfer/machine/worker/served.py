@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from zmqinfer.errors import InvalidArgument, TooLarge
@@ -50,13 +51,15 @@ class ServedModel:
     Attributes:
         number: what the gateways know it by.
         running: batches that were handed to the engine, the one that runs first.
+        ahead: those of them that it has not begun; it takes them from the left, on a thread of its own.
         credits: rows that the gateways may have under way here.
         is_served: whether it takes requests; else what it runs is its last.
         is_stuck: whether the first of `running` takes much longer than it should.
     """
 
     __slots__ = (
-        "_bound", "_longest_s", "_shapes", "batcher", "card", "credits", "is_served", "is_stuck", "number", "running",
+        "_bound", "_longest_s", "_shapes", "ahead", "batcher", "card", "credits", "is_served", "is_stuck", "number",
+        "running",
     )  # fmt: skip
 
     def __init__(self, number: int, card: ModelCard) -> None:
@@ -64,6 +67,7 @@ class ServedModel:
         self.card = card
         self.batcher: Batcher[Task] = Batcher(card.limits)
         self.running: list[Batch] = []
+        self.ahead: deque[Batch] = deque()
         self.credits = 2 * card.limits.max_rows
         self.is_served, self.is_stuck = True, False
         # The longest recent batch; a long one is remembered for some dozens that are shorter: it may

@@ -5,6 +5,7 @@ Only the end of its gateway's session ends a request without a reply.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
@@ -94,6 +95,19 @@ class Workload:
                 model.batcher.remove(task, task.bound)
                 self._end(task, Status.CANCELLED, _TAKEN_AWAY)
         self.forget(model)
+
+    def wait_again(self, model: ServedModel) -> None:
+        """Takes back what a stuck engine was handed and has not begun, but for the batch that it must be stuck in."""
+        with contextlib.suppress(IndexError):  # it may begin one meanwhile: each batch is taken once
+            while len(model.running) > 1:
+                model.running.remove(batch := model.ahead.pop())
+                for task in batch.tasks:
+                    if self._held[task.link].holds(task.tag, task):
+                        model.batcher.offer(task, task.bound)
+                    else:
+                        self._let_go(task)  # dropped with its session
+        if not model.is_served:
+            self.give_back(model)
 
     def _everyone(self) -> Iterator[Task]:
         for held in self._held.values():
