@@ -97,7 +97,7 @@ class Snapshot:
         }
 
     def _replica(self, replica: Replica) -> dict[str, Any]:
-        rotation = self._tables.routes.announce(replica.model, replica.version).rotation
+        rotation = self._tables.routes.find(replica.model, replica.version).rotation
         standing = rotation.standing(replica.name).value if replica.granted else "stuck"
         return {"name": replica.model, "version": replica.version, "standing": standing}
 

@@ -151,7 +151,7 @@ class Workers:
         if replica is None and len(worker.replicas) >= MAX_MODELS + ((model, version) in names):
             self._report("worker has too many models", worker=worker.name, model=model, limit=MAX_MODELS)
             return False
-        route = self._routes.announce(model, version)
+        route = self._routes.find(model, version)
         route.hedge = more[:1] == [True]
         # A worker of another host is news too: memory cannot be shared with all of them any more.
         is_news = route.describe(signature, max_rows, idempotent) or not route.is_on(worker.host)
@@ -162,7 +162,7 @@ class Workers:
         replica = worker.replicas[number] = Replica(worker, model, version, max_rows, credits_rows)
         if worker.state is WorkerState.READY:
             route.add(replica)
-            changed[route] = None
+        changed[route] = None
         return is_news
 
     def _drop(self, replica: Replica, changed: dict[Route[Request], None]) -> bool:
@@ -175,7 +175,7 @@ class Workers:
     def _settle(self, changed: Iterable[Route[Request]], now: float) -> None:
         """Serves those who wait in routes whose replicas have changed, or places them again."""
         for route in changed:
-            self._scheduler.replace(self._routes.settle(route.model), now)
+            self._scheduler.replace(self._routes.settle(route), now)
             if route.replicas:
                 self._scheduler.serve(route, now)
             else:
@@ -213,7 +213,7 @@ class Workers:
             self._scheduler.dispatches.recall(replica)
 
     def _route_of(self, replica: Replica) -> Route[Request]:
-        return self._routes.announce(replica.model, replica.version)
+        return self._routes.find(replica.model, replica.version)
 
     def _compare(self, route: Route[Request], now: float) -> None:
         """Puts replicas out that are much worse than the others of their model, and lets them in again."""
@@ -313,7 +313,8 @@ class Workers:
         if self._liveness.is_beat_due(now):
             self.probe_all()
             for route in self._routes:
-                self._compare(route, now)
+                if route.replicas:
+                    self._compare(route, now)
 
     def wake_at(self) -> float:
         """Returns when to beat or to look for the silent ones."""
