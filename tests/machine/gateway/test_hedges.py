@@ -225,3 +225,18 @@ def test_a_hedged_block_that_is_divided_while_it_waits_gives_each_call_its_own_a
     for record in play.said("c", Kind.REPLY):
         assert record[STATUS] == Status.OK
         assert record[OUTPUT] == b"".join(inputs[place] for place in listed(record[PLACES]))
+
+
+def test_of_a_block_that_is_answered_call_by_call_each_answer_tells_how_long_it_took() -> None:
+    """From when the whole was sent: else the time after which a second worker is asked would never grow."""
+    play = hedging()
+    play.hears("c", Kind.REQUEST, request(1_000, calls=32), request(1_001, calls=32))
+    play.now += 3 * P95_S
+
+    for name in ("w1", "w2", "w3"):
+        for record in play.said(name, Kind.REQUEST):
+            whole = reply(record, name)
+            play.hears(name, Kind.REPLY, *[reply_part(whole, 1 << place) for place in listed(record[PLACES])])
+
+    assert len(play.said("c", Kind.REPLY)) == 64
+    assert play.machine.routes.find("m", 1).hedging.delay_s() == pytest.approx(3 * P95_S)

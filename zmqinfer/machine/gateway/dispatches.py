@@ -53,7 +53,8 @@ class Dispatches:
         record[TAG] = tag
         record[KEY] = None  # it has found its worker
         record[MODEL_VERSION] = request.route.version
-        if dispatch.is_alone:
+        if request.is_suspect:
+            dispatch.is_alone = True
             record[ALONE : ALONE + 1] = [True]
         elif len(record) > ALONE and record[ALONE] is True:
             record[ALONE] = None  # that is for a gateway to say

@@ -58,7 +58,7 @@ class Request:
         deadline: monotonic seconds.
         size: bytes of the body that are kept here.
         slot: its slot in the timing wheel.
-        patience: until when it waits for a first worker of its model, or None.
+        due_at: when the wheel looks at it: at its deadline, or sooner if its wait for a first worker ends before.
         dispatches: who has it, in the order in which they were asked. Each is for exactly its calls.
         losses: how many workers were lost with it.
         may_have_run: whether an earlier dispatch may have run it.
@@ -67,8 +67,8 @@ class Request:
     """
 
     __slots__ = (
-        "calls", "client", "deadline", "dispatches", "home", "is_open", "is_suspect", "is_waiting", "losses",
-        "may_have_run", "patience", "places", "rank", "record", "route", "rows", "size", "slot", "tag",
+        "calls", "client", "deadline", "dispatches", "due_at", "home", "is_open", "is_suspect", "is_waiting", "losses",
+        "may_have_run", "places", "rank", "record", "route", "rows", "size", "slot", "tag",
     )  # fmt: skip
 
     def __init__(
@@ -80,7 +80,7 @@ class Request:
         self.places: int = record[PLACES]
         self.calls = self.places.bit_count()
         self.rows: int = record[ROWS]
-        self.deadline = deadline
+        self.deadline = self.due_at = deadline
         self.size = size
         self.route = route
         self.slot = OUT
@@ -88,7 +88,6 @@ class Request:
         self.losses = 0
         self.is_open = True
         self.is_waiting = self.is_suspect = self.may_have_run = False
-        self.patience: float | None = None
         self.home: str | None = None
         self.rank = 0.0
 
@@ -106,11 +105,6 @@ class Request:
     def version(self) -> int | None:
         """The version that its client asked for, or None."""
         return self.record[MODEL_VERSION]  # type: ignore[no-any-return]
-
-    @property
-    def due_at(self) -> float:
-        """When the wheel must look at it: at its deadline, or before that when its patience ends."""
-        return self.deadline if self.patience is None else min(self.patience, self.deadline)
 
     @property
     def may_run_twice(self) -> bool:
@@ -132,7 +126,6 @@ class Request:
         head.may_have_run = self.may_have_run
         head.is_open = self.is_open
         head.is_suspect = self.is_suspect
-        head.patience = self.patience
         head.home = self.home
         head.rank = self.rank
         self.size -= size
@@ -158,7 +151,7 @@ class Dispatch:
         self.tag = tag
         self.request = request
         self.replica = replica
-        self.is_alone = request.is_suspect
+        self.is_alone = False
         self.sent_at = 0.0
 
     @property
@@ -170,5 +163,4 @@ class Dispatch:
         """Returns the dispatch of `head`, which is cut off from its request."""
         first = Dispatch(self.tag, head, self.replica)
         first.sent_at = self.sent_at
-        first.is_alone = self.is_alone
         return first

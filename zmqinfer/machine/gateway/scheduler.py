@@ -108,7 +108,7 @@ class Scheduler:
         route = request.route
         if not route.replicas:
             since = max(now, self._rejoined_at)
-            self._ledger.set_patience(request, since + self._settings.queue_wait_ms / 1000)
+            self._ledger.look_at(request, since + self._settings.queue_wait_ms / 1000)
             route.queue(request, now)
         elif request.record[KEY] is None or not route.placement.holders:
             route.queue(request, now)
@@ -128,8 +128,8 @@ class Scheduler:
             detail = "the request may have reached a gateway before, and may not be run twice"
             self._end(request, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
             return
-        if request.patience is not None:
-            self._ledger.set_patience(request, None)
+        if request.due_at < request.deadline:
+            self._ledger.look_at(request, request.deadline)
         dispatch = self.dispatches.send(request, replica)
         if (request.route.hedge or len(record) > HEDGE) and self.hedges.is_wanted(request):
             self.hedges.watch(dispatch, now)
@@ -328,7 +328,7 @@ class Scheduler:
             self._end(request, Status.UNAVAILABLE, self._unavailable(request.route))
         elif now < request.deadline:
             # Its first worker came and is busy: from here on it waits for room, as everybody does.
-            self._ledger.set_patience(request, None)
+            self._ledger.look_at(request, request.deadline)
         else:
             detail = f"the time was up while it waited for a worker with room for model {request.route.model!r}"
             replicas = request.route.replicas.values()
