@@ -23,6 +23,7 @@ class Someone:
     size: int = 1
     calls: int = 1
     rank: float = 0.0
+    leaves_home_at: float = 0.0
 
     def __repr__(self) -> str:
         return self.name
@@ -37,11 +38,8 @@ class Someone:
             self.owner,
             self.priority,
             self.deadline,
-            self.home,
-            self.is_waiting,
             size=calls,
             calls=calls,
-            rank=self.rank,
         )
         self.size -= calls
         self.calls -= calls

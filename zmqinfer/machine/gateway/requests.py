@@ -63,12 +63,14 @@ class Request:
         losses: how many workers were lost with it.
         may_have_run: whether an earlier dispatch may have run it.
         is_suspect: whether it may have ended a worker's process; it is for one call then, and runs alone.
-        home: while it waits, the only worker that it waits for; set by the waiting room, as `rank` is.
+        home: while it waits, the only worker that it waits for; set by the waiting room, as the next two are.
+        leaves_home_at: until when; then it waits for any.
+        rank: where its queue has it.
     """
 
     __slots__ = (
-        "calls", "client", "deadline", "dispatches", "due_at", "home", "is_open", "is_suspect", "is_waiting", "losses",
-        "may_have_run", "places", "rank", "record", "route", "rows", "size", "slot", "tag",
+        "calls", "client", "deadline", "dispatches", "due_at", "home", "is_open", "is_suspect", "is_waiting",
+        "leaves_home_at", "losses", "may_have_run", "places", "rank", "record", "route", "rows", "size", "slot", "tag",
     )  # fmt: skip
 
     def __init__(
@@ -89,7 +91,7 @@ class Request:
         self.is_open = True
         self.is_waiting = self.is_suspect = self.may_have_run = False
         self.home: str | None = None
-        self.rank = 0.0
+        self.leaves_home_at = self.rank = 0.0
 
     @property
     def owner(self) -> Usage:
@@ -126,8 +128,6 @@ class Request:
         head.may_have_run = self.may_have_run
         head.is_open = self.is_open
         head.is_suspect = self.is_suspect
-        head.home = self.home
-        head.rank = self.rank
         self.size -= size
         self.places ^= places
         self.calls -= calls
