@@ -320,7 +320,7 @@ def test_part_of_a_block_has_its_home_and_leaves_it_with_it() -> None:
     head = whole.cut(1)
     room.divide(whole, head)
 
-    assert head.home == "w1"
+    assert (head.home, head.rank) == ("w1", whole.rank)
     assert room.best("w2") is None
     room.remove(whole)
     room.expire_homes(1.0)

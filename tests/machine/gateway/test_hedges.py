@@ -117,7 +117,7 @@ def test_a_lost_worker_takes_only_its_copy_along(lost: int) -> None:
     assert statuses == ([] if lost else [Status.OK])
 
 
-def test_a_call_that_ends_otherwise_takes_both_copies_back() -> None:
+def test_a_call_that_ends_otherwise_has_both_copies_recalled() -> None:
     """Cancelled, or out of time."""
     play = hedging()
     first, asked, second, again = slow_call(play)
@@ -158,7 +158,7 @@ def test_a_call_may_say_so_itself(wish: bool) -> None:
 
 
 def test_of_a_block_that_is_answered_in_parts_each_part_ends_its_own_race() -> None:
-    """The second copy of what is answered is taken back, that of the rest goes on and may win."""
+    """The second copy of what is answered is recalled, that of the rest goes on and may win."""
     play = hedging()
     asked = request(1_024, calls=4, key=play.key_of("w1"))
     asked[PAYLOAD] = b"00010203"

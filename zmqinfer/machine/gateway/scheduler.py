@@ -217,7 +217,7 @@ class Scheduler:
         if dispatch.sent_at:
             self.hedges.learn(dispatch, part, now)
         if request.dispatches:
-            self.dispatches.take_back(request.dispatches)
+            self.dispatches.recall(request.dispatches)
         self._ledger.answer(request, part)
 
     def _place_again(self, request: Request, now: float) -> None:
@@ -236,20 +236,24 @@ class Scheduler:
         self._ledger.end(request, status, detail, where, ran)
 
     def _leave(self, request: Request) -> None:
-        """Takes a request that is about to end out of the queue, or back from the workers that have it."""
+        """Takes a request that is about to end out of the queue, or recalls it from the workers that have it."""
         if request.is_waiting:
             request.route.waiting.remove(request)
-        self.dispatches.take_back(request.dispatches)
+        self.dispatches.recall(request.dispatches)
         self._routes.sweep(request.route)
 
     def cancel(self, client: ClientSession, tag: int, places: int) -> None:
-        """Ends calls that their client no longer wants."""
+        """Ends calls that their client no longer wants; nothing is said to it."""
         for request in client.requests.about(tag, places):
             unwanted = request.places & places
-            self.withdraw(request if unwanted == request.places else self._divide(request, unwanted))
+            self._cancel(request if unwanted == request.places else self._divide(request, unwanted))
 
-    def withdraw(self, request: Request) -> None:
-        """Ends a request as cancelled; nothing is said to its client."""
+    def cancel_all_of(self, client: ClientSession) -> None:
+        """Ends all calls of a client that is gone."""
+        for request in list(client.requests):
+            self._cancel(request)
+
+    def _cancel(self, request: Request) -> None:
         self._leave(request)
         self._ledger.cancel(request)
 
@@ -263,7 +267,7 @@ class Scheduler:
             unsent: tags of calls that never left for it. It was not lost with those: they may run elsewhere whatever
                 they are, and a gateway that finds all its connections gone shall not count each as a loss.
         """
-        held = self.dispatches.withdraw(worker)
+        held = self.dispatches.take_all_of(worker)
         suspects = oldest(held) if is_abrupt else set()
         running = {tag for replica in worker.replicas.values() for tag in replica.running} if is_abrupt else set()
         for dispatch in held:

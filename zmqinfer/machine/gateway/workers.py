@@ -210,7 +210,7 @@ class Workers:
         if replica.credits > before and route.waiting:
             self._scheduler.serve(route, now)
         elif before and not replica.credits:
-            self._scheduler.dispatches.recall(replica)
+            self._scheduler.dispatches.recall_all_of(replica)
 
     def _route_of(self, replica: Replica) -> Route[Request]:
         return self._routes.find(replica.model, replica.version)
