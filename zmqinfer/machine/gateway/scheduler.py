@@ -268,20 +268,22 @@ class Scheduler:
                 they are, and a gateway that finds all its connections gone shall not count each as a loss.
         """
         held = self.dispatches.take_all_of(worker)
-        suspects = oldest(held) if is_abrupt else set()
+        may_have_run = oldest(held)
         running = {tag for replica in worker.replicas.values() for tag in replica.running} if is_abrupt else set()
+        accused = {one.request for one in held if one.is_alone and one.tag in running and one.request.is_open}
         for dispatch in held:
             request = dispatch.request
             if not request.is_open:
                 continue
             has_left = dispatch.tag not in unsent
-            request.losses += has_left
             request.may_have_run |= has_left
-            if dispatch.is_alone and dispatch.tag in running:
+            # What ran alone explains the end, and the others were not lost by their own fault.
+            request.losses += has_left and request in (accused or may_have_run)
+            if request in accused:
                 self._suspects.accuse(request, worker.session, now)
                 self._timers.at(now + ACQUITTED_BY_S, self._sentence, request)
             else:
-                request.is_suspect |= has_left and request in suspects
+                request.is_suspect |= has_left and is_abrupt and request in may_have_run
                 if not request.dispatches:
                     self._move(request, worker, now, has_left=has_left)
         return sum(dispatch.request.calls for dispatch in held)

@@ -21,8 +21,9 @@ __all__ = ["Workers"]
 
 # Replies to requests it was not given, after which a worker is not believed any more.
 _MAX_STRAYS = 3
-# Heartbeats without a sign of life, below which a closed connection is the end of a process.
-_ABRUPT = 2
+# Silence, below which a closed connection is the end of a process. ZeroMQ closes that of one that is stopped, or cut
+# off, after as much (node/sockets.py); one that is kept from speaking by others on its machine is silent for less.
+_ABRUPT_S = 1.5
 
 
 class Workers:
@@ -41,9 +42,8 @@ class Workers:
         self._roster = tables.roster
         self._scheduler = scheduler
         self._announce = announce
-        self._heartbeat_s = tables.settings.heartbeat_ms / 1000
         self._by_peer: dict[Peer, WorkerSession] = {}
-        self._liveness: Liveness[Peer] = Liveness(self._heartbeat_s)
+        self._liveness: Liveness[Peer] = Liveness(tables.settings.heartbeat_ms / 1000)
 
     def on_message(
         self,
@@ -268,9 +268,7 @@ class Workers:
         """Ends a worker's session and moves all that it held to others."""
         address = worker.outbox.address
         assert isinstance(address, bytes)
-        # A process that ends closes its connections at once. Of one that is stopped, or cut off, there is no sign
-        # before they are found dead.
-        is_abrupt = is_closed and self._liveness.silent_for(address, now) < _ABRUPT * self._heartbeat_s
+        is_abrupt = is_closed and self._liveness.silent_for(address, now) < _ABRUPT_S
         self._by_peer.pop(address, None)
         if self._roster.by_name.get(worker.name) is worker:
             del self._roster.by_name[worker.name]
