@@ -207,10 +207,10 @@ class Workers:
         before = replica.credits
         route = self._route_of(replica)
         route.allow(replica, granted, limit=limit)
-        if replica.credits > before and route.waiting:
-            self._scheduler.serve(route, now)
-        elif before and not replica.credits:
+        if before and not replica.credits:
             self._scheduler.dispatches.recall_all_of(replica)
+        if replica.credits != before and route.waiting:
+            self._scheduler.serve(route, now)
 
     def _route_of(self, replica: Replica) -> Route[Request]:
         return self._routes.find(replica.model, replica.version)
