@@ -54,7 +54,7 @@ class _Run:
     def __init__(self, world: World) -> None:
         self.fired = dict.fromkeys(world.scenario.faults, 0)
         self._world = world
-        self._checked = 0
+        self._checked = self._unmatched = 0
 
     def run(self, faults: Sequence[Fault]) -> None:
         """Lets everything happen; raises `Violation` or `AssertionError` at what must not."""
@@ -79,9 +79,10 @@ class _Run:
         self._check_at_rest()
 
     def _be_calm(self) -> None:
-        """Lets every client ask every model, and accepts nothing but answers."""
+        """Lets every client ask every model, and accepts nothing but answers, each once."""
         history = self._world.history
         first = len(history.calls)
+        self._unmatched = self._all_unmatched()
         for client in self._world.clients.values():
             for model in self._world.scenario.models:
                 options = CallOptions(RECOVERY_S)
@@ -92,6 +93,9 @@ class _Run:
         for call in history.calls[first:]:
             if call.status is not Status.OK:
                 raise Violation(f"call {call.number} to {call.model!r} ended as {call.status!r} though all was calm")
+
+    def _all_unmatched(self) -> int:
+        return sum(client.machine.unmatched for client in self._world.clients.values())
 
     def _go_on_while_open(self, until: float) -> None:
         """Lets time pass until every call has ended, or it is too late for that."""
@@ -134,6 +138,8 @@ class _Run:
         for worker in self._world.workers.values():
             if worker.machine.held:
                 raise Violation(f"{worker.name} still holds {worker.machine.held} calls")
+        if (unmatched := self._all_unmatched() - self._unmatched) > 0:
+            raise Violation(f"{unmatched} calls were answered again though all was calm")
         for client in self._world.clients.values():
             if client.machine.pending:
                 raise Violation(f"{client.name} still waits for {client.machine.pending} calls")
