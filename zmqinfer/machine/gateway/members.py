@@ -70,6 +70,7 @@ class Replica(Holder):
     Attributes:
         model: the name of its model; and
         version: its version.
+        max_rows: the size of its largest batch.
         placement: where its held rows count. One that was dropped keeps the last, which then counts for nobody.
         answered: calls that came back, with whatever status.
         answered_rows: the rows of those that got a result.
@@ -82,7 +83,7 @@ class Replica(Holder):
     """
 
     __slots__ = (
-        "_max_rows", "answered", "answered_rows", "batches", "busy_us", "failed", "granted", "limit", "model",
+        "answered", "answered_rows", "batches", "busy_us", "failed", "granted", "limit", "max_rows", "model",
         "placement", "running", "version", "worker",
     )  # fmt: skip
 
@@ -91,7 +92,7 @@ class Replica(Holder):
         self.worker = worker
         self.model = model
         self.version = version
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self.granted = credits_rows
         self.limit: int | None = None
         self.allow()
@@ -102,15 +103,10 @@ class Replica(Holder):
         self.failed = 0
         self.running: list[int] = []
 
-    def describe(self, max_rows: int) -> None:
-        """Takes the size of its largest batch."""
-        self._max_rows = max_rows
-        self.allow()
-
     def allow(self) -> None:
         """Reckons anew how many rows may be under way; a replica of short batches grants more than two of them."""
         rows = self.credits = self.granted if self.limit is None else min(self.granted, self.limit)
-        self.grain = max(1, rows // _GRAINS_IN_CREDITS) if rows > 2 * self._max_rows else 1
+        self.grain = max(1, rows // _GRAINS_IN_CREDITS) if rows > 2 * self.max_rows else 1
 
     def work(self) -> Work:
         """Returns what it did so far."""

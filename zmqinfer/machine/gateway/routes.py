@@ -105,16 +105,12 @@ class Route(Generic[W]):
             replica.placement = self.placement
         self._drain.begin()
 
-    def allow(self, replica: Replica, granted: int | None = None, *, limit: int | None = None) -> None:
-        """Takes the worker's word of its credits, or with `granted` None this gateway's own mind of them.
+    def allow(self, replica: Replica) -> None:
+        """Reckons a replica's credits anew.
 
-        A replica without any leaves the ring until it has some: its part of the load would else be nobody's.
+        One without any leaves the ring until it has some: its part of the load would else be nobody's.
         """
         had_any = replica.credits > 0
-        if granted is None:
-            replica.limit = limit
-        else:
-            replica.granted = granted
         replica.allow()
         if (replica.credits > 0) != had_any and self.replicas.get(replica.name) is replica:
             self._resettle()

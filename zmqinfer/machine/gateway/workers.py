@@ -45,14 +45,7 @@ class Workers:
         self._by_peer: dict[Peer, WorkerSession] = {}
         self._liveness: Liveness[Peer] = Liveness(tables.settings.heartbeat_ms / 1000)
 
-    def on_message(
-        self,
-        peer: Peer,
-        kind: Kind,
-        records: list[Record],
-        now: float,
-        gap: float = 0.0,  # noqa: ARG002 - as clients
-    ) -> None:
+    def on_message(self, peer: Peer, kind: Kind, records: list[Record], now: float, _gap: float = 0.0) -> None:
         """Takes one decoded message from a connection."""
         worker = self._by_peer.get(peer)
         if worker is None:
@@ -156,8 +149,8 @@ class Workers:
         # A worker of another host is news too: memory cannot be shared with all of them any more.
         is_news = route.describe(signature, max_rows, idempotent) or not route.is_on(worker.host)
         if replica is not None:
-            replica.describe(max_rows)
-            self._allow(replica, now, credits_rows)
+            replica.max_rows, replica.granted = max_rows, credits_rows
+            self._allow(replica, now)
             return is_news
         replica = worker.replicas[number] = Replica(worker, model, version, max_rows, credits_rows)
         if worker.state is WorkerState.READY:
@@ -200,13 +193,14 @@ class Workers:
                 if bool(replica.granted) != bool(credits_rows):
                     word = "goes on" if credits_rows else "is stuck in a batch"
                     self._report(f"worker {word}", worker=worker.name, model=replica.model)
-                self._allow(replica, now, credits_rows)
+                replica.granted = credits_rows
+                self._allow(replica, now)
 
-    def _allow(self, replica: Replica, now: float, granted: int | None = None, *, limit: int | None = None) -> None:
-        """Changes what a replica may have under way; without any it gives back what it has not begun."""
+    def _allow(self, replica: Replica, now: float) -> None:
+        """Has a change of a replica's credits take effect; without any it gives back what it has not begun."""
         before = replica.credits
         route = self._route_of(replica)
-        route.allow(replica, granted, limit=limit)
+        route.allow(replica)
         if before and not replica.credits:
             self._scheduler.dispatches.recall_all_of(replica)
         if replica.credits != before and route.waiting:
@@ -221,8 +215,8 @@ class Workers:
         route.look(works, now)
         stuck = [name for name, replica in route.replicas.items() if not replica.granted]
         for name, standing, why in route.rotation.look(works, stuck, now):
-            limit = {Standing.IN: None, Standing.OUT: 0, Standing.TRIAL: 1}[standing]
-            self._allow(route.replicas[name], now, limit=limit)
+            route.replicas[name].limit = {Standing.IN: None, Standing.OUT: 0, Standing.TRIAL: 1}[standing]
+            self._allow(route.replicas[name], now)
             self._report(f"worker {standing.value}", worker=name, model=route.model, why=why)
 
     def _on_disconnect(self, worker: WorkerSession, reason: str, now: float) -> None:
