@@ -51,7 +51,8 @@ class Request:
     not share this any longer become requests of their own.
 
     Attributes:
-        record: the REQUEST as it came, payload by reference.
+        record: the REQUEST as it came, payload by reference; `priority` and `version` are what its client said.
+        owner: whom it counts for.
         tag: what the client calls their block.
         places: which of the block's calls they are, as a bit set.
         calls: how many they are.
@@ -70,7 +71,8 @@ class Request:
 
     __slots__ = (
         "calls", "client", "deadline", "dispatches", "due_at", "home", "is_open", "is_suspect", "is_waiting",
-        "leaves_home_at", "losses", "may_have_run", "places", "rank", "record", "route", "rows", "size", "slot", "tag",
+        "leaves_home_at", "losses", "may_have_run", "owner", "places", "priority", "rank", "record", "route", "rows",
+        "size", "slot", "tag", "version",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +80,9 @@ class Request:
     ) -> None:
         self.record = record
         self.client = client
+        self.owner = client.owner
+        self.priority: int = record[PRIORITY]
+        self.version: int | None = record[MODEL_VERSION]
         self.tag: int = record[TAG]
         self.places: int = record[PLACES]
         self.calls = self.places.bit_count()
@@ -92,21 +97,6 @@ class Request:
         self.is_waiting = self.is_suspect = self.may_have_run = False
         self.home: str | None = None
         self.leaves_home_at = self.rank = 0.0
-
-    @property
-    def owner(self) -> Usage:
-        """Whom it counts for."""
-        return self.client.owner
-
-    @property
-    def priority(self) -> int:
-        """From 1, the most urgent."""
-        return self.record[PRIORITY]  # type: ignore[no-any-return]
-
-    @property
-    def version(self) -> int | None:
-        """The version that its client asked for, or None."""
-        return self.record[MODEL_VERSION]  # type: ignore[no-any-return]
 
     @property
     def may_run_twice(self) -> bool:

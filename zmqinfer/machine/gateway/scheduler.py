@@ -18,7 +18,7 @@ from zmqinfer.machine.gateway.requests import ClientSession, Dispatch, Request
 from zmqinfer.machine.gateway.routes import Route
 from zmqinfer.machine.gateway.suspects import ACQUITTED_BY_S, oldest
 from zmqinfer.machine.gateway.tables import Tables
-from zmqinfer.records import AGAIN, HEDGE, INLINE, KEY, MODEL, PAYLOAD, RAN, RAN_MAYBE, RAN_NO, RAN_YES, STATUS, Record
+from zmqinfer.records import AGAIN, HEDGE, INLINE, KEY, PAYLOAD, RAN, RAN_MAYBE, RAN_NO, RAN_YES, STATUS, Record
 
 __all__ = ["REJOIN_S", "Scheduler"]
 
@@ -164,9 +164,9 @@ class Scheduler:
         return placement.room_for_each(replica, request.rows)
 
     def replace(self, requests: list[Request], now: float) -> None:
-        """Places again requests whose route became another one."""
+        """Places again requests whose route may be another one now."""
         for request in requests:
-            request.route = self._routes.find(request.record[MODEL], request.version)
+            request.route = self._routes.find(request.route.model, request.version)
             self.place(request, now)
 
     def _divide(self, request: Request, places: int) -> Request:
@@ -222,9 +222,7 @@ class Scheduler:
 
     def _place_again(self, request: Request, now: float) -> None:
         self.moved += request.calls
-        if not request.route.replicas:
-            request.route = self._routes.find(request.record[MODEL], request.version)
-        self.place(request, now)
+        self.replace([request], now)
 
     # Ends ----------------------------------------------------------------------------------------
 
