@@ -132,7 +132,7 @@ class _Run:
             awaited, held = gateway.machine.scheduler.dispatches.check()
             if gateway.machine.ledger.pending or awaited or held:
                 raise Violation(f"{gateway.name} is not at rest: {gateway.machine.ledger.pending} pending, {held}")
-            for session in gateway.machine.roster.everyone():
+            for session in gateway.machine.roster.by_name.values():
                 if not all(replica.granted for replica in session.replicas.values()):
                     raise Violation(f"{session.name} still has no credits at {gateway.name}")
         for worker in self._world.workers.values():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 from typing import TypeAlias
 
 from zmqinfer.machine.outbox import Outbox
@@ -120,10 +119,6 @@ class Roster:
 
     def __init__(self) -> None:
         self.by_name: dict[str, WorkerSession] = {}
-
-    def everyone(self) -> Iterable[WorkerSession]:
-        """Returns all sessions, in the order of their names' first coming."""
-        return self.by_name.values()
 
     def has_ready(self) -> bool:
         """Whether any worker takes requests for any model."""

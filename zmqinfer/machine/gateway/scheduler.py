@@ -367,6 +367,6 @@ class Scheduler:
         accused = self._suspects.awaited()
         pending = self._ledger.pending
         assert queued + awaited + accused == pending, (queued, awaited, accused, pending)
-        for worker in self._roster.everyone():
+        for worker in self._roster.by_name.values():
             for replica in worker.replicas.values():
                 assert replica.held == held.get(replica, 0), (replica.name, replica.held, held.get(replica, 0))

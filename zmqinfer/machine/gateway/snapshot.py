@@ -44,7 +44,7 @@ class Snapshot:
     def status(self, now: float) -> dict[str, Any]:
         """Returns one entry of `status --json`."""
         tables, ledger = self._tables, self._tables.ledger
-        workers = [self._worker(worker) for worker in tables.roster.everyone()]
+        workers = [self._worker(worker) for worker in tables.roster.by_name.values()]
         total = sum(worker["weight"] for worker in workers if worker["state"] == "ready")
         for worker in workers:
             worker["share"] = worker["weight"] / total if worker["state"] == "ready" and total else 0.0
