@@ -132,9 +132,11 @@ def test_cards_list_the_models_that_have_an_replica() -> None:
     """No more than a WELCOME can carry."""
     routes: Routes[Request] = Routes()
     gone = join(routes, "w1", 1)
+    routes.settle(gone.route)
     gone.route.drop(gone.replica)
+    routes.settle(gone.route)
     for version in range(2, MAX_RECORDS + 10):
-        join(routes, "w2", version)
+        routes.settle(join(routes, "w2", version).route)
 
     cards = routes.cards()
 
@@ -182,6 +184,25 @@ def test_who_waits_in_a_route_that_is_forgotten_is_served_when_its_model_comes_a
     waiting.route.waiting.put(waiting, 0.0)
     assert not waiting.route.is_known
     assert join(routes, "w1", 3).route is waiting.route
+
+
+def test_a_worker_that_drains_may_name_what_was_forgotten() -> None:
+    """Its route is one that nobody knows, and swept before its turn to be forgotten comes."""
+    play = Playbook().joins("w1", card("old")).with_clients("alice")
+    play.hears("w1", Kind.DISCONNECT, ["draining", ""])
+
+    def renames(what: str) -> None:
+        for n in range(MOST_GONE):
+            play.machine.workers.on_message(b"w1", Kind.MODELS, [[1, card(f"{what}{n}")], [1, None]], play.now)
+
+    renames("m")
+    assert not play.machine.routes.find("old", 1).is_known
+
+    play.hears("w1", Kind.HEARTBEAT, [0, 0, 0, None, []]).hears("w1", Kind.MODELS, [0, None])
+    play.hears("alice", Kind.REQUEST, request(1, "old", 1)).hears("alice", Kind.CANCEL, [1, 1])
+    renames("n")
+
+    assert len(list(play.machine.routes)) == MOST_GONE
 
 
 def test_description_is_news_only_when_it_differs() -> None:

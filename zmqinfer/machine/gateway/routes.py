@@ -150,13 +150,17 @@ class Routes(Generic[W]):
 
     One that a worker announced stays known when its workers are gone, so that a request for it waits for their return,
     until `MOST_GONE` others have lost theirs since. Any other is there only while requests wait in it.
+
+    Attributes:
+        served: those that have replicas.
     """
 
-    __slots__ = ("_gone", "_models")
+    __slots__ = ("_gone", "_models", "served")
 
     def __init__(self) -> None:
         # Those of each model by version; without a version the latest one, or one that is not known.
         self._models: dict[str, dict[int | None, Route[W]]] = {}
+        self.served: dict[Route[W], None] = {}
         # Known routes without replicas, beginning with the one that has none for longest.
         self._gone: OrderedDict[Route[W], None] = OrderedDict()
 
@@ -174,9 +178,13 @@ class Routes(Generic[W]):
 
     def settle(self, route: Route[W]) -> list[W]:
         """Takes note of other replicas of a known route; returns those who waited in what is no route of theirs now."""
-        self._gone.pop(route, None)
-        if not route.replicas:
+        if route.replicas:
+            self._gone.pop(route, None)
+            self.served[route] = None
+        else:
+            self.served.pop(route, None)
             self._gone[route] = None
+            self._gone.move_to_end(route)
         homeless = self._find_latest(route.model)
         if len(self._gone) > MOST_GONE:
             oldest, _ = self._gone.popitem(last=False)
@@ -186,7 +194,7 @@ class Routes(Generic[W]):
         return homeless
 
     def _find_latest(self, model: str) -> list[W]:
-        versions = self._models[model]
+        versions = self._models.get(model, {})
         before = versions.pop(None, None)
         known = [route for route in versions.values() if route.is_known]
         if known:
@@ -208,8 +216,8 @@ class Routes(Generic[W]):
         """
         cards: list[Record] = []
         room = _MAX_CARDS_BYTES
-        for route in self:
-            if route.replicas and len(cards) < MAX_RECORDS:
+        for route in self.served:
+            if len(cards) < MAX_RECORDS:
                 is_local = host is not None and route.is_on(host)
                 card = [route.model, route.version, route.signature, route.max_rows, route.idempotent, is_local]
                 room -= len(msgpack.packb(card))

@@ -266,7 +266,7 @@ class Scheduler:
                 they are, and a gateway that finds all its connections gone shall not count each as a loss.
         """
         held = self.dispatches.take_all_of(worker)
-        may_have_run = oldest(held)
+        suspects = oldest(held)
         running = {tag for replica in worker.replicas.values() for tag in replica.running} if is_abrupt else set()
         accused = {one.request for one in held if one.is_alone and one.tag in running and one.request.is_open}
         for dispatch in held:
@@ -276,12 +276,12 @@ class Scheduler:
             has_left = dispatch.tag not in unsent
             request.may_have_run |= has_left
             # What ran alone explains the end, and the others were not lost by their own fault.
-            request.losses += has_left and request in (accused or may_have_run)
+            request.losses += has_left and request in (accused or suspects)
             if request in accused:
                 self._suspects.accuse(request, worker.session, now)
                 self._timers.at(now + ACQUITTED_BY_S, self._sentence, request)
             else:
-                request.is_suspect |= has_left and is_abrupt and request in may_have_run
+                request.is_suspect |= has_left and is_abrupt and request in suspects
                 if not request.dispatches:
                     self._move(request, worker, now, has_left=has_left)
         return sum(dispatch.request.calls for dispatch in held)

@@ -112,6 +112,5 @@ class Snapshot:
                 "idempotent": route.idempotent,
                 "workers": sorted(route.replicas),
             }
-            for route in self._tables.routes
-            if route.replicas
+            for route in self._tables.routes.served
         ]

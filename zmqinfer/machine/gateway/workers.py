@@ -254,9 +254,10 @@ class Workers:
     def _retire(self, worker: WorkerSession, now: float) -> None:
         """Takes a worker off the ring; what it holds stays with it."""
         changed: dict[Route[Request], None] = {}
-        if [replica for replica in worker.replicas.values() if self._drop(replica, changed)]:
-            self._announce()
+        news = [replica for replica in worker.replicas.values() if self._drop(replica, changed)]
         self._settle(changed, now)
+        if news:
+            self._announce()
 
     def _lose(self, worker: WorkerSession, now: float, cause: str, *, is_closed: bool = False) -> None:
         """Ends a worker's session and moves all that it held to others."""
@@ -304,9 +305,8 @@ class Workers:
             self._lose(self._by_peer[peer], now, f"silent for {silent_s:.1f} s")
         if self._liveness.is_beat_due(now):
             self.probe_all()
-            for route in self._routes:
-                if route.replicas:
-                    self._compare(route, now)
+            for route in self._routes.served:
+                self._compare(route, now)
 
     def wake_at(self) -> float:
         """Returns when to beat or to look for the silent ones."""
