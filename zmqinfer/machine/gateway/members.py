@@ -9,7 +9,6 @@ from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.placement import Holder, Placement
 from zmqinfer.policy.ring import version_of
 from zmqinfer.policy.rotation import Work
-from zmqinfer.records import Kind
 
 __all__ = ["Peer", "Replica", "Roster", "WorkerSession", "WorkerState"]
 
@@ -57,11 +56,6 @@ class WorkerSession:
         self.replicas: dict[int, Replica] = {}
         self.strays = 0
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether its WELCOME has still to leave, and with it all that it was given."""
-        return self.outbox.holds(Kind.WELCOME)
-
 
 class Replica(Holder):
     """One model of one worker. As a holder it counts rows against its credits.
@@ -96,10 +90,8 @@ class Replica(Holder):
         self.limit: int | None = None
         self.allow()
         self.placement: Placement[Replica] = Placement([])
-        self.answered = 0
-        self.answered_rows = 0
+        self.answered = self.answered_rows = self.failed = 0
         self.batches = self.busy_us = 0.0
-        self.failed = 0
         self.running: list[int] = []
 
     def allow(self) -> None:

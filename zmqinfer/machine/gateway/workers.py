@@ -90,7 +90,7 @@ class Workers:
     def _on_ready(self, peer: Peer, record: Record, now: float) -> None:
         session, name, agent, weight, host = record[:5]
         known = self._roster.by_name.get(name)
-        if known is not None and known.session == session and known.outbox.address == peer and known.is_fresh:
+        if known and known.outbox.holds(Kind.WELCOME) and (known.session, known.outbox.address) == (session, peer):
             # It repeats itself until it hears WELCOME, and that has not left yet, for we were not there to send it.
             return
         if known is None and len(self._roster.by_name) >= self._tables.settings.max_workers:
