@@ -52,7 +52,7 @@ def latencies(variant: str, load: float, seconds: float, seed: int) -> tuple[lis
     world = World(Scenario(gateways=(1, 1), workers=(WORKERS, WORKERS), clients=(1, 1), models=(model,)), seed)
     gateway = world.gateways[0].machine
     if "no budget" in variant:
-        gateway.routes.announce("m", 1).hedging = _Lavish()
+        gateway.routes.find("m", 1).hedging = _Lavish()
     random = Random(f"{seed} arrivals")
     client, history, timeline = world.clients[0], world.history, world.timeline
     options = CallOptions(DEADLINE_S)

@@ -6,9 +6,9 @@ from collections import deque
 
 import pytest
 
-from tests.machine.gateway.playbook import Playbook, card, reply, request
+from tests.machine.gateway.playbook import Playbook, card, identities, reply, request
 from tests.machine.worker.playbook import NO, Shift, X, asks
-from zmqinfer.config import WorkerSettings
+from zmqinfer.config import GatewaySettings, WorkerSettings
 from zmqinfer.errors import Status
 from zmqinfer.machine.worker.served import ModelCard
 from zmqinfer.machine.worker.task import Batch
@@ -210,6 +210,18 @@ def test_what_waits_behind_a_stuck_batch_is_taken_back_and_runs_elsewhere() -> N
     assert [record[STATUS] for record in play.said("c", Kind.REPLY)] == [Status.OK, Status.OK]
     assert play.requests()["moved"] == 1
     assert play.held("w1") == play.held("w2") == 0
+
+
+def test_who_waited_for_a_stuck_engine_goes_to_one_that_is_idle_at_once() -> None:
+    """Though nothing comes back that would free anything: its home is gone, and others have had room all along."""
+    play = Playbook(GatewaySettings(affinity_wait_ms=1_000)).with_workers("w1", "w2", credits_rows=1).with_clients("c")
+    key, other = play.key_of("w1"), play.key_of("w2")
+    play.hears("c", Kind.REQUEST, request(1, key=key), request(2, key=other), request(3, key=key))
+    play.answers("w2").says_nothing("w2")
+
+    stuck(play, "w1")
+
+    assert identities(play.said("w2", Kind.REQUEST)) == [b"id3"]
 
 
 def test_a_stuck_engine_is_off_the_ring_until_it_has_credits() -> None:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,44 @@ def test_only_memory_of_the_named_session_is_read(memory: SharedMemory, tmp_path
             ([os.getpid(), 10**6, SESSION], 0, 1),
             ([2**31 - 1, place[0][1], SESSION], 0, 1),
         ):
-            with pytest.raises(OSError, match="no memory of this session"):
+            with pytest.raises(OSError, match=r"no memory of this session|No such file"):
                 reader.view(wrong)
+
+
+def test_what_is_put_in_the_place_of_memory_while_it_is_looked_at_is_not_read(
+    memory: SharedMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number may be another file's by the time of the opening: what was opened is looked at."""
+    place, other = memory.lay([b"own"]), SharedMemory(bytes(16), 2**20)
+    another = other.lay([b"another session's"])
+    assert place is not None
+    assert another is not None
+
+    def swap(path: Any, flags: int, opened: Any = os.open) -> int:
+        os.dup2(another[0][1], place[0][1])
+        return int(opened(path, flags))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", swap)
+        read = SharedReader().read(named(place))
+
+    assert read is None
+    other.close()
+
+
+def test_a_pipe_in_the_place_of_memory_keeps_no_reader(tmp_path: Path) -> None:
+    """To open one waits for a writer, and the loop of a worker with it."""
+    os.mkfifo(tmp_path / "pipe")
+    file = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    read: list[object] = []
+    place = named(([os.getpid(), file], 0, 1))
+    thread = threading.Thread(target=lambda: read.append(SharedReader().read(place)), daemon=True)
+
+    thread.start()
+    thread.join(10)
+
+    assert read == [None]
+    os.close(file)
 
 
 def test_part_beyond_the_end_is_refused(memory: SharedMemory) -> None:

@@ -442,9 +442,12 @@ def test_waiting_work_is_admitted_somewhere_whenever_it_could_be_placed(
 
     assert (chosen is not None) == any(placement.admits(holder, rows) for holder in ready)
     for holder in ready:
-        before = holder.held
-        assert bool(placement.room_for_each(holder, rows)) == placement.admits(holder, 1)
-        assert holder.held == before
+        room, before = placement.room_for_each(holder, rows), holder.held
+        for taken in range(rows + 1):
+            assert (taken < room) == (taken < rows and placement.admits(holder, 1))
+            placement.take(holder, 1)
+        placement.give_back(holder, rows + 1)
+        assert (holder.held, placement.total) == (before, sum(one.held for one in ready))
     for holder in ready:
         if fits(placement, holder, rows):
             assert placement.admits(holder, rows)

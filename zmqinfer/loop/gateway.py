@@ -116,10 +116,10 @@ class GatewayLoop:
         machine = self._machine
         if closed := self._workers.closed():
             for peer in closed:
-                machine.forget_peer(peer)
+                machine.workers.door.forget(peer)
             machine.workers.probe_all()
         for peer in self._clients.closed():
-            machine.forget_peer(peer)
+            machine.clients.door.forget(peer)
             machine.clients.probe(peer, now)
 
     def _cut_offenders(self) -> None:

@@ -195,10 +195,11 @@ class SharedReader:
     @staticmethod
     def _map(pid: int, number: int, session: bytes) -> memoryview:
         path = _path_of(pid, number)
-        if not _is_of(path, session):
-            raise FileNotFoundError(f"{path} is no memory of this session")
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Its owner may put another file there at any time, so what was opened is looked at; to open a pipe would wait.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
+            if not _is_of(_path_of(os.getpid(), file), session):
+                raise FileNotFoundError(f"{path} is no memory of this session")
             if fcntl.fcntl(file, _GET_SEALS) & _SEALS != _SEALS:
                 # Its owner could cut it off under us, and the next look would end this process.
                 raise ValueError(f"{path} is not sealed")

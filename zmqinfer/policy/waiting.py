@@ -8,8 +8,8 @@ with a routing key may wait for its own worker for a while (`home`), then it tak
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections import deque
 from typing import Generic, Protocol, TypeVar
 
 from zmqinfer.policy.backlog import Backlog
@@ -26,7 +26,9 @@ class Waiter(Queued, Protocol):
 
     calls: int
     size: int
+    # Set by the room: the only worker that it waits for, and until when.
     home: str | None
+    leaves_home_at: float
     is_waiting: bool
     # Set by the room: when it came, later by half a second for each level of its priority. The least goes first.
     rank: float
@@ -97,12 +99,14 @@ class WaitingRoom(Generic[W]):
         backlog: who would be before one that came now.
     """
 
-    __slots__ = ("_lanes", "_leave_home", "_sizes", "backlog", "bytes", "count")
+    __slots__ = ("_at_home", "_entered", "_lanes", "_sizes", "backlog", "bytes", "count")
 
     def __init__(self) -> None:
         self._lanes: dict[str | None, _Lane[W]] = {}
         self._sizes: dict[str | None, int] = {}
-        self._leave_home: deque[tuple[float, W]] = deque()
+        # A heap of those who wait for their own worker, of one instant in the order in which they came.
+        self._at_home: list[tuple[float, int, W]] = []
+        self._entered = 0
         self.backlog = Backlog()
         self.count = 0
         self.bytes = 0
@@ -114,9 +118,8 @@ class WaitingRoom(Generic[W]):
         """Lets `waiter` wait: for the worker named `home` alone until that instant, or for anyone."""
         waiter.is_waiting = True
         waiter.rank = now + _LEVEL_S * waiter.priority
+        waiter.leaves_home_at = until
         self._count(waiter, 1)
-        if home is not None:
-            self._leave_home.append((until, waiter))
         self._enter(waiter, home)
 
     def _count(self, waiter: W, sign: int) -> None:
@@ -132,6 +135,9 @@ class WaitingRoom(Generic[W]):
             self._sizes[home] = 0
         lane.put(waiter)
         self._sizes[home] += waiter.calls
+        if home is not None:
+            self._entered += 1
+            heapq.heappush(self._at_home, (waiter.leaves_home_at, self._entered, waiter))
 
     def best(self, worker: str) -> W | None:
         """Returns who should take a free credit of `worker`, without removing it.
@@ -161,14 +167,9 @@ class WaitingRoom(Generic[W]):
     def divide(self, waiter: W, head: W) -> None:
         """Lets `head`, which was cut off from `waiter`, wait beside it."""
         head.is_waiting = True
+        head.rank, head.leaves_home_at = waiter.rank, waiter.leaves_home_at
         self._sizes[waiter.home] -= head.calls
         self._enter(head, waiter.home)
-        if head.home is None:
-            return
-        for place, (until, other) in enumerate(self._leave_home):
-            if other is waiter:
-                self._leave_home.insert(place, (until, head))
-                break
 
     def remove(self, waiter: W) -> None:
         """Removes anyone who waits: expired, or cancelled."""
@@ -200,8 +201,8 @@ class WaitingRoom(Generic[W]):
     def expire_homes(self, now: float) -> bool:
         """Lets those whose time of waiting for their own worker is over wait for anyone; True if any did."""
         moved = False
-        while self._leave_home and self._leave_home[0][0] <= now:
-            _, waiter = self._leave_home.popleft()
+        while self._at_home and self._at_home[0][0] <= now:
+            waiter = heapq.heappop(self._at_home)[2]
             if waiter.is_waiting and waiter.home is not None:
                 home = waiter.home
                 self._enter(waiter, None)
@@ -222,14 +223,14 @@ class WaitingRoom(Generic[W]):
             everyone.append(waiter)
         self._lanes.clear()
         self._sizes.clear()
-        self._leave_home.clear()
+        self._at_home.clear()
         self.backlog.clear()
         self.count = self.bytes = 0
         return everyone
 
     def wake_at(self) -> float:
         """Returns when `expire_homes` is worth calling, or infinity."""
-        return self._leave_home[0][0] if self._leave_home else math.inf
+        return self._at_home[0][0] if self._at_home else math.inf
 
     def check(self) -> None:
         """Asserts that the counts agree with each other."""

@@ -178,7 +178,7 @@ class History:
             raise Violation(f"call {call.number} ended as {status.name}, and no model raised for it")
         if status is Status.POISONED and not (call.kills or call.has_vanished):
             raise Violation(f"call {call.number} ended as {status.name}, and has ended no worker")
-        is_excused = call.has_hung or call.has_failed or call.kills
+        is_excused = call.has_hung or call.has_failed or call.has_vanished or call.kills
         if status is not Status.OK and call.deadline - call.sent_at >= self._promised_s and not is_excused:
             raise Violation(f"call {call.number} ended as {status.name} after {now - call.sent_at:.3f} s")
         late_s = now - max(call.deadline, resumed_at)

@@ -54,7 +54,7 @@ class _Run:
     def __init__(self, world: World) -> None:
         self.fired = dict.fromkeys(world.scenario.faults, 0)
         self._world = world
-        self._checked = 0
+        self._checked = self._unmatched = 0
 
     def run(self, faults: Sequence[Fault]) -> None:
         """Lets everything happen; raises `Violation` or `AssertionError` at what must not."""
@@ -79,9 +79,10 @@ class _Run:
         self._check_at_rest()
 
     def _be_calm(self) -> None:
-        """Lets every client ask every model, and accepts nothing but answers."""
+        """Lets every client ask every model, and accepts nothing but answers, each once."""
         history = self._world.history
         first = len(history.calls)
+        self._unmatched = self._all_unmatched()
         for client in self._world.clients.values():
             for model in self._world.scenario.models:
                 options = CallOptions(RECOVERY_S)
@@ -92,6 +93,9 @@ class _Run:
         for call in history.calls[first:]:
             if call.status is not Status.OK:
                 raise Violation(f"call {call.number} to {call.model!r} ended as {call.status!r} though all was calm")
+
+    def _all_unmatched(self) -> int:
+        return sum(client.machine.unmatched for client in self._world.clients.values())
 
     def _go_on_while_open(self, until: float) -> None:
         """Lets time pass until every call has ended, or it is too late for that."""
@@ -128,12 +132,14 @@ class _Run:
             awaited, held = gateway.machine.scheduler.dispatches.check()
             if gateway.machine.ledger.pending or awaited or held:
                 raise Violation(f"{gateway.name} is not at rest: {gateway.machine.ledger.pending} pending, {held}")
-            for session in gateway.machine.roster.everyone():
+            for session in gateway.machine.roster.by_name.values():
                 if not all(replica.granted for replica in session.replicas.values()):
                     raise Violation(f"{session.name} still has no credits at {gateway.name}")
         for worker in self._world.workers.values():
             if worker.machine.held:
                 raise Violation(f"{worker.name} still holds {worker.machine.held} calls")
+        if (unmatched := self._all_unmatched() - self._unmatched) > 0:
+            raise Violation(f"{unmatched} calls were answered again though all was calm")
         for client in self._world.clients.values():
             if client.machine.pending:
                 raise Violation(f"{client.name} still waits for {client.machine.pending} calls")

@@ -6,7 +6,7 @@ from tests.machine.client.playbook import NO_SESSION, Playbook, did_not_run, rep
 from zmqinfer.errors import Status
 from zmqinfer.machine.block import numbers_of
 from zmqinfer.policy.retry import MAX_ATTEMPTS
-from zmqinfer.records import ATTEMPT, RAN, REQUEST_ID, STATUS, Kind, Record
+from zmqinfer.records import AGAIN, ATTEMPT, RAN, RAN_MAYBE, RAN_NO, REQUEST_ID, STATUS, Kind, Record
 
 
 def overloaded(*numbers: int, retry_after_ms: int | None = None) -> Record:
@@ -113,6 +113,33 @@ def test_of_a_block_only_what_was_refused_is_repeated() -> None:
     play.says(0, Kind.REPLY, reply(*(numbers[place] for place in (0, 1, 2, 4, 5))))
     assert {record[STATUS] for record in play.ended().values()} == {Status.OK}
     assert play.machine.pending == 0
+
+
+def test_a_call_that_was_refused_has_not_run_whatever_became_of_its_block() -> None:
+    """The others were sent twice; it was not, and its gateway would else end it if its model may not run twice."""
+    play = Playbook().up()
+    refused, lost = play.calls("refused"), play.calls("lost")
+    play.hears()
+    play.says(0, Kind.REPLY, overloaded(refused))
+
+    play.says(0, Kind.DISCONNECT, NO_SESSION)
+    (again,) = play.asked()
+    (first,) = play.up().waits(0.06).asked()
+
+    assert (list(numbers_of(again)), again[AGAIN:]) == ([lost], [True])
+    assert (list(numbers_of(first)), first[AGAIN:]) == ([refused], [])
+    for call in (refused, lost):
+        play.says(0, Kind.REPLY, did_not_run(call))
+    assert {owner: record[RAN] for owner, record in play.ended().items()} == {"refused": RAN_NO, "lost": RAN_MAYBE}
+
+    play = Playbook().up()
+    refused = play.calls("refused")
+    play.hears()
+    play.says(0, Kind.REPLY, overloaded(refused))
+    assert len(play.waits(0.06).asked()) == 1
+    play.says(0, Kind.DISCONNECT, NO_SESSION)
+    (again,) = play.asked()
+    assert again[AGAIN:] == [True]
 
 
 def test_a_thousand_refusals_are_not_repeated_a_thousand_times() -> None:

@@ -204,7 +204,7 @@ class Playbook:
         return self
 
     def _beats(self) -> None:
-        for worker in list(self.machine.roster.everyone()):
+        for worker in list(self.machine.roster.by_name.values()):
             assert isinstance(worker.outbox.address, bytes)
             peer = worker.outbox.address.decode()
             if peer not in self.silent:
@@ -274,7 +274,7 @@ class Playbook:
         return sum(replica.held for replica in self._worker(name).replicas.values())
 
     def _worker(self, name: str) -> Any:
-        return next(worker for worker in self.machine.roster.everyone() if worker.name == name)
+        return next(worker for worker in self.machine.roster.by_name.values() if worker.name == name)
 
     def home(self, key: bytes, model: str = "m") -> str:
         """The worker on which a key is at home."""

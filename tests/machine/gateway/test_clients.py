@@ -277,19 +277,23 @@ def test_probe_of_a_connection_sends_something_if_it_is_a_clients() -> None:
     assert play.machine.wake_at() is None
 
 
-def test_client_that_does_not_read_is_given_up() -> None:
+@pytest.mark.parametrize("is_connected", [True, False])
+@pytest.mark.parametrize("output", [bytes(MAX_BACKLOG_BYTES // 2), [memoryview(bytes(MAX_BACKLOG_BYTES // 2))]])
+def test_client_that_does_not_read_is_given_up(is_connected: bool, output: object) -> None:
     """At 64 MiB of answers nobody took."""
-    play = Playbook().with_workers("w1").with_clients("alice").hears("alice", Kind.REQUEST, request(1))
-    session = next(iter(play.machine.clients.everyone()))
-    session.outbox.beat()
+    play = Playbook().with_workers("w1").with_clients("alice").hears("alice", Kind.REQUEST, request(1), request(2))
+    if not is_connected:
+        play.loses("alice")
+    left: list[int] = []
 
-    session.outbox.size = MAX_BACKLOG_BYTES
-    play.machine.on_timer(play.now)
-    assert len(play.machine.clients) == 1
-    session.outbox.size += 1
-    play.machine.on_timer(play.now)
+    for asked in play.said("w1", Kind.REQUEST):
+        answer = reply(asked)
+        answer[OUTPUT] = output
+        play.machine.workers.on_message(b"w1", Kind.REPLY, [answer], play.now)
+        play.machine.on_timer(play.now)
+        left.append(len(play.machine.clients))
 
-    assert len(play.machine.clients) == 0
+    assert left == [1, 0]
 
 
 def test_slow_reader_is_judged_by_what_it_has_not_read() -> None:

@@ -396,6 +396,25 @@ def test_keyed_calls_wait_for_their_homes() -> None:
     assert sum(record[ROWS] for record in play.said("w2", Kind.REQUEST)) == 4
 
 
+def test_no_call_of_a_block_passes_one_that_waits_for_the_same_worker() -> None:
+    """Though its worker has room again when the last one is looked at, for the bound grows with what others take."""
+    play = Playbook(GatewaySettings(affinity_wait_ms=1_000)).with_workers("w1", "w2", "w3", credits_rows=8)
+    own = {play.successors(b"%d" % n): b"%d" % n for n in range(100)}
+    here, there, beside = own["w1", "w2", "w3"], own["w3", "w1", "w2"], own["w2", "w3", "w1"]
+    held = [request(n, key=key) for n, key in enumerate((here, there, beside, here, here))]
+    play.with_clients("alice").hears("alice", Kind.REQUEST, *held)
+    assert [play.held(name) for name in ("w1", "w2", "w3")] == [3, 1, 1]
+    # It waits for w2, where single calls have room.
+    play.hears("alice", Kind.REQUEST, request(8, key=beside, rows=8))
+    for name in ("w1", "w2", "w3"):
+        play.said(name, Kind.REQUEST)
+
+    play.hears("alice", Kind.REQUEST, block(9, 4, key=[here, there, there, here]))
+
+    assert play.says("w3", Kind.REQUEST)[PLACES] == 0b0110
+    play.says_nothing("w1", "w2")
+
+
 steps = st.lists(
     st.tuples(
         st.sampled_from(("ask", "ask", "ask for rows", "ask for rows", "answer", "answer", "lose", "join", "wait")),

@@ -117,7 +117,7 @@ def test_a_lost_worker_takes_only_its_copy_along(lost: int) -> None:
     assert statuses == ([] if lost else [Status.OK])
 
 
-def test_a_call_that_ends_otherwise_takes_both_copies_back() -> None:
+def test_a_call_that_ends_otherwise_has_both_copies_recalled() -> None:
     """Cancelled, or out of time."""
     play = hedging()
     first, asked, second, again = slow_call(play)
@@ -158,7 +158,7 @@ def test_a_call_may_say_so_itself(wish: bool) -> None:
 
 
 def test_of_a_block_that_is_answered_in_parts_each_part_ends_its_own_race() -> None:
-    """The second copy of what is answered is taken back, that of the rest goes on and may win."""
+    """The second copy of what is answered is recalled, that of the rest goes on and may win."""
     play = hedging()
     asked = request(1_024, calls=4, key=play.key_of("w1"))
     asked[PAYLOAD] = b"00010203"
@@ -225,3 +225,18 @@ def test_a_hedged_block_that_is_divided_while_it_waits_gives_each_call_its_own_a
     for record in play.said("c", Kind.REPLY):
         assert record[STATUS] == Status.OK
         assert record[OUTPUT] == b"".join(inputs[place] for place in listed(record[PLACES]))
+
+
+def test_of_a_block_that_is_answered_call_by_call_each_answer_tells_how_long_it_took() -> None:
+    """From when the whole was sent: else the time after which a second worker is asked would never grow."""
+    play = hedging()
+    play.hears("c", Kind.REQUEST, request(1_000, calls=32), request(1_001, calls=32))
+    play.now += 3 * P95_S
+
+    for name in ("w1", "w2", "w3"):
+        for record in play.said(name, Kind.REQUEST):
+            whole = reply(record, name)
+            play.hears(name, Kind.REPLY, *[reply_part(whole, 1 << place) for place in listed(record[PLACES])])
+
+    assert len(play.said("c", Kind.REPLY)) == 64
+    assert play.machine.routes.find("m", 1).hedging.delay_s() == pytest.approx(3 * P95_S)

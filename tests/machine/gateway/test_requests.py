@@ -21,7 +21,7 @@ def test_request_takes_what_it_needs_from_its_record() -> None:
     one = a_request(request(7, version=3, rows=5, priority=2))
 
     assert (one.tag, one.calls, one.rows, one.priority, one.version) == (7, 1, 5, 2, 3)
-    assert (one.dispatches, one.is_waiting, one.is_open, one.losses, one.patience) == ((), False, True, 0, None)
+    assert (one.dispatches, one.is_waiting, one.is_open, one.losses, one.due_at) == ((), False, True, 0, 1_010.0)
 
 
 def test_request_keeps_what_came_and_each_dispatch_has_a_record_of_its_own() -> None:

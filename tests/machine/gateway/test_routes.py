@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.machine.gateway.playbook import SIGNATURE, Playbook, request, session_of
+import pytest
+
+from tests.machine.gateway.playbook import SIGNATURE, Playbook, card, request, session_of
 from zmqinfer.machine.gateway.members import Replica, WorkerSession
 from zmqinfer.machine.gateway.requests import ClientSession, Request
-from zmqinfer.machine.gateway.routes import Route, Routes
+from zmqinfer.machine.gateway.routes import MOST_GONE, Route, Routes
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.admission import Usage
 from zmqinfer.policy.rotation import Standing, Work
-from zmqinfer.records import MAX_RECORDS, REQUEST_ID, Kind
+from zmqinfer.records import MAX_RECORDS, REQUEST_ID, Kind, Record
 
 
 class Joined(NamedTuple):
@@ -22,7 +24,7 @@ class Joined(NamedTuple):
 
 
 def join(routes: Routes[Request], name: str, version: int = 1, model: str = "m") -> Joined:
-    route = routes.announce(model, version)
+    route = routes.find(model, version)
     route.describe(SIGNATURE, 32, True)
     worker = WorkerSession(name, session_of(name), 1.0, None, Outbox(name.encode(), []))
     replica = Replica(worker, model, version, 32, 64)
@@ -41,11 +43,12 @@ def test_request_without_a_version_means_the_latest_with_an_replica() -> None:
     """A later version whose workers are all gone does not hide an earlier one."""
     routes: Routes[Request] = Routes()
     old, new = join(routes, "w1", 1), join(routes, "w2", 2)
-    routes.settle("m")
+    routes.settle(old.route)
+    routes.settle(new.route)
     assert routes.find("m", None) is new.route
 
     new.route.drop(new.replica)
-    routes.settle("m")
+    routes.settle(new.route)
 
     assert routes.find("m", None) is old.route
 
@@ -54,23 +57,24 @@ def test_latest_version_is_kept_while_no_version_has_an_replica() -> None:
     """A request waits there for the return of its workers."""
     routes: Routes[Request] = Routes()
     old, new = join(routes, "w1", 1), join(routes, "w2", 2)
-    for one in (old, new):
+    for one in (new, old):
         one.route.drop(one.replica)
-    routes.settle("m")
+        routes.settle(one.route)
 
     assert routes.find("m", None) is new.route
 
 
 def test_requests_that_waited_for_an_unknown_model_are_homeless_when_it_comes() -> None:
-    """They are to be placed again, those without a version and those with this one."""
+    """They are to be placed again; those who asked for a version are where they are to be."""
     routes: Routes[Request] = Routes()
-    waiting = [waiting_in(routes.find("m", None)), waiting_in(routes.find("m", 1))]
-    other = waiting_in(routes.find("m", 2))
+    anyone, first, other = (waiting_in(routes.find("m", version)) for version in (None, 1, 2))
 
-    join(routes, "w1", 1)
-    homeless = routes.settle("m")
+    joined = join(routes, "w1", 1)
+    homeless = routes.settle(joined.route)
 
-    assert homeless == waiting
+    assert homeless == [anyone]
+    assert joined.route is first.route is routes.find("m", 1) is routes.find("m", None)
+    assert first.is_waiting
     assert other.is_waiting
     assert routes.find("m", 2) is other.route
 
@@ -79,29 +83,25 @@ def test_requests_that_waited_for_a_version_that_is_the_latest_no_more_are_homel
     """Its last worker left, and another version has one."""
     routes: Routes[Request] = Routes()
     one = join(routes, "w1", 1)
-    routes.settle("m")
+    routes.settle(one.route)
     one.route.drop(one.replica)
-    routes.settle("m")
+    routes.settle(one.route)
     waiting = waiting_in(one.route)
 
-    join(routes, "w2", 2)
-
-    assert routes.settle("m") == [waiting]
+    assert routes.settle(join(routes, "w2", 2).route) == [waiting]
 
 
 def test_model_once_announced_stays_known() -> None:
     """So that a request for it waits, and is not told that there is no such model."""
     routes: Routes[Request] = Routes()
     one = join(routes, "w1", 3)
-    routes.settle("m")
+    routes.settle(one.route)
 
     one.route.drop(one.replica)
-    routes.settle("m")
+    routes.settle(one.route)
 
-    assert routes.is_known("m", None)
-    assert routes.is_known("m", 3)
-    assert not routes.is_known("m", 1)
-    assert not routes.is_known("n", None)
+    assert [routes.find("m", version).is_known for version in (None, 3, 1)] == [True, True, False]
+    assert not routes.find("n", None).is_known
 
 
 def test_route_of_a_model_nobody_announced_lives_while_someone_waits_in_it() -> None:
@@ -119,7 +119,7 @@ def test_route_of_a_model_nobody_announced_lives_while_someone_waits_in_it() -> 
 
 
 def test_known_route_is_never_swept() -> None:
-    """It is known for good."""
+    """It stays known while it has replicas, and for long after that."""
     routes: Routes[Request] = Routes()
     route = join(routes, "w1").route
 
@@ -132,14 +132,77 @@ def test_cards_list_the_models_that_have_an_replica() -> None:
     """No more than a WELCOME can carry."""
     routes: Routes[Request] = Routes()
     gone = join(routes, "w1", 1)
+    routes.settle(gone.route)
     gone.route.drop(gone.replica)
+    routes.settle(gone.route)
     for version in range(2, MAX_RECORDS + 10):
-        join(routes, "w2", version)
+        routes.settle(join(routes, "w2", version).route)
 
     cards = routes.cards()
 
     assert cards[0] == ["m", 2, SIGNATURE, 32, True, False]
     assert len(cards) == MAX_RECORDS
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_names_that_a_worker_makes_up_do_not_pile_up(kept: bool) -> None:
+    """Of those that nobody serves any more the last stay known; one that is served does, however old it is."""
+    play = Playbook(age_s=10.0).with_clients("alice").joins("w1", card("old"))
+    play.machine.clients.on_message(b"alice", Kind.DISCONNECT, [["", ""]], play.now)
+    door = b"w1"
+
+    for n in range(MOST_GONE + 100):
+        records: list[Record] = [[1, card(f"m{n}", n % 3 + 1)], [1, None]]
+        play.machine.workers.on_message(door, Kind.MODELS, records, play.now)
+        if n == 50 and not kept:
+            play.machine.workers.on_message(door, Kind.MODELS, [[0, None]], play.now)
+
+    routes = play.machine.routes
+    assert len(list(routes)) == MOST_GONE + kept
+    assert routes.find("old", None).is_known is kept
+    assert routes.find(f"m{MOST_GONE + 99}", None).is_known
+
+
+def test_who_waits_in_a_route_that_is_forgotten_is_served_when_its_model_comes_again() -> None:
+    """Whether it asked for that version or for any."""
+    routes: Routes[Request] = Routes()
+    one = join(routes, "w1", 3)
+    routes.settle(one.route)
+    one.route.drop(one.replica)
+    routes.settle(one.route)
+    waiting = waiting_in(one.route)
+    homeless: list[Request] = []
+
+    for n in range(MOST_GONE):
+        other = join(routes, "w2", 1, f"other{n}")
+        other.route.drop(other.replica)
+        homeless += routes.settle(other.route)
+
+    # It may have asked for any version.
+    assert homeless == [waiting]
+    waiting.route = routes.find("m", 3)
+    waiting.route.waiting.put(waiting, 0.0)
+    assert not waiting.route.is_known
+    assert join(routes, "w1", 3).route is waiting.route
+
+
+def test_a_worker_that_drains_may_name_what_was_forgotten() -> None:
+    """Its route is one that nobody knows, and swept before its turn to be forgotten comes."""
+    play = Playbook().joins("w1", card("old")).with_clients("alice")
+    play.hears("w1", Kind.DISCONNECT, ["draining", ""])
+
+    def renames(what: str) -> None:
+        for n in range(MOST_GONE):
+            play.machine.workers.on_message(b"w1", Kind.MODELS, [[1, card(f"{what}{n}")], [1, None]], play.now)
+
+    renames("m")
+    assert not play.machine.routes.find("old", 1).is_known
+
+    play.hears("w1", Kind.HEARTBEAT, [0, 0, 0, None, []]).hears("w1", Kind.MODELS, [0, None])
+    play.hears("alice", Kind.REQUEST, request(1, "old", 1)).hears("alice", Kind.CANCEL, [1, 1])
+    renames("n")
+
+    assert len(list(play.machine.routes)) == MOST_GONE
 
 
 def test_description_is_news_only_when_it_differs() -> None:

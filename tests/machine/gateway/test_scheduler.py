@@ -327,7 +327,7 @@ def test_worker_that_joins_serves_who_waited() -> None:
     play.waits(0.9).joins("w1")
 
     assert len(play.said("w1", Kind.REQUEST)) == 2
-    assert list(play.machine.routes._absent) == []
+    assert all(route.is_known for route in play.machine.routes)
 
 
 def test_patience_ends_with_the_first_worker_even_if_it_is_full_at_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.machine.gateway.playbook import Playbook, card, reply, request, session_of
 from tests.machine.worker.playbook import Shift, asks
+from zmqinfer.config import GatewaySettings
 from zmqinfer.errors import Status
 from zmqinfer.policy.quarantine import KEPT_S
 from zmqinfer.records import ALONE, OUTPUT, PAYLOAD, PLACES, RAN, STATUS, TAG, Kind, Record
@@ -57,6 +58,46 @@ def test_who_fell_silent_was_ended_by_nothing() -> None:
     play.joins("w2").falls_silent("w1")
 
     assert play.says("w2", Kind.REQUEST)[ALONE:] == []
+
+
+def test_a_worker_that_was_kept_from_speaking_before_its_end_was_ended_too() -> None:
+    """On a busy machine its last word may be old: what closes before ZeroMQ finds it dead is no stopped process."""
+    play = Playbook().with_workers("w1").with_clients("c").hears("c", Kind.REQUEST, request(1))
+    play.said("w1", Kind.REQUEST)
+    play.silent.add("w1")
+
+    play.joins("w2").waits(1.4).loses("w1")
+
+    assert play.says("w2", Kind.REQUEST)[ALONE:] == [True]
+
+
+def test_slow_beats_do_not_make_the_end_of_a_stopped_workers_connection_abrupt() -> None:
+    """ZeroMQ ends it after 1.5 s without a sign, whatever the gateway's own heartbeat is."""
+    play = Playbook(GatewaySettings(heartbeat_ms=2_000)).with_workers("w1").with_clients("c")
+    play.hears("c", Kind.REQUEST, request(1))
+    play.said("w1", Kind.REQUEST)
+    play.silent.add("w1")
+
+    play.joins("w2").waits(1.6).loses("w1")
+
+    assert play.says("w2", Kind.REQUEST)[ALONE:] == []
+
+
+def test_who_waited_beside_what_ended_three_workers_is_not_lost_with_them() -> None:
+    """A call that was accused explains the end: to the others it is no loss."""
+    play = Playbook().with_workers("w1").with_clients("c")
+    play.hears("c", Kind.REQUEST, request(1, payload=b"bad!"), request(2, payload=b"good"))
+    play.said("w1", Kind.REQUEST)
+    play.joins("w2").falls_silent("w1")
+    play.joins("w3").loses("w2")
+    bad, _ = sorted(play.said("w3", Kind.REQUEST), key=lambda record: record[PAYLOAD])
+    assert bad[ALONE:] == [True]
+
+    runs(play, "w3", bad).joins("w4").loses("w3")
+
+    play.answers("w4").waits(3.0)
+    ends = {record[TAG]: record[STATUS] for record in play.said("c", Kind.REPLY)}
+    assert ends == {1: Status.POISONED, 2: Status.OK}
 
 
 def test_a_second_end_while_it_ran_alone_convicts() -> None:

@@ -75,13 +75,14 @@ class Block:
         attempts: how often calls were asked for, by place, where that was more than once.
         resting: the places, as a bit set, of calls that were refused and wait to be asked for again.
         sends: how often it may have left, to one gateway or another.
+        unrun: the places, as a bit set, of calls that did not run when they were sent, and that `sends` is not about.
         is_held: whether it waits for a WELCOME.
         closes_at: it takes calls whose deadlines are before that.
     """
 
     __slots__ = (
         "alike", "attempts", "bodies", "closes_at", "deadline", "is_held", "keys", "layout", "left", "link", "model",
-        "most", "options", "owners", "resting", "rows", "sends", "slot", "tag",
+        "most", "options", "owners", "resting", "rows", "sends", "slot", "tag", "unrun",
     )  # fmt: skip
 
     def __init__(
@@ -103,7 +104,7 @@ class Block:
         self.sends = 0
         self.is_held = False
         self.attempts: dict[int, int] | None = None
-        self.resting = 0
+        self.resting = self.unrun = 0
 
     slot: int
 
@@ -145,11 +146,15 @@ class Block:
             self.layout,
             payload,
         ]
-        if self.sends > 1:
+        if self.is_again(places):
             record += [None, options.hedge, True]
         elif options.hedge is not None:
             record += [None, options.hedge]
         return record, size
+
+    def is_again(self, places: int) -> bool:
+        """Whether any of some calls may have left more than once, not counting when they were refused."""
+        return self.sends > 1 and places & ~self.unrun != 0
 
     def attempt_of(self, places: int) -> int:
         """Returns how often calls were asked for, the most of any of them, from 1."""

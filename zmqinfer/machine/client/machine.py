@@ -218,7 +218,7 @@ class ClientMachine:
                     continue
                 if record[STATUS] and self._repeats.takes(block, record, now):
                     continue
-                if block.sends > 1 and record[RAN] == RAN_NO:
+                if record[RAN] == RAN_NO and block.is_again(places):
                     # Who says so speaks of one of the times it was sent.
                     record[RAN] = RAN_MAYBE
                 owners = self._pending.take(block, places)

@@ -31,11 +31,12 @@ class Repeats:
 
     def takes(self, block: Block, record: Record, now: float) -> bool:
         """Whether calls that a REPLY refused are asked for again, rather than ended."""
+        status, places = record[STATUS], record[PLACES]
+        is_again = block.is_again(places)
         # One of the times that it was sent says nothing of the others.
-        if record[RAN] != RAN_NO or (block.sends > 1 and not self._sessions.may_run_twice(block)):
+        if record[RAN] != RAN_NO or (is_again and not self._sessions.may_run_twice(block)):
             return False
         # A gateway without a worker has waited for one already.
-        status, places = record[STATUS], record[PLACES]
         if status != Status.OVERLOADED and (status != Status.UNAVAILABLE or not self._sessions.others(block)):
             return False
         attempt = block.attempt_of(places)
@@ -46,6 +47,8 @@ class Repeats:
             return False
         self.timers.at(ends_at, self._ask_again, (block, places))
         block.resting |= places
+        if not is_again:
+            block.unrun |= places
         return True
 
     def _ask_again(self, rested: tuple[Block, int], _now: float) -> None:

@@ -179,6 +179,7 @@ class Sessions:
         if not self._may_leave(block):
             return
         block.sends += 1
+        block.unrun &= block.resting
         self.send_calls(block, block.pending())
 
     def send_calls(self, block: Block, places: int) -> None:

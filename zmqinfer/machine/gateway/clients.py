@@ -177,8 +177,7 @@ class Clients:
                 self._end(reader)
 
     def _end(self, client: ClientSession) -> None:
-        for request in list(client.requests):
-            self._scheduler.withdraw(request)
+        self._scheduler.cancel_all_of(client)
         client.outbox.clear()
         if isinstance(client.outbox.address, bytes):
             self._by_peer.pop(client.outbox.address, None)

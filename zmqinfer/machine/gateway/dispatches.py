@@ -53,7 +53,8 @@ class Dispatches:
         record[TAG] = tag
         record[KEY] = None  # it has found its worker
         record[MODEL_VERSION] = request.route.version
-        if dispatch.is_alone:
+        if request.is_suspect:
+            dispatch.is_alone = True
             record[ALONE : ALONE + 1] = [True]
         elif len(record) > ALONE and record[ALONE] is True:
             record[ALONE] = None  # that is for a gateway to say
@@ -67,7 +68,7 @@ class Dispatches:
             self._open.add(dispatch.tag, dispatch)
 
     @staticmethod
-    def take_back(dispatches: Iterable[Dispatch]) -> None:
+    def recall(dispatches: Iterable[Dispatch]) -> None:
         """Asks workers for what they have not begun; what they have begun they answer as always."""
         for dispatch in dispatches:
             dispatch.replica.worker.outbox.put(Kind.CANCEL, [dispatch.tag, dispatch.places])
@@ -123,11 +124,11 @@ class Dispatches:
             replica.batches += part
             replica.busy_us += part * record[COMPUTE_US]
 
-    def recall(self, replica: Replica) -> None:
-        """Asks a replica that should get no work to give back what it has not begun, and somebody waits for."""
-        self.take_back([one for one in self._open if one.replica is replica and one.request.is_open])
+    def recall_all_of(self, replica: Replica) -> None:
+        """Asks a replica that should get no work for what it has not begun, and somebody waits for."""
+        self.recall([one for one in self._open if one.replica is replica and one.request.is_open])
 
-    def withdraw(self, worker: WorkerSession) -> list[Dispatch]:
+    def take_all_of(self, worker: WorkerSession) -> list[Dispatch]:
         """Takes out and returns all that a lost worker had, tombstones too, in the order in which it was sent."""
         held = [dispatch for dispatch in self._open if dispatch.replica.worker is worker]
         for dispatch in held:

@@ -75,7 +75,7 @@ class Intake:
         ledger, payload = self._ledger, record[PAYLOAD]
         ledger.received += record[PLACES].bit_count()
         route = self._routes.find(record[MODEL], record[MODEL_VERSION])
-        if not route.replicas and self._is_unheard_of(route, now):
+        if not route.is_known and self._knows_its_workers(now):
             ledger.refuse(client, record, Status.NOT_FOUND, self._not_found(route))
             self._routes.sweep(route)
             return
@@ -115,13 +115,9 @@ class Intake:
         self._ledger.refuse(client, record, Status.OVERLOADED, detail, retry_after_ms)
         return True
 
-    def _is_unheard_of(self, route: Route[Request], now: float) -> bool:
+    def _knows_its_workers(self, now: float) -> bool:
         """Whether it is safe to say that there is no such model, rather than to wait for its worker."""
-        return (
-            now - self._started_at > NOT_FOUND_AFTER_S
-            and self._roster.has_ready()
-            and not self._routes.is_known(route.model, route.version)
-        )
+        return now - self._started_at > NOT_FOUND_AFTER_S and self._roster.has_ready()
 
     def _not_found(self, route: Route[Request]) -> str:
         cards = self._routes.cards()

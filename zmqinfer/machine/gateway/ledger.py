@@ -75,11 +75,11 @@ class Ledger:
         head.client.requests.add(head.tag, head)
         head.slot = self._wheel.add(head, head.due_at)
 
-    def set_patience(self, request: Request, until: float | None) -> None:
-        """Makes the wheel wake at the end of patience instead of the deadline, or at the deadline again."""
+    def look_at(self, request: Request, at: float) -> None:
+        """Makes the wheel look at a request then, or at its deadline if that is sooner."""
         if request.slot != OUT:
             self._wheel.remove(request, request.slot)
-        request.patience = until
+        request.due_at = min(at, request.deadline)
         request.slot = self._wheel.add(request, request.due_at)
 
     def answer(self, request: Request, record: Record) -> None:
@@ -117,7 +117,7 @@ class Ledger:
         return client.outbox
 
     def expire(self, now: float) -> list[Request]:
-        """Takes those out of the wheel whose deadline or patience is over, and returns them."""
+        """Takes those out of the wheel that are to be looked at, and returns them."""
         expired = self._wheel.expire(now)
         for request in expired:
             request.slot = OUT

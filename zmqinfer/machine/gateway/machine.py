@@ -5,7 +5,6 @@ from __future__ import annotations
 from zmqinfer.config import GatewaySettings
 from zmqinfer.machine.gateway.clients import Clients
 from zmqinfer.machine.gateway.intake import Intake
-from zmqinfer.machine.gateway.members import Peer
 from zmqinfer.machine.gateway.scheduler import Scheduler
 from zmqinfer.machine.gateway.snapshot import Snapshot
 from zmqinfer.machine.gateway.tables import Tables
@@ -91,11 +90,6 @@ class GatewayMachine:
         """Returns when `on_timer` is worth calling, or None when nothing waits for time to pass."""
         earliest = min(self.scheduler.wake_at(), self.workers.wake_at(), self._leave_by)
         return None if earliest == float("inf") else earliest
-
-    def forget_peer(self, peer: Peer) -> None:
-        """Drops what is remembered of a connection that is over, at either door."""
-        self.clients.door.forget(peer)
-        self.workers.door.forget(peer)
 
     def check(self) -> None:
         """Asserts what must hold between any two calls."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
 from typing import TypeAlias
 
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.policy.placement import Holder, Placement
 from zmqinfer.policy.ring import version_of
 from zmqinfer.policy.rotation import Work
-from zmqinfer.records import Kind
 
 __all__ = ["Peer", "Replica", "Roster", "WorkerSession", "WorkerState"]
 
@@ -58,11 +56,6 @@ class WorkerSession:
         self.replicas: dict[int, Replica] = {}
         self.strays = 0
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether its WELCOME has still to leave, and with it all that it was given."""
-        return self.outbox.holds(Kind.WELCOME)
-
 
 class Replica(Holder):
     """One model of one worker. As a holder it counts rows against its credits.
@@ -70,6 +63,7 @@ class Replica(Holder):
     Attributes:
         model: the name of its model; and
         version: its version.
+        max_rows: the size of its largest batch.
         placement: where its held rows count. One that was dropped keeps the last, which then counts for nobody.
         answered: calls that came back, with whatever status.
         answered_rows: the rows of those that got a result.
@@ -82,7 +76,7 @@ class Replica(Holder):
     """
 
     __slots__ = (
-        "_max_rows", "answered", "answered_rows", "batches", "busy_us", "failed", "granted", "limit", "model",
+        "answered", "answered_rows", "batches", "busy_us", "failed", "granted", "limit", "max_rows", "model",
         "placement", "running", "version", "worker",
     )  # fmt: skip
 
@@ -91,26 +85,19 @@ class Replica(Holder):
         self.worker = worker
         self.model = model
         self.version = version
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self.granted = credits_rows
         self.limit: int | None = None
         self.allow()
         self.placement: Placement[Replica] = Placement([])
-        self.answered = 0
-        self.answered_rows = 0
+        self.answered = self.answered_rows = self.failed = 0
         self.batches = self.busy_us = 0.0
-        self.failed = 0
         self.running: list[int] = []
-
-    def describe(self, max_rows: int) -> None:
-        """Takes the size of its largest batch."""
-        self._max_rows = max_rows
-        self.allow()
 
     def allow(self) -> None:
         """Reckons anew how many rows may be under way; a replica of short batches grants more than two of them."""
         rows = self.credits = self.granted if self.limit is None else min(self.granted, self.limit)
-        self.grain = max(1, rows // _GRAINS_IN_CREDITS) if rows > 2 * self._max_rows else 1
+        self.grain = max(1, rows // _GRAINS_IN_CREDITS) if rows > 2 * self.max_rows else 1
 
     def work(self) -> Work:
         """Returns what it did so far."""
@@ -124,10 +111,6 @@ class Roster:
 
     def __init__(self) -> None:
         self.by_name: dict[str, WorkerSession] = {}
-
-    def everyone(self) -> Iterable[WorkerSession]:
-        """Returns all sessions, in the order of their names' first coming."""
-        return self.by_name.values()
 
     def has_ready(self) -> bool:
         """Whether any worker takes requests for any model."""

@@ -51,24 +51,28 @@ class Request:
     not share this any longer become requests of their own.
 
     Attributes:
-        record: the REQUEST as it came, payload by reference.
+        record: the REQUEST as it came, payload by reference; `priority` and `version` are what its client said.
+        owner: whom it counts for.
         tag: what the client calls their block.
         places: which of the block's calls they are, as a bit set.
         calls: how many they are.
         deadline: monotonic seconds.
         size: bytes of the body that are kept here.
         slot: its slot in the timing wheel.
-        patience: until when it waits for a first worker of its model, or None.
+        due_at: when the wheel looks at it: at its deadline, or sooner if its wait for a first worker ends before.
         dispatches: who has it, in the order in which they were asked. Each is for exactly its calls.
         losses: how many workers were lost with it.
         may_have_run: whether an earlier dispatch may have run it.
         is_suspect: whether it may have ended a worker's process; it is for one call then, and runs alone.
-        home: while it waits, the only worker that it waits for; set by the waiting room, as `rank` is.
+        home: while it waits, the only worker that it waits for; set by the waiting room, as the next two are.
+        leaves_home_at: until when; then it waits for any.
+        rank: where its queue has it.
     """
 
     __slots__ = (
-        "calls", "client", "deadline", "dispatches", "home", "is_open", "is_suspect", "is_waiting", "losses",
-        "may_have_run", "patience", "places", "rank", "record", "route", "rows", "size", "slot", "tag",
+        "calls", "client", "deadline", "dispatches", "due_at", "home", "is_open", "is_suspect", "is_waiting",
+        "leaves_home_at", "losses", "may_have_run", "owner", "places", "priority", "rank", "record", "route", "rows",
+        "size", "slot", "tag", "version",
     )  # fmt: skip
 
     def __init__(
@@ -76,11 +80,14 @@ class Request:
     ) -> None:
         self.record = record
         self.client = client
+        self.owner = client.owner
+        self.priority: int = record[PRIORITY]
+        self.version: int | None = record[MODEL_VERSION]
         self.tag: int = record[TAG]
         self.places: int = record[PLACES]
         self.calls = self.places.bit_count()
         self.rows: int = record[ROWS]
-        self.deadline = deadline
+        self.deadline = self.due_at = deadline
         self.size = size
         self.route = route
         self.slot = OUT
@@ -88,29 +95,8 @@ class Request:
         self.losses = 0
         self.is_open = True
         self.is_waiting = self.is_suspect = self.may_have_run = False
-        self.patience: float | None = None
         self.home: str | None = None
-        self.rank = 0.0
-
-    @property
-    def owner(self) -> Usage:
-        """Whom it counts for."""
-        return self.client.owner
-
-    @property
-    def priority(self) -> int:
-        """From 1, the most urgent."""
-        return self.record[PRIORITY]  # type: ignore[no-any-return]
-
-    @property
-    def version(self) -> int | None:
-        """The version that its client asked for, or None."""
-        return self.record[MODEL_VERSION]  # type: ignore[no-any-return]
-
-    @property
-    def due_at(self) -> float:
-        """When the wheel must look at it: at its deadline, or before that when its patience ends."""
-        return self.deadline if self.patience is None else min(self.patience, self.deadline)
+        self.leaves_home_at = self.rank = 0.0
 
     @property
     def may_run_twice(self) -> bool:
@@ -132,9 +118,6 @@ class Request:
         head.may_have_run = self.may_have_run
         head.is_open = self.is_open
         head.is_suspect = self.is_suspect
-        head.patience = self.patience
-        head.home = self.home
-        head.rank = self.rank
         self.size -= size
         self.places ^= places
         self.calls -= calls
@@ -158,7 +141,7 @@ class Dispatch:
         self.tag = tag
         self.request = request
         self.replica = replica
-        self.is_alone = request.is_suspect
+        self.is_alone = False
         self.sent_at = 0.0
 
     @property
@@ -170,5 +153,4 @@ class Dispatch:
         """Returns the dispatch of `head`, which is cut off from its request."""
         first = Dispatch(self.tag, head, self.replica)
         first.sent_at = self.sent_at
-        first.is_alone = self.is_alone
         return first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
@@ -15,10 +16,12 @@ from zmqinfer.policy.rotation import Rotation, Work
 from zmqinfer.policy.waiting import Waiter, WaitingRoom
 from zmqinfer.records import MAX_RECORDS, PRIORITY, ROWS, Record
 
-__all__ = ["Route", "Routes"]
+__all__ = ["MOST_GONE", "Route", "Routes"]
 
 W = TypeVar("W", bound=Waiter)
 
+# Routes that lost their last replica and stay known: workers name models as they like, and each takes some 3 KB.
+MOST_GONE = 1_000
 # All cards of a WELCOME may take half a head.
 _MAX_CARDS_BYTES = 2**19
 
@@ -56,6 +59,11 @@ class Route(Generic[W]):
         self.waiting: WaitingRoom[W] = WaitingRoom()
         self.ran_rows = 0
         self._drain = DrainRate()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a worker has announced it."""
+        return self.max_rows > 0
 
     @property
     def words(self) -> str:
@@ -97,16 +105,12 @@ class Route(Generic[W]):
             replica.placement = self.placement
         self._drain.begin()
 
-    def allow(self, replica: Replica, granted: int | None = None, *, limit: int | None = None) -> None:
-        """Takes the worker's word of its credits, or with `granted` None this gateway's own mind of them.
+    def allow(self, replica: Replica) -> None:
+        """Reckons a replica's credits anew.
 
-        A replica without any leaves the ring until it has some: its part of the load would else be nobody's.
+        One without any leaves the ring until it has some: its part of the load would else be nobody's.
         """
         had_any = replica.credits > 0
-        if granted is None:
-            replica.limit = limit
-        else:
-            replica.granted = granted
         replica.allow()
         if (replica.credits > 0) != had_any and self.replicas.get(replica.name) is replica:
             self._resettle()
@@ -144,60 +148,66 @@ class Route(Generic[W]):
 class Routes(Generic[W]):
     """All routes by model and version.
 
-    A model's versions that were ever announced stay known, so that a request for one whose workers
-    are all gone waits for their return. A name that no worker ever announced has a route only while
-    requests wait in it.
+    One that a worker announced stays known when its workers are gone, so that a request for it waits for their return,
+    until `MOST_GONE` others have lost theirs since. Any other is there only while requests wait in it.
+
+    Attributes:
+        served: those that have replicas.
     """
 
-    __slots__ = ("_absent", "_known", "_latest")  # fmt: skip
+    __slots__ = ("_gone", "_models", "served")
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int], Route[W]] = {}
-        self._absent: dict[tuple[str, int | None], Route[W]] = {}
-        self._latest: dict[str, Route[W]] = {}
+        # Those of each model by version; without a version the latest one, or one that is not known.
+        self._models: dict[str, dict[int | None, Route[W]]] = {}
+        self.served: dict[Route[W], None] = {}
+        # Known routes without replicas, beginning with the one that has none for longest.
+        self._gone: OrderedDict[Route[W], None] = OrderedDict()
 
     def __iter__(self) -> Iterator[Route[W]]:
-        yield from self._known.values()
-        yield from self._absent.values()
+        for versions in self._models.values():
+            yield from [route for version, route in versions.items() if version == route.version]
 
     def find(self, model: str, version: int | None) -> Route[W]:
-        """Returns the route of a request; without a version the latest one that has a replica."""
-        route = self._latest.get(model) if version is None else self._known.get((model, version))
-        if route is None:
-            route = self._absent.get((model, version))
-            if route is None:
-                route = self._absent[model, version] = Route(model, version)
-        return route
+        """Returns the route of a request or a replica; without a version the latest one that has a replica."""
+        try:
+            return self._models[model][version]
+        except KeyError:
+            route = self._models.setdefault(model, {})[version] = Route(model, version)
+            return route
 
-    def is_known(self, model: str, version: int | None) -> bool:
-        """Whether a worker has ever announced the model, in this version if one is asked for."""
-        return model in self._latest if version is None else (model, version) in self._known
-
-    def announce(self, model: str, version: int) -> Route[W]:
-        """Returns the route of a model that a worker announces, new or known."""
-        route = self._known.get((model, version))
-        if route is None:
-            route = self._known[model, version] = Route(model, version)
-        return route
-
-    def settle(self, model: str) -> list[W]:
-        """Brings the model's latest version up to date; returns those who waited in what is no route of theirs now."""
-        homeless: list[W] = []
-        versions = [route for (name, _), route in self._known.items() if name == model]
-        latest = max(versions, key=lambda route: (bool(route.replicas), route.version or 0), default=None)
-        if latest is not None:
-            before = self._latest.get(model)
-            self._latest[model] = latest
-            if before is not None and before is not latest and not before.replicas:
-                homeless += before.waiting.clear()
-        for key in [key for key in self._absent if key[0] == model and self.is_known(*key)]:
-            homeless += self._absent.pop(key).waiting.clear()
+    def settle(self, route: Route[W]) -> list[W]:
+        """Takes note of other replicas of a known route; returns those who waited in what is no route of theirs now."""
+        if route.replicas:
+            self._gone.pop(route, None)
+            self.served[route] = None
+        else:
+            self.served.pop(route, None)
+            self._gone[route] = None
+            self._gone.move_to_end(route)
+        homeless = self._find_latest(route.model)
+        if len(self._gone) > MOST_GONE:
+            oldest, _ = self._gone.popitem(last=False)
+            oldest.max_rows = 0
+            homeless += self._find_latest(oldest.model)
+            self.sweep(oldest)
         return homeless
 
+    def _find_latest(self, model: str) -> list[W]:
+        versions = self._models.get(model, {})
+        before = versions.pop(None, None)
+        known = [route for route in versions.values() if route.is_known]
+        if known:
+            versions[None] = max(known, key=lambda route: (bool(route.replicas), route.version or 0))
+        return before.waiting.clear() if before and not before.replicas and before is not versions.get(None) else []
+
     def sweep(self, route: Route[W]) -> None:
-        """Forgets a route that no worker ever announced once nobody waits in it."""
-        if not route.waiting and (route.model, route.version) in self._absent:
-            del self._absent[route.model, route.version]
+        """Forgets a route that is not known once nobody waits in it."""
+        versions = self._models.get(route.model, {})
+        if not route.is_known and not route.waiting and versions.get(route.version) is route:
+            del versions[route.version]
+            if not versions:
+                del self._models[route.model]
 
     def cards(self, host: bytes | None = None) -> list[Record]:
         """Returns the models that can be called now, as WELCOME lists them, and whether all replicas are on `host`.
@@ -206,8 +216,8 @@ class Routes(Generic[W]):
         """
         cards: list[Record] = []
         room = _MAX_CARDS_BYTES
-        for route in self._known.values():
-            if route.replicas and len(cards) < MAX_RECORDS:
+        for route in self.served:
+            if len(cards) < MAX_RECORDS:
                 is_local = host is not None and route.is_on(host)
                 card = [route.model, route.version, route.signature, route.max_rows, route.idempotent, is_local]
                 room -= len(msgpack.packb(card))

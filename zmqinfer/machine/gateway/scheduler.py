@@ -18,7 +18,7 @@ from zmqinfer.machine.gateway.requests import ClientSession, Dispatch, Request
 from zmqinfer.machine.gateway.routes import Route
 from zmqinfer.machine.gateway.suspects import ACQUITTED_BY_S, oldest
 from zmqinfer.machine.gateway.tables import Tables
-from zmqinfer.records import AGAIN, HEDGE, INLINE, KEY, MODEL, PAYLOAD, RAN, RAN_MAYBE, RAN_NO, RAN_YES, STATUS, Record
+from zmqinfer.records import AGAIN, HEDGE, INLINE, KEY, PAYLOAD, RAN, RAN_MAYBE, RAN_NO, RAN_YES, STATUS, Record
 
 __all__ = ["REJOIN_S", "Scheduler"]
 
@@ -108,7 +108,7 @@ class Scheduler:
         route = request.route
         if not route.replicas:
             since = max(now, self._rejoined_at)
-            self._ledger.set_patience(request, since + self._settings.queue_wait_ms / 1000)
+            self._ledger.look_at(request, since + self._settings.queue_wait_ms / 1000)
             route.queue(request, now)
         elif request.record[KEY] is None or not route.placement.holders:
             route.queue(request, now)
@@ -128,8 +128,8 @@ class Scheduler:
             detail = "the request may have reached a gateway before, and may not be run twice"
             self._end(request, Status.WORKER_LOST, detail, ran=RAN_MAYBE)
             return
-        if request.patience is not None:
-            self._ledger.set_patience(request, None)
+        if request.due_at < request.deadline:
+            self._ledger.look_at(request, request.deadline)
         dispatch = self.dispatches.send(request, replica)
         if (request.route.hedge or len(record) > HEDGE) and self.hedges.is_wanted(request):
             self.hedges.watch(dispatch, now)
@@ -164,9 +164,9 @@ class Scheduler:
         return placement.room_for_each(replica, request.rows)
 
     def replace(self, requests: list[Request], now: float) -> None:
-        """Places again requests whose route became another one."""
+        """Places again requests whose route may be another one now."""
         for request in requests:
-            request.route = self._routes.find(request.record[MODEL], request.version)
+            request.route = self._routes.find(request.route.model, request.version)
             self.place(request, now)
 
     def _divide(self, request: Request, places: int) -> Request:
@@ -217,14 +217,12 @@ class Scheduler:
         if dispatch.sent_at:
             self.hedges.learn(dispatch, part, now)
         if request.dispatches:
-            self.dispatches.take_back(request.dispatches)
+            self.dispatches.recall(request.dispatches)
         self._ledger.answer(request, part)
 
     def _place_again(self, request: Request, now: float) -> None:
         self.moved += request.calls
-        if not request.route.replicas:
-            request.route = self._routes.find(request.record[MODEL], request.version)
-        self.place(request, now)
+        self.replace([request], now)
 
     # Ends ----------------------------------------------------------------------------------------
 
@@ -236,20 +234,24 @@ class Scheduler:
         self._ledger.end(request, status, detail, where, ran)
 
     def _leave(self, request: Request) -> None:
-        """Takes a request that is about to end out of the queue, or back from the workers that have it."""
+        """Takes a request that is about to end out of the queue, or recalls it from the workers that have it."""
         if request.is_waiting:
             request.route.waiting.remove(request)
-        self.dispatches.take_back(request.dispatches)
+        self.dispatches.recall(request.dispatches)
         self._routes.sweep(request.route)
 
     def cancel(self, client: ClientSession, tag: int, places: int) -> None:
-        """Ends calls that their client no longer wants."""
+        """Ends calls that their client no longer wants; nothing is said to it."""
         for request in client.requests.about(tag, places):
             unwanted = request.places & places
-            self.withdraw(request if unwanted == request.places else self._divide(request, unwanted))
+            self._cancel(request if unwanted == request.places else self._divide(request, unwanted))
 
-    def withdraw(self, request: Request) -> None:
-        """Ends a request as cancelled; nothing is said to its client."""
+    def cancel_all_of(self, client: ClientSession) -> None:
+        """Ends all calls of a client that is gone."""
+        for request in list(client.requests):
+            self._cancel(request)
+
+    def _cancel(self, request: Request) -> None:
         self._leave(request)
         self._ledger.cancel(request)
 
@@ -263,21 +265,23 @@ class Scheduler:
             unsent: tags of calls that never left for it. It was not lost with those: they may run elsewhere whatever
                 they are, and a gateway that finds all its connections gone shall not count each as a loss.
         """
-        held = self.dispatches.withdraw(worker)
-        suspects = oldest(held) if is_abrupt else set()
+        held = self.dispatches.take_all_of(worker)
+        suspects = oldest(held)
         running = {tag for replica in worker.replicas.values() for tag in replica.running} if is_abrupt else set()
+        accused = {one.request for one in held if one.is_alone and one.tag in running and one.request.is_open}
         for dispatch in held:
             request = dispatch.request
             if not request.is_open:
                 continue
             has_left = dispatch.tag not in unsent
-            request.losses += has_left
             request.may_have_run |= has_left
-            if dispatch.is_alone and dispatch.tag in running:
+            # What ran alone explains the end, and the others were not lost by their own fault.
+            request.losses += has_left and request in (accused or suspects)
+            if request in accused:
                 self._suspects.accuse(request, worker.session, now)
                 self._timers.at(now + ACQUITTED_BY_S, self._sentence, request)
             else:
-                request.is_suspect |= has_left and request in suspects
+                request.is_suspect |= has_left and is_abrupt and request in suspects
                 if not request.dispatches:
                     self._move(request, worker, now, has_left=has_left)
         return sum(dispatch.request.calls for dispatch in held)
@@ -328,7 +332,7 @@ class Scheduler:
             self._end(request, Status.UNAVAILABLE, self._unavailable(request.route))
         elif now < request.deadline:
             # Its first worker came and is busy: from here on it waits for room, as everybody does.
-            self._ledger.set_patience(request, None)
+            self._ledger.look_at(request, request.deadline)
         else:
             detail = f"the time was up while it waited for a worker with room for model {request.route.model!r}"
             replicas = request.route.replicas.values()
@@ -363,6 +367,6 @@ class Scheduler:
         accused = self._suspects.awaited()
         pending = self._ledger.pending
         assert queued + awaited + accused == pending, (queued, awaited, accused, pending)
-        for worker in self._roster.everyone():
+        for worker in self._roster.by_name.values():
             for replica in worker.replicas.values():
                 assert replica.held == held.get(replica, 0), (replica.name, replica.held, held.get(replica, 0))

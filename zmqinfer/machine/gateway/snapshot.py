@@ -44,7 +44,7 @@ class Snapshot:
     def status(self, now: float) -> dict[str, Any]:
         """Returns one entry of `status --json`."""
         tables, ledger = self._tables, self._tables.ledger
-        workers = [self._worker(worker) for worker in tables.roster.everyone()]
+        workers = [self._worker(worker) for worker in tables.roster.by_name.values()]
         total = sum(worker["weight"] for worker in workers if worker["state"] == "ready")
         for worker in workers:
             worker["share"] = worker["weight"] / total if worker["state"] == "ready" and total else 0.0
@@ -97,7 +97,7 @@ class Snapshot:
         }
 
     def _replica(self, replica: Replica) -> dict[str, Any]:
-        rotation = self._tables.routes.announce(replica.model, replica.version).rotation
+        rotation = self._tables.routes.find(replica.model, replica.version).rotation
         standing = rotation.standing(replica.name).value if replica.granted else "stuck"
         return {"name": replica.model, "version": replica.version, "standing": standing}
 
@@ -112,6 +112,5 @@ class Snapshot:
                 "idempotent": route.idempotent,
                 "workers": sorted(route.replicas),
             }
-            for route in self._tables.routes
-            if route.replicas
+            for route in self._tables.routes.served
         ]

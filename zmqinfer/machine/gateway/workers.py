@@ -21,8 +21,9 @@ __all__ = ["Workers"]
 
 # Replies to requests it was not given, after which a worker is not believed any more.
 _MAX_STRAYS = 3
-# Heartbeats without a sign of life, below which a closed connection is the end of a process.
-_ABRUPT = 2
+# Silence, below which a closed connection is the end of a process. ZeroMQ closes that of one that is stopped, or cut
+# off, after as much (node/sockets.py); one that is kept from speaking by others on its machine is silent for less.
+_ABRUPT_S = 1.5
 
 
 class Workers:
@@ -41,18 +42,10 @@ class Workers:
         self._roster = tables.roster
         self._scheduler = scheduler
         self._announce = announce
-        self._heartbeat_s = tables.settings.heartbeat_ms / 1000
         self._by_peer: dict[Peer, WorkerSession] = {}
-        self._liveness: Liveness[Peer] = Liveness(self._heartbeat_s)
+        self._liveness: Liveness[Peer] = Liveness(tables.settings.heartbeat_ms / 1000)
 
-    def on_message(
-        self,
-        peer: Peer,
-        kind: Kind,
-        records: list[Record],
-        now: float,
-        gap: float = 0.0,  # noqa: ARG002 - as clients
-    ) -> None:
+    def on_message(self, peer: Peer, kind: Kind, records: list[Record], now: float, _gap: float = 0.0) -> None:
         """Takes one decoded message from a connection."""
         worker = self._by_peer.get(peer)
         if worker is None:
@@ -97,7 +90,7 @@ class Workers:
     def _on_ready(self, peer: Peer, record: Record, now: float) -> None:
         session, name, agent, weight, host = record[:5]
         known = self._roster.by_name.get(name)
-        if known is not None and known.session == session and known.outbox.address == peer and known.is_fresh:
+        if known and known.outbox.holds(Kind.WELCOME) and (known.session, known.outbox.address) == (session, peer):
             # It repeats itself until it hears WELCOME, and that has not left yet, for we were not there to send it.
             return
         if known is None and len(self._roster.by_name) >= self._tables.settings.max_workers:
@@ -151,18 +144,18 @@ class Workers:
         if replica is None and len(worker.replicas) >= MAX_MODELS + ((model, version) in names):
             self._report("worker has too many models", worker=worker.name, model=model, limit=MAX_MODELS)
             return False
-        route = self._routes.announce(model, version)
+        route = self._routes.find(model, version)
         route.hedge = more[:1] == [True]
         # A worker of another host is news too: memory cannot be shared with all of them any more.
         is_news = route.describe(signature, max_rows, idempotent) or not route.is_on(worker.host)
         if replica is not None:
-            replica.describe(max_rows)
-            self._allow(replica, now, credits_rows)
+            replica.max_rows, replica.granted = max_rows, credits_rows
+            self._allow(replica, now)
             return is_news
         replica = worker.replicas[number] = Replica(worker, model, version, max_rows, credits_rows)
         if worker.state is WorkerState.READY:
             route.add(replica)
-            changed[route] = None
+        changed[route] = None
         return is_news
 
     def _drop(self, replica: Replica, changed: dict[Route[Request], None]) -> bool:
@@ -175,7 +168,7 @@ class Workers:
     def _settle(self, changed: Iterable[Route[Request]], now: float) -> None:
         """Serves those who wait in routes whose replicas have changed, or places them again."""
         for route in changed:
-            self._scheduler.replace(self._routes.settle(route.model), now)
+            self._scheduler.replace(self._routes.settle(route), now)
             if route.replicas:
                 self._scheduler.serve(route, now)
             else:
@@ -200,20 +193,21 @@ class Workers:
                 if bool(replica.granted) != bool(credits_rows):
                     word = "goes on" if credits_rows else "is stuck in a batch"
                     self._report(f"worker {word}", worker=worker.name, model=replica.model)
-                self._allow(replica, now, credits_rows)
+                replica.granted = credits_rows
+                self._allow(replica, now)
 
-    def _allow(self, replica: Replica, now: float, granted: int | None = None, *, limit: int | None = None) -> None:
-        """Changes what a replica may have under way; without any it gives back what it has not begun."""
+    def _allow(self, replica: Replica, now: float) -> None:
+        """Has a change of a replica's credits take effect; without any it gives back what it has not begun."""
         before = replica.credits
         route = self._route_of(replica)
-        route.allow(replica, granted, limit=limit)
-        if replica.credits > before and route.waiting:
+        route.allow(replica)
+        if before and not replica.credits:
+            self._scheduler.dispatches.recall_all_of(replica)
+        if replica.credits != before and route.waiting:
             self._scheduler.serve(route, now)
-        elif before and not replica.credits:
-            self._scheduler.dispatches.recall(replica)
 
     def _route_of(self, replica: Replica) -> Route[Request]:
-        return self._routes.announce(replica.model, replica.version)
+        return self._routes.find(replica.model, replica.version)
 
     def _compare(self, route: Route[Request], now: float) -> None:
         """Puts replicas out that are much worse than the others of their model, and lets them in again."""
@@ -221,8 +215,8 @@ class Workers:
         route.look(works, now)
         stuck = [name for name, replica in route.replicas.items() if not replica.granted]
         for name, standing, why in route.rotation.look(works, stuck, now):
-            limit = {Standing.IN: None, Standing.OUT: 0, Standing.TRIAL: 1}[standing]
-            self._allow(route.replicas[name], now, limit=limit)
+            route.replicas[name].limit = {Standing.IN: None, Standing.OUT: 0, Standing.TRIAL: 1}[standing]
+            self._allow(route.replicas[name], now)
             self._report(f"worker {standing.value}", worker=name, model=route.model, why=why)
 
     def _on_disconnect(self, worker: WorkerSession, reason: str, now: float) -> None:
@@ -260,17 +254,16 @@ class Workers:
     def _retire(self, worker: WorkerSession, now: float) -> None:
         """Takes a worker off the ring; what it holds stays with it."""
         changed: dict[Route[Request], None] = {}
-        if [replica for replica in worker.replicas.values() if self._drop(replica, changed)]:
-            self._announce()
+        news = [replica for replica in worker.replicas.values() if self._drop(replica, changed)]
         self._settle(changed, now)
+        if news:
+            self._announce()
 
     def _lose(self, worker: WorkerSession, now: float, cause: str, *, is_closed: bool = False) -> None:
         """Ends a worker's session and moves all that it held to others."""
         address = worker.outbox.address
         assert isinstance(address, bytes)
-        # A process that ends closes its connections at once. Of one that is stopped, or cut off, there is no sign
-        # before they are found dead.
-        is_abrupt = is_closed and self._liveness.silent_for(address, now) < _ABRUPT * self._heartbeat_s
+        is_abrupt = is_closed and self._liveness.silent_for(address, now) < _ABRUPT_S
         self._by_peer.pop(address, None)
         if self._roster.by_name.get(worker.name) is worker:
             del self._roster.by_name[worker.name]
@@ -312,7 +305,7 @@ class Workers:
             self._lose(self._by_peer[peer], now, f"silent for {silent_s:.1f} s")
         if self._liveness.is_beat_due(now):
             self.probe_all()
-            for route in self._routes:
+            for route in self._routes.served:
                 self._compare(route, now)
 
     def wake_at(self) -> float:
