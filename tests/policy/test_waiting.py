@@ -443,7 +443,7 @@ class Room(RuleBasedStateMachine):
         """Its worker was lost."""
         waiter = self.taken.pop()
         self.room.put(waiter, self.now)
-        self.homes[waiter] = None
+        self.homes[waiter], self.until[waiter] = None, 0.0
 
     @rule(worker=st.sampled_from(["w1", "w2", "w3"]), room=st.sampled_from([32, 32, 3, 1]))
     def take(self, worker: str, room: int) -> None:
