@@ -211,7 +211,8 @@ class WorkerMachine:
             if model.running or not batcher.rows:
                 continue
             self.tasks.expire(model, now)
-            expected_s, ahead = 0.0, deque[Batch]()
+            expected_s = 0.0
+            ahead: deque[Batch] = deque()
             while batcher.rows and expected_s < _HANDOVER_S and (taken := batcher.take(now)) is not None:
                 bound, tasks, rows = taken
                 assert isinstance(bound, Bound), bound
