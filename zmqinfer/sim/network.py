@@ -9,9 +9,9 @@ that double from 50 ms to a second, and takes nothing while it has no connection
 
 from __future__ import annotations
 
-import bisect
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from random import Random
 
 from zmqinfer.loop.ports import FULL, GONE, SENT
@@ -36,20 +36,20 @@ class _Pipe:
     """One direction of a connection.
 
     Attributes:
-        flying: messages that have a time of arrival.
-        parked: messages that were sent, or would have arrived, while the direction was blocked, by their number.
-        unread: messages that have arrived.
+        flying: messages that have not arrived, and when each should.
+        arrives_at: when the last of them should.
+        unread: how many have arrived and were not read.
         silent_since: since when the receiver has had no sign of the sender.
     """
 
-    __slots__ = ("arrives_at", "flying", "parked", "receiver", "sender", "sent", "silent_since", "unread")
+    __slots__ = ("arrives_at", "flying", "receiver", "sender", "silent_since", "unread")
 
     def __init__(self, sender: _Socket, receiver: _Socket) -> None:
         self.sender = sender
         self.receiver = receiver
+        self.flying: deque[tuple[float, Frames]] = deque()
         self.arrives_at = 0.0
-        self.flying = self.unread = self.sent = 0
-        self.parked: list[tuple[int, Frames]] = []
+        self.unread = 0
         self.silent_since: float | None = None
 
 
@@ -81,7 +81,7 @@ class _Socket:
         self.inbox: deque[tuple[bytes, _Pipe, Frames]] = deque()
 
     def _send(self, wire: Wire, pipe: _Pipe, frames: Frames) -> int:
-        if pipe.flying + pipe.unread + len(pipe.parked) >= PIPE_MESSAGES:
+        if len(pipe.flying) + pipe.unread >= PIPE_MESSAGES:
             return FULL
         self._network.transmit(wire, pipe, frames, self.owner.departs_at())
         return SENT
@@ -244,29 +244,21 @@ class Network:
 
     def transmit(self, wire: Wire, pipe: _Pipe, frames: Frames, depart: float) -> None:
         """Puts a message on its way."""
-        pipe.sent += 1
-        self._fly(wire, pipe, pipe.sent, frames, depart)
-
-    def _fly(self, wire: Wire, pipe: _Pipe, number: int, frames: Frames, depart: float) -> None:
-        if self._is_blocked(pipe.sender, pipe.receiver):
-            bisect.insort(pipe.parked, (number, frames))
-            return
         delay_s = self._least_s + self._jitter_s * self._random.random() + sum(map(len, frames)) / BYTES_PER_S
-        pipe.arrives_at = max(pipe.arrives_at, max(depart, self._timeline.now) + delay_s)
-        pipe.flying += 1
-        self._timeline.at(pipe.arrives_at, lambda: self._arrive(wire, pipe, number, frames))
+        pipe.arrives_at = max(pipe.arrives_at, depart + delay_s)
+        pipe.flying.append((pipe.arrives_at, frames))
+        self._timeline.at(pipe.arrives_at, lambda: self._arrive(wire, pipe))
 
-    def _arrive(self, wire: Wire, pipe: _Pipe, number: int, frames: Frames) -> None:
-        pipe.flying -= 1
-        receiver = pipe.receiver
-        if self._is_blocked(pipe.sender, receiver):
-            bisect.insort(pipe.parked, (number, frames))
-            return
-        self._trace(f"{receiver.owner.name} {sum(map(len, frames))}")
-        if receiver in wire.ends:
-            pipe.unread += 1
-            receiver.inbox.append((wire.peer, pipe, frames))
-            receiver.owner.rouse()
+    def _arrive(self, wire: Wire, pipe: _Pipe) -> None:
+        """Delivers what should have arrived, unless nothing gets through."""
+        receiver, flying = pipe.receiver, pipe.flying
+        while flying and flying[0][0] <= self._timeline.now and not self._is_blocked(pipe.sender, receiver):
+            _, frames = flying.popleft()
+            self._trace(f"{receiver.owner.name} {sum(map(len, frames))}")
+            if receiver in wire.ends:
+                pipe.unread += 1
+                receiver.inbox.append((wire.peer, pipe, frames))
+                receiver.owner.rouse()
 
     # Silence --------------------------------------------------------------------------------------
 
@@ -274,32 +266,31 @@ class Network:
         """Whether nothing gets through."""
         return bool(self._blocked) and (sender.owner.name, receiver.owner.name) in self._blocked
 
-    def _is_mute(self, wire: Wire, pipe: _Pipe) -> bool:
-        """Whether the receiver has no sign of the sender: nothing gets through, or it is frozen, or has gone."""
-        sender = pipe.sender
-        return sender not in wire.ends or sender.owner.is_frozen or self._is_blocked(sender, pipe.receiver)
-
     def review(self, process: Process) -> None:
         """Looks anew at all connections of a process whose state, or whose paths, have changed."""
         for wire in self._wires_of(process):
             for pipe in (wire.up, wire.down):
-                if not self._is_blocked(pipe.sender, pipe.receiver):
-                    parked, pipe.parked = pipe.parked, []
-                    for number, frames in parked:
-                        self._fly(wire, pipe, number, frames, self._timeline.now)
-                if not self._is_mute(wire, pipe):
-                    pipe.silent_since = None
-                elif pipe.silent_since is None:
-                    self._begin_silence(wire, pipe)
-            if len(wire.ends) == 1:
-                self._reset_other(wire)
+                if pipe.flying and pipe.flying[0][0] <= self._timeline.now:
+                    pipe.arrives_at = max(pipe.arrives_at, self._timeline.now + self._least_s)
+                    self._timeline.after(self._least_s, partial(self._arrive, wire, pipe))
+            self._watch(wire)
 
     def _wires_of(self, process: Process) -> list[Wire]:
         return [wire for wire in self._wires if process in (wire.dealer.owner, wire.router.owner)]
 
-    def _begin_silence(self, wire: Wire, pipe: _Pipe) -> None:
-        since = pipe.silent_since = self._timeline.now
-        self._timeline.after(SILENCE_S + PING_S * self._random.random(), lambda: self._end_silence(wire, pipe, since))
+    def _watch(self, wire: Wire) -> None:
+        """Lets each end notice whether it hears the other, and whether that has closed the connection."""
+        if len(wire.ends) == 1:
+            self._reset_other(wire)
+        for pipe in (wire.up, wire.down):
+            sender = pipe.sender
+            is_mute = sender not in wire.ends or sender.owner.is_frozen or self._is_blocked(sender, pipe.receiver)
+            if not is_mute:
+                pipe.silent_since = None
+            elif pipe.silent_since is None:
+                since = pipe.silent_since = self._timeline.now
+                delay_s = SILENCE_S + PING_S * self._random.random()
+                self._timeline.after(delay_s, partial(self._end_silence, wire, pipe, since))
 
     def _end_silence(self, wire: Wire, pipe: _Pipe, since: float) -> None:
         if pipe.silent_since != since or wire not in self._wires:
@@ -317,13 +308,10 @@ class Network:
         if end in wire.ends:
             wire.ends.remove(end)
             end.on_dropped(wire)
-        if not wire.ends:
+        if wire.ends:
+            self._watch(wire)
+        else:
             self._wires.pop(wire, None)
-            return
-        self._reset_other(wire)
-        for pipe in (wire.up, wire.down):
-            if pipe.silent_since is None and self._is_mute(wire, pipe):
-                self._begin_silence(wire, pipe)
 
     def _reset_other(self, wire: Wire) -> None:
         """Lets the close of one end reach the other, if the path is free."""
