@@ -11,10 +11,9 @@ import pytest
 from tests.machine.gateway.playbook import card, reply, request, session_of
 from zmqinfer.config import GatewaySettings
 from zmqinfer.loop.gateway import GatewayLoop
-from zmqinfer.loop.ports import FULL, GONE, SENT
+from zmqinfer.loop.ports import FULL, GONE, SENT, Reporter
 from zmqinfer.machine.gateway.machine import GatewayMachine
 from zmqinfer.records import STATUS, TAG, Kind, Record
-from zmqinfer.sim.process import Silent
 from zmqinfer.tensor import Buffer
 from zmqinfer.wire import decode, encode
 
@@ -77,7 +76,7 @@ class Turns:
             now=self.now,
         )
         self.clients, self.workers = Port(), Port()
-        self.loop = GatewayLoop(self.machine, self.clients, self.workers, Silent())
+        self.loop = GatewayLoop(self.machine, self.clients, self.workers, Reporter())
         self.joins("w1")
         self.clients.comes(b"c", Kind.HELLO, [session_of("c"), "agent", None, None])
         self.turn()

@@ -6,14 +6,13 @@ from tests.loop.test_dialler import Port
 from tests.machine.worker.playbook import X, asks
 from zmqinfer.config import WorkerSettings
 from zmqinfer.loop.dialler import Dialler
-from zmqinfer.loop.ports import FULL
+from zmqinfer.loop.ports import FULL, Reporter
 from zmqinfer.loop.worker import WorkerLoop
 from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.machine.worker.served import ModelCard
 from zmqinfer.machine.worker.task import Batch
 from zmqinfer.policy.batching import BatchLimits
 from zmqinfer.records import ALONE, PAYLOAD, STATUS, Kind, Record
-from zmqinfer.sim.process import Silent
 from zmqinfer.tensor import Buffer, SharedPayload
 from zmqinfer.wire import decode, encode
 
@@ -59,7 +58,7 @@ class Turns:
         self.gateway = Gateway()
         dialler = Dialler(self.machine, lambda _: self.gateway)
         self.read: list[SharedPayload] = []
-        self.loop = WorkerLoop(self.machine, dialler, Silent(), self._read)
+        self.loop = WorkerLoop(self.machine, dialler, Reporter(), self._read)
         self.gateway.says(Kind.WELCOME, [b"g" * 16, "gateway", 500, 2**27, []])
         self.turn()
         self.gateway.heard.clear()
@@ -160,7 +159,7 @@ def test_everything_rare_is_reported_once() -> None:
     """Warnings as such."""
     said: list[tuple[str, str]] = []
 
-    class Voice(Silent):
+    class Voice(Reporter):
         def info(self, event: str, **values: object) -> None:
             said.append(("info", event))
 

@@ -53,8 +53,8 @@ class DealerPort(Protocol):
         """Ends it; what it holds has a while to leave."""
 
 
-class Reporter(Protocol):
-    """Who tells people of rare happenings."""
+class Reporter:
+    """Who tells people of rare happenings; this one tells nobody."""
 
     def info(self, event: str, **values: object) -> None:
         """Says something that a person would want to know."""

@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 
+from zmqinfer.loop.ports import Reporter
 from zmqinfer.origin import origin
 
 __all__ = ["Report", "level", "start_logging"]
@@ -36,7 +37,7 @@ def level() -> str:
     return logging.getLevelName(logging.getLogger("zmqinfer").getEffectiveLevel())
 
 
-class Report:
+class Report(Reporter):
     """The voice of one node.
 
     Args:

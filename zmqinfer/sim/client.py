@@ -5,100 +5,84 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
-from typing import Any, cast
+from typing import Any
 
 from zmqinfer.config import ClientSettings
 from zmqinfer.errors import Executed, Status, ZmqInferError
-from zmqinfer.loop.client import ClientLoop
+from zmqinfer.loop.client import ClientLoop, Taker
 from zmqinfer.loop.dialler import Dialler
+from zmqinfer.machine.block import numbers_of
 from zmqinfer.machine.client.call import CallOptions
 from zmqinfer.machine.client.machine import ClientMachine
+from zmqinfer.records import Record
 from zmqinfer.sim.history import INPUT, Call, History
 from zmqinfer.sim.network import Network
 from zmqinfer.sim.process import Process
-from zmqinfer.sim.timeline import Timeline
 
 __all__ = ["ClientProcess"]
 
 _TURN_S, _RECORD_S = 40e-6, 10e-6
 
 
-class _Wait:
-    """A program's wait for a call."""
-
-    __slots__ = ("_call", "_client")
-
-    def __init__(self, client: ClientProcess, call: Call) -> None:
-        self._client = client
-        self._call = call
-
-    def done(self) -> bool:
-        """Whether the program waits no more; who takes a call back tells the machine."""
-        return False
-
-    def set_result(self, output: Any, /) -> None:
-        """Ends the call with an output."""
-        self._client.end(self._call, Status.OK, output.tobytes(), Executed.YES)
-
-    def set_exception(self, error: BaseException, /) -> None:
-        """Ends the call with an error."""
-        failed = cast("ZmqInferError", error)
-        self._client.end(self._call, failed.status, b"", failed.executed)
-
-
-class ClientProcess(Process):
-    """One client in a process of its own."""
+class ClientProcess(Process, Taker):
+    """One client in a process of its own, whose program waits for all calls."""
 
     def __init__(
-        self, name: str, timeline: Timeline, network: Network, random: Random, gateways: Sequence[str],
-        settings: ClientSettings, history: History, on_turn: Callable[[], None] = lambda: None,
+        self, name: str, network: Network, random: Random, gateways: Sequence[str], settings: ClientSettings,
+        history: History, on_turn: Callable[[], None],
     ) -> None:  # fmt: skip
         """Starts a client; its program does `on_turn` at the end of each turn."""
-        super().__init__(name, timeline)
+        super().__init__(name, network.timeline)
         self.machine = ClientMachine(
             settings,
             session=random.randbytes(16),
             id_prefix=random.randbytes(8),
             agent="simulated",
             gateways=list(gateways),
-            now=timeline.now,
+            now=self.timeline.now,
         )
         self._history = history
         self._on_turn = on_turn
         self.dialler = Dialler(self.machine, partial(network.dial, self))
         self._loop = ClientLoop(self.machine, self.dialler)
-        self._tags: dict[int, int] = {}
+        # Those that the program waits for, by tag.
+        self._calls: dict[int, Call] = {}
         self.rouse()
 
     @property
     def open(self) -> int:
         """How many calls its program waits for."""
-        return len(self._tags)
+        return len(self._calls)
 
     def call(self, call: Call, options: CallOptions) -> None:
         """Submits a call; it leaves with the next turn."""
-        now = self.timeline.now
         try:
-            tag = self.machine.submit(_Wait(self, call), call.model, (INPUT, call.body), None, options, now)
+            call.tag = self.machine.submit(self, call.model, (INPUT, call.body), None, options, self.timeline.now)
         except ZmqInferError as error:
-            self._history.end(call, error.status, b"", error.executed, now, now)
+            self._end(call, error)
             return
-        self._tags[call.number] = tag
+        self._calls[call.tag] = call
         self.rouse()
 
     def cancel(self, call: Call) -> bool:
         """Takes a call back; False if it has ended already."""
-        tag = self._tags.get(call.number)
-        if tag is None or not self.machine.cancel(tag):
+        if self._calls.get(call.tag) is not call or not self.machine.cancel(call.tag):
             return False
-        del self._tags[call.number]
+        del self._calls[call.tag]
         self._history.give_up(call)
         self.rouse()
         return True
 
-    def end(self, call: Call, status: Status, answer: bytes, executed: Executed) -> None:
-        """Ends the program's wait for a call."""
-        self._tags.pop(call.number, None)
+    def take(self, reply: Record, place: int, outcomes: Sequence[Any]) -> None:
+        """Ends the program's wait for calls."""
+        for tag, outcome in zip(numbers_of(reply)[place : place + len(outcomes)], outcomes, strict=True):
+            self._end(self._calls.pop(tag), outcome)
+
+    def _end(self, call: Call, outcome: Any) -> None:
+        if isinstance(outcome, ZmqInferError):
+            status, answer, executed = outcome.status, b"", outcome.executed
+        else:
+            status, answer, executed = Status.OK, outcome.tobytes(), Executed.YES
         self._history.end(call, status, answer, executed, self.timeline.now, self.resumed_at)
 
     def turn(self, now: float, gap: float) -> float | None:  # noqa: ARG002 - a client charges itself no gap
@@ -116,5 +100,5 @@ class ClientProcess(Process):
 
     def on_death(self) -> None:
         """Nobody waits any more for what it asked."""
-        for number in self._tags:
-            self._history.give_up(self._history.calls[number])
+        for call in self._calls.values():
+            self._history.give_up(call)

@@ -6,11 +6,11 @@ that are there then. So one can be taken out without changing the others, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from zmqinfer.sim.client import ClientProcess
 from zmqinfer.sim.network import Wire
@@ -18,8 +18,6 @@ from zmqinfer.sim.worker import WorkerProcess
 from zmqinfer.sim.world import World
 
 __all__ = ["BLOCKING", "KINDS", "LASTS_S", "Fault", "draw"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,8 @@ class Fault:
 
 # Does it, and says whether there was a victim.
 Strike: TypeAlias = Callable[[World, Fault], bool]
+# What happens in its course: after each step comes how many seconds later the next one is due. None has no victim.
+Course: TypeAlias = Iterator[float]
 
 
 def draw(
@@ -57,58 +57,74 @@ def draw(
     return sorted(faults, key=lambda fault: fault.at)
 
 
-def _on(victims: Callable[[World], Iterable[T]], strike: Callable[[World, Fault, T], object]) -> Strike:
-    """Makes a kind of fault of what is done to one of some victims; `strike` returns False if nothing came of it."""
+def _go_on(world: World, course: Course) -> bool:
+    """Lets a fault take its next step; False if there is none."""
+    pause_s = next(course, None)
+    if pause_s is not None:
+        world.timeline.after(pause_s, lambda: _go_on(world, course))
+    return pause_s is not None
+
+
+def _on(victims: Callable[[World], Iterable[Any]], strike: Callable[[World, Fault, Any], Course]) -> Strike:
+    """Makes a kind of fault of what is done to one of some victims."""
 
     def fire(world: World, fault: Fault) -> bool:
         there = list(victims(world))
-        return bool(there) and strike(world, fault, there[int(fault.pick * len(there))]) is not False
+        return bool(there) and _go_on(world, strike(world, fault, there[int(fault.pick * len(there))]))
 
     return fire
 
 
-def _on_each_kind(name: str, kinds: Iterable[str], strike: Callable[..., object]) -> dict[str, Strike]:
+def _on_each_kind(name: str, kinds: Iterable[str], strike: Callable[..., Course]) -> dict[str, Strike]:
     """Returns what is done to the node at a place, for some kinds of nodes."""
-    return {f"{name}_{kind}": _on(partial(World.nodes, kind=kind), partial(strike, kind)) for kind in kinds}
+    return {f"{name}_{kind}": _on(partial(_places, kind), partial(strike, kind)) for kind in kinds}
 
 
-def _crash(kind: str, world: World, fault: Fault, place: int) -> None:
-    world.kill(world.nodes(kind)[place])
-    world.timeline.after(fault.lasts_s, lambda: world.start(kind, place))
+def _places(kind: str, world: World) -> Iterable[int]:
+    return world.nodes[kind]
 
 
-def _freeze(kind: str, world: World, fault: Fault, place: int) -> bool:
-    process = world.nodes(kind)[place]
+def _crash(kind: str, world: World, fault: Fault, place: int) -> Course:
+    world.kill(world.nodes[kind][place])
+    yield fault.lasts_s
+    world.start(kind, place)
+
+
+def _freeze(kind: str, world: World, fault: Fault, place: int) -> Course:
+    process = world.nodes[kind][place]
     if process.is_frozen:
-        return False
+        return
     process.freeze()
     world.network.review(process)
-
-    def thaw() -> None:
-        if process.is_alive:
-            process.thaw()
-            world.network.review(process)
-
-    world.timeline.after(fault.lasts_s, thaw)
-    return True
+    yield fault.lasts_s
+    if process.is_alive:
+        process.thaw()
+        world.network.review(process)
 
 
-def _drain(kind: str, world: World, fault: Fault, place: int) -> None:
-    process = world.nodes(kind)[place]
+def _drain(kind: str, world: World, fault: Fault, place: int) -> Course:
+    process = world.nodes[kind][place]
     process.drain()
-
-    def restart() -> None:
-        if process.is_alive:
-            world.timeline.after(0.1, restart)
-        else:
-            world.start(kind, place)
-
-    world.timeline.after(fault.lasts_s, restart)
+    yield fault.lasts_s
+    while process.is_alive:
+        yield 0.1
+    world.start(kind, place)
 
 
-def _slow(world: World, fault: Fault, worker: WorkerProcess) -> None:
+def _workers(world: World) -> Iterable[WorkerProcess]:
+    return world.workers.values()
+
+
+def _slow(_world: World, fault: Fault, worker: WorkerProcess) -> Course:
     worker.slowness *= 10
-    world.timeline.after(fault.lasts_s, lambda: setattr(worker, "slowness", worker.slowness / 10))
+    yield fault.lasts_s
+    worker.slowness /= 10
+
+
+def _make_faulty(_world: World, fault: Fault, worker: WorkerProcess) -> Course:
+    worker.is_faulty = True
+    yield fault.lasts_s
+    worker.is_faulty = False
 
 
 def _hang(world: World, fault: Fault) -> bool:
@@ -117,38 +133,35 @@ def _hang(world: World, fault: Fault) -> bool:
     return any(worker.hang(fault.lasts_s) for worker in there[first:] + there[:first])
 
 
-def _make_faulty(world: World, fault: Fault, worker: WorkerProcess) -> None:
-    worker.is_faulty = True
-    world.timeline.after(fault.lasts_s, lambda: setattr(worker, "is_faulty", False))
+def _join_worker(world: World, _fault: Fault) -> bool:
+    world.start("worker", max(world.workers, default=-1) + 100)
+    return True
 
 
-def _block(world: World, fault: Fault, wire: Wire, *, up: bool = True, down: bool = True) -> None:
+def _wires(world: World) -> Iterable[Wire]:
+    return world.network.wires()
+
+
+def _block(world: World, fault: Fault, wire: Wire, *, up: bool = True, down: bool = True) -> Course:
     dealer, router = wire.dealer.owner, wire.router.owner
     pairs = [(dealer, router)] * up + [(router, dealer)] * down
     for pair in pairs:
         world.network.block(*pair)
-
-    def heal() -> None:
-        for pair in pairs:
-            world.network.unblock(*pair)
-
-    world.timeline.after(fault.lasts_s, heal)
+    yield fault.lasts_s
+    for pair in pairs:
+        world.network.unblock(*pair)
 
 
-def _flap(world: World, fault: Fault, wire: Wire) -> None:
+def _cut(world: World, _fault: Fault, wire: Wire, times: int = 1) -> Course:
     ends = wire.dealer.owner, wire.router.owner
-
-    def cut() -> None:
+    for _ in range(times):
         for one in [one for one in world.network.wires() if (one.dealer.owner, one.router.owner) == ends]:
             world.network.cut(one)
-
-    for number in range(int(fault.lasts_s / 0.3) + 1):
-        world.timeline.after(0.3 * number, cut)
+        yield 0.3
 
 
-def _join_worker(world: World, _fault: Fault) -> bool:
-    world.start("worker", max(world.workers, default=-1) + 100)
-    return True
+def _flap(world: World, fault: Fault, wire: Wire) -> Course:
+    return _cut(world, fault, wire, int(fault.lasts_s / 0.3) + 1)
 
 
 def _linked_twice(world: World) -> Iterable[ClientProcess | WorkerProcess]:
@@ -156,36 +169,22 @@ def _linked_twice(world: World) -> Iterable[ClientProcess | WorkerProcess]:
     return (node for node in nodes if not node.is_frozen and len(node.dialler.addresses()) > 1)
 
 
-def _relink(world: World, fault: Fault, node: ClientProcess | WorkerProcess) -> None:
+def _relink(world: World, fault: Fault, node: ClientProcess | WorkerProcess) -> Course:
     address = node.dialler.addresses()[-1]
     node.dialler.remove(address, world.timeline.now)
     node.rouse()
-
-    def return_() -> None:
-        if node.is_frozen:
-            world.timeline.after(0.1, return_)
-        elif node.is_alive:
-            node.dialler.add(address, world.network.dial(node, address), world.timeline.now)
-            node.rouse()
-
-    world.timeline.after(fault.lasts_s, return_)
+    yield fault.lasts_s
+    while node.is_frozen:
+        yield 0.1
+    if node.is_alive:
+        node.dialler.add(address, world.network.dial(node, address), world.timeline.now)
+        node.rouse()
 
 
-def _ask(world: World, _fault: Fault, client: int, calls: int, *, is_poison: bool = False) -> None:
+def _ask(world: World, _fault: Fault, client: int, calls: int, *, is_poison: bool = False) -> Course:
     for _ in range(calls):
         world.call(client, is_poison=is_poison)
-
-
-def _wires(world: World) -> Iterable[Wire]:
-    return world.network.wires()
-
-
-def _workers(world: World) -> Iterable[WorkerProcess]:
-    return world.workers.values()
-
-
-def _clients(world: World) -> Iterable[int]:
-    return world.clients
+    yield 0.0
 
 
 # Those that keep messages on their way for as long as they last.
@@ -200,13 +199,13 @@ KINDS: dict[str, Strike] = {
     "partition": _on(_wires, _block),
     "one_way_up": _on(_wires, partial(_block, down=False)),
     "one_way_down": _on(_wires, partial(_block, up=False)),
-    "cut": _on(_wires, lambda world, _fault, wire: world.network.cut(wire)),
+    "cut": _on(_wires, _cut),
     "flap": _on(_wires, _flap),
     **_on_each_kind("drain", ("worker", "gateway"), _drain),
     "join_worker": _join_worker,
     "relink": _on(_linked_twice, _relink),
-    "overload": _on(_clients, partial(_ask, calls=300)),
-    "poison": _on(_clients, partial(_ask, calls=1, is_poison=True)),
+    "overload": _on(partial(_places, "client"), partial(_ask, calls=300)),
+    "poison": _on(partial(_places, "client"), partial(_ask, calls=1, is_poison=True)),
 }
 
 # How long each kind lasts, unless a scenario says otherwise.

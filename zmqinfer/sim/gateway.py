@@ -7,10 +7,10 @@ from random import Random
 
 from zmqinfer.config import GatewaySettings
 from zmqinfer.loop.gateway import GatewayLoop
+from zmqinfer.loop.ports import Reporter
 from zmqinfer.machine.gateway.machine import GatewayMachine
 from zmqinfer.sim.network import Network
-from zmqinfer.sim.process import SILENT, Process
-from zmqinfer.sim.timeline import Timeline
+from zmqinfer.sim.process import Process
 
 __all__ = ["GatewayProcess"]
 
@@ -22,10 +22,10 @@ class GatewayProcess(Process):
     """One life of one gateway."""
 
     def __init__(
-        self, name: str, timeline: Timeline, network: Network, random: Random, addresses: tuple[str, str],
-        settings: GatewaySettings, kill: Callable[[Process], None],
+        self, name: str, network: Network, random: Random, addresses: tuple[str, str], settings: GatewaySettings,
+        on_end: Callable[[], None],
     ) -> None:  # fmt: skip
-        super().__init__(name, timeline)
+        super().__init__(name, network.timeline)
         self.machine = GatewayMachine(
             settings,
             session=random.randbytes(16),
@@ -33,14 +33,13 @@ class GatewayProcess(Process):
             pid=0,
             addresses=addresses,
             first_tag=random.getrandbits(48),
-            now=timeline.now,
+            now=self.timeline.now,
         )
         self._clients = network.listen(self, addresses[0])
         self._workers = network.listen(self, addresses[1])
-        self._loop = GatewayLoop(self.machine, self._clients, self._workers, SILENT)
-        self._due = self.machine.wake_at()
-        self._kill = kill
-        self._arm()
+        self._loop = GatewayLoop(self.machine, self._clients, self._workers, Reporter())
+        self._on_end = on_end
+        self.rouse()
 
     def drain(self) -> None:
         """Begins to leave, as after SIGTERM."""
@@ -54,7 +53,7 @@ class GatewayProcess(Process):
             self.rouse()
         if self.machine.is_drained(now):
             self._loop.part(now)
-            self.timeline.after(self.busy_s(), lambda: self._kill(self))
+            self.timeline.after(self.busy_s(), self._on_end)
         return due
 
     def busy_s(self) -> float:

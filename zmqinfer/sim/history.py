@@ -7,6 +7,7 @@ that of any other call.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from dataclasses import dataclass, field
 from zlib import crc32
 
@@ -68,6 +69,7 @@ class Call:
         kills: how many workers it ended.
         is_given_up: whether its client was killed or took it back, so that nobody waits for its outcome.
         is_fleeting: whether its caller takes it back, if it has not ended before.
+        tag: its client's; one that was refused at once has none.
     """
 
     number: int
@@ -87,6 +89,7 @@ class Call:
     has_vanished: bool = False
     kills: int = 0
     is_fleeting: bool = False
+    tag: int = -1
 
 
 class History:
@@ -199,8 +202,5 @@ class History:
 
     def outcomes(self) -> dict[str, int]:
         """Returns how many calls ended in which way."""
-        counts: dict[str, int] = {}
-        for call in self.calls:
-            name = "given up" if call.status is None else call.status.name
-            counts[name] = counts.get(name, 0) + 1
+        counts = Counter("given up" if call.status is None else call.status.name for call in self.calls)
         return dict(sorted(counts.items()))

@@ -188,7 +188,7 @@ class Network:
             trace: is told of each message that arrives.
             latency_ms: the least and the most from one process's send to the other's poll.
         """
-        self._timeline = timeline
+        self.timeline = timeline
         self._least_s = latency_ms[0] / 1000
         self._jitter_s = latency_ms[1] / 1000 - self._least_s
         self._random = random
@@ -209,7 +209,7 @@ class Network:
     def dial(self, owner: Process, address: str) -> Dealer:
         """Makes a DEALER, which connects as soon as it can."""
         dealer = Dealer(self, owner, address)
-        self._timeline.after(3 * self._least_s, lambda: self._try(dealer))
+        self.timeline.after(3 * self._least_s, lambda: self._try(dealer))
         return dealer
 
     def _try(self, dealer: Dealer) -> None:
@@ -217,18 +217,18 @@ class Network:
             return
         router = self._routers.get(dealer.address)
         if dealer.owner.is_frozen:
-            self._timeline.after(REDIAL_S, lambda: self._try(dealer))
+            self.timeline.after(REDIAL_S, lambda: self._try(dealer))
         elif router is None or self._is_blocked(dealer, router) or self._is_blocked(router, dealer):
             self.redial(dealer)
         elif router.owner.is_frozen:
             # The kernel accepts, and nobody shakes hands.
-            self._timeline.after(self._random.uniform(0.1, HANDSHAKE_S), lambda: self._try(dealer))
+            self.timeline.after(self._random.uniform(0.1, HANDSHAKE_S), lambda: self._try(dealer))
         else:
             self._connect(dealer, router)
 
     def redial(self, dealer: Dealer) -> None:
         """Lets a DEALER try again after a while."""
-        self._timeline.after(dealer.redial_s * self._random.uniform(1.0, 1.5), lambda: self._try(dealer))
+        self.timeline.after(dealer.redial_s * self._random.uniform(1.0, 1.5), lambda: self._try(dealer))
         dealer.redial_s = min(2 * dealer.redial_s, REDIAL_MAX_S)
 
     def _connect(self, dealer: Dealer, router: Router) -> None:
@@ -247,12 +247,12 @@ class Network:
         delay_s = self._least_s + self._jitter_s * self._random.random() + sum(map(len, frames)) / BYTES_PER_S
         pipe.arrives_at = max(pipe.arrives_at, depart + delay_s)
         pipe.flying.append((pipe.arrives_at, frames))
-        self._timeline.at(pipe.arrives_at, lambda: self._arrive(wire, pipe))
+        self.timeline.at(pipe.arrives_at, lambda: self._arrive(wire, pipe))
 
     def _arrive(self, wire: Wire, pipe: _Pipe) -> None:
         """Delivers what should have arrived, unless nothing gets through."""
         receiver, flying = pipe.receiver, pipe.flying
-        while flying and flying[0][0] <= self._timeline.now and not self._is_blocked(pipe.sender, receiver):
+        while flying and flying[0][0] <= self.timeline.now and not self._is_blocked(pipe.sender, receiver):
             _, frames = flying.popleft()
             self._trace(f"{receiver.owner.name} {sum(map(len, frames))}")
             if receiver in wire.ends:
@@ -270,9 +270,9 @@ class Network:
         """Looks anew at all connections of a process whose state, or whose paths, have changed."""
         for wire in self._wires_of(process):
             for pipe in (wire.up, wire.down):
-                if pipe.flying and pipe.flying[0][0] <= self._timeline.now:
-                    pipe.arrives_at = max(pipe.arrives_at, self._timeline.now + self._least_s)
-                    self._timeline.after(self._least_s, partial(self._arrive, wire, pipe))
+                if pipe.flying and pipe.flying[0][0] <= self.timeline.now:
+                    pipe.arrives_at = max(pipe.arrives_at, self.timeline.now + self._least_s)
+                    self.timeline.after(self._least_s, partial(self._arrive, wire, pipe))
             self._watch(wire)
 
     def _wires_of(self, process: Process) -> list[Wire]:
@@ -288,16 +288,16 @@ class Network:
             if not is_mute:
                 pipe.silent_since = None
             elif pipe.silent_since is None:
-                since = pipe.silent_since = self._timeline.now
+                since = pipe.silent_since = self.timeline.now
                 delay_s = SILENCE_S + PING_S * self._random.random()
-                self._timeline.after(delay_s, partial(self._end_silence, wire, pipe, since))
+                self.timeline.after(delay_s, partial(self._end_silence, wire, pipe, since))
 
     def _end_silence(self, wire: Wire, pipe: _Pipe, since: float) -> None:
         if pipe.silent_since != since or wire not in self._wires:
             return
         if pipe.receiver.owner.is_frozen:
             # It finds out when it goes on, unless it finds a sign of life as well.
-            self._timeline.after(PING_S, lambda: self._end_silence(wire, pipe, since))
+            self.timeline.after(PING_S, lambda: self._end_silence(wire, pipe, since))
             return
         self.drop(wire, pipe.receiver)
 
@@ -319,8 +319,8 @@ class Network:
         pipe = wire.down if other is wire.dealer else wire.up
         if not self._is_blocked(pipe.sender, other):
             # It comes behind everything that left before it.
-            at = max(pipe.arrives_at, self._timeline.now + self._least_s)
-            self._timeline.at(at, lambda: self.drop(wire, other))
+            at = max(pipe.arrives_at, self.timeline.now + self._least_s)
+            self.timeline.at(at, lambda: self.drop(wire, other))
 
     def block(self, sender: Process, receiver: Process) -> None:
         """Lets nothing through from one process to another; may be asked for several times."""

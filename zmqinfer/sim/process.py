@@ -4,23 +4,10 @@ from __future__ import annotations
 
 from zmqinfer.sim.timeline import Timeline
 
-__all__ = ["SILENT", "Process", "Silent"]
+__all__ = ["Process"]
 
 # A loop in production polls no longer than this, so it knows of a pause of its own by then.
 _LONGEST_POLL_S = 1.0
-
-
-class Silent:
-    """Who tells nobody of what happens."""
-
-    def info(self, event: str, **values: object) -> None:
-        """Says nothing."""
-
-    def warning(self, event: str, **values: object) -> None:
-        """Says nothing."""
-
-
-SILENT = Silent()
 
 
 class Process:
@@ -64,10 +51,11 @@ class Process:
         return self.timeline.now + self.busy_s()
 
     def on_lost(self) -> None:
-        """Notes that a gateway has lost a connection that this process dialled."""
+        """Notes that a gateway has lost a connection that this process dialled, or will soon."""
 
     def on_death(self) -> None:
         """Lets go of what a process has beside its connections."""
+        self.on_lost()
 
     # The loop -------------------------------------------------------------------------------------
 

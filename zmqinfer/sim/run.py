@@ -73,7 +73,7 @@ class _Run:
         self._go(max(timeline.now, history.healed_at + RECOVERY_S))
         self._be_calm()
         self._go(timeline.now + _SETTLE_S)
-        for processes in world.everyone():
+        for processes in world.nodes.values():
             for process in processes.values():
                 process.machine.check()
         self._check_at_rest()
@@ -122,7 +122,7 @@ class _Run:
 
     def _check_next(self) -> None:
         self._checked += 1
-        for processes in self._world.everyone():
+        for processes in self._world.nodes.values():
             if processes:
                 list(processes.values())[self._checked % len(processes)].machine.check()
 

@@ -22,14 +22,14 @@ class Timeline:
         self.now = start
         self.events = 0
         self._sequence = 0
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Callable[[], object]]] = []
 
-    def at(self, when: float, do: Callable[[], None]) -> None:
+    def at(self, when: float, do: Callable[[], object]) -> None:
         """Lets `do` happen at an instant, or next if that is past; of one instant, in the order of the asking."""
         self._sequence += 1
         heapq.heappush(self._heap, (max(when, self.now), self._sequence, do))
 
-    def after(self, delay_s: float, do: Callable[[], None]) -> None:
+    def after(self, delay_s: float, do: Callable[[], object]) -> None:
         """Lets `do` happen in so many seconds."""
         self.at(self.now + delay_s, do)
 

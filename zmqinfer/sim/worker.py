@@ -11,6 +11,7 @@ from random import Random
 from zmqinfer.config import WorkerSettings
 from zmqinfer.errors import Status
 from zmqinfer.loop.dialler import Dialler
+from zmqinfer.loop.ports import Reporter
 from zmqinfer.loop.worker import WorkerLoop
 from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.machine.worker.served import ModelCard
@@ -21,8 +22,7 @@ from zmqinfer.scenario import TimedModel
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.sim.history import ANSWER_BYTES, OUTPUT_LAYOUT, ROW_BYTES, History, answer_to, is_poison
 from zmqinfer.sim.network import Network
-from zmqinfer.sim.process import SILENT, Process
-from zmqinfer.sim.timeline import Timeline
+from zmqinfer.sim.process import Process
 
 __all__ = ["WorkerProcess", "card_of"]
 
@@ -70,10 +70,10 @@ class WorkerProcess(Process):
     """
 
     def __init__(
-        self, name: str, worker: str, timeline: Timeline, network: Network, random: Random, gateways: Sequence[str],
-        models: Sequence[TimedModel], settings: WorkerSettings, history: History, kill: Callable[[Process], None],
+        self, name: str, worker: str, network: Network, random: Random, gateways: Sequence[str],
+        models: Sequence[TimedModel], settings: WorkerSettings, history: History, on_end: Callable[[], None],
     ) -> None:  # fmt: skip
-        super().__init__(name, timeline)
+        super().__init__(name, network.timeline)
         self.machine = WorkerMachine(
             settings,
             name=worker,
@@ -81,18 +81,18 @@ class WorkerProcess(Process):
             agent="simulated",
             cards=[card_of(model) for model in models],
             gateways=list(gateways),
-            now=timeline.now,
+            now=self.timeline.now,
         )
         self.slowness = 1.0
         self.is_faulty = False
         self._random = random
         self._history = history
-        self._kill = kill
+        self._on_end = on_end
         self.dialler = Dialler(self.machine, partial(network.dial, self))
         # When batches of a single row began, and which.
         self._alone: deque[tuple[float, bytes]] = deque(maxlen=_ALONE)
         self._engines = [_Engine(model) for model in models]
-        self._loop = WorkerLoop(self.machine, self.dialler, SILENT)
+        self._loop = WorkerLoop(self.machine, self.dialler, Reporter())
         self.rouse()
 
     def drain(self) -> None:
@@ -111,7 +111,7 @@ class WorkerProcess(Process):
         if self.dialler.is_readable():
             self.rouse()
         if self._loop.is_over():
-            self._kill(self)
+            self._on_end()
         return due
 
     def busy_s(self) -> float:
@@ -168,7 +168,7 @@ class WorkerProcess(Process):
         for row in killers:
             self._history.kill(row)
         if killers:
-            self._kill(self)
+            self._on_end()
             return
         if self.is_faulty:
             for row in rows:
@@ -184,10 +184,6 @@ class WorkerProcess(Process):
         self.rouse()
         if engine.queue:
             self._begin(engine, now)
-
-    def on_death(self) -> None:
-        """Notes what ran alone."""
-        self.on_lost()
 
     def on_lost(self) -> None:
         """Notes what ran alone of late: while its answer is under way its gateway believes that it still runs."""

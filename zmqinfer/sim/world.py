@@ -28,6 +28,7 @@ class World:
     Attributes:
         load: what is asked.
         gateways: those that are alive, by place; and so workers and clients.
+        nodes: all of them, by kind and place.
     """
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
@@ -40,13 +41,14 @@ class World:
         self.gateways: dict[int, GatewayProcess] = {}
         self.workers: dict[int, WorkerProcess] = {}
         self.clients: dict[int, ClientProcess] = {}
-        self._nodes: dict[str, dict[int, Any]]
-        self._nodes = {"gateway": self.gateways, "worker": self.workers, "client": self.clients}
+        self.nodes: dict[str, dict[int, Any]]
+        self.nodes = {"gateway": self.gateways, "worker": self.workers, "client": self.clients}
         self._lives = 0
         gateway, worker = settings_of(scenario, self._random)
         self._gateway_settings, self._worker_settings = GatewaySettings(**gateway), WorkerSettings(**worker)
         self._digest = hashlib.blake2b(digest_size=8)
         self._addresses = [(f"clients-{n}", f"workers-{n}") for n in range(load.gateways)]
+        self._make = {"gateway": self._gateway, "worker": self._worker, "client": self._client}
         for kind, count in (("gateway", load.gateways), ("worker", load.workers), ("client", load.clients)):
             for place in range(count):
                 self.start(kind, place)
@@ -57,59 +59,47 @@ class World:
 
     # Nodes ----------------------------------------------------------------------------------------
 
-    def nodes(self, kind: str) -> dict[int, Any]:
-        """Returns the gateways, the workers or the clients that are alive, by place."""
-        return self._nodes[kind]
-
-    def everyone(self) -> list[dict[int, Any]]:
-        """Returns the same for all kinds."""
-        return list(self._nodes.values())
-
     def start(self, kind: str, place: int) -> None:
         """Starts the node of a kind and place, unless it is there."""
-        if place not in self.nodes(kind):
+        if place not in self.nodes[kind]:
             self._lives += 1
-            make = {"gateway": self._gateway, "worker": self._worker, "client": self._client}[kind]
-            self.nodes(kind)[place] = make(f"{kind}-{place}/{self._lives}", place)
+            self.nodes[kind][place] = self._make[kind](f"{kind}-{place}/{self._lives}", place)
 
     def _gateway(self, name: str, place: int) -> GatewayProcess:
         return GatewayProcess(
-            name, self.timeline, self.network, self._random, self._addresses[place], self._gateway_settings,
-            self._on_gateways_end,
+            name, self.network, self._random, self._addresses[place], self._gateway_settings,
+            lambda: self._on_own_end("gateway", place, name),
         )  # fmt: skip
 
     def _worker(self, name: str, place: int) -> WorkerProcess:
         return WorkerProcess(
-            name, f"worker_{place + 1}", self.timeline, self.network, self._random,
-            [workers for _, workers in self._addresses], self.scenario.models, self._worker_settings, self.history,
-            lambda process: self._on_own_end(place, process),
+            name, f"worker_{place + 1}", self.network, self._random, [workers for _, workers in self._addresses],
+            self.scenario.models, self._worker_settings, self.history,
+            lambda: self._on_own_end("worker", place, name),
         )  # fmt: skip
 
     def _client(self, name: str, place: int) -> ClientProcess:
         return ClientProcess(
-            name, self.timeline, self.network, self._random, [clients for clients, _ in self._addresses],
-            ClientSettings(), self.history, lambda: self._refill(place),
+            name, self.network, self._random, [clients for clients, _ in self._addresses], ClientSettings(),
+            self.history, lambda: self._refill(place),
         )  # fmt: skip
 
     def kill(self, process: Process) -> None:
         """Ends a process, as SIGKILL does."""
         self.trace(f"{process.name} ends")
-        for nodes in self._nodes.values():
+        for nodes in self.nodes.values():
             for place in [place for place, one in nodes.items() if one is process]:
                 del nodes[place]
         process.die()
         self.network.forget(process)
 
-    def _on_gateways_end(self, gateway: Process) -> None:
-        """A gateway was drained; what it sent last still arrives."""
-        if gateway.is_alive:
-            self.kill(gateway)
-
-    def _on_own_end(self, place: int, process: Process) -> None:
-        """A worker was drained, told to go, or ended by its model."""
-        self.kill(process)
-        if isinstance(process, WorkerProcess) and not process.machine.is_draining:
-            self.timeline.after(_RESTART_S, lambda: self.start("worker", place))
+    def _on_own_end(self, kind: str, place: int, name: str) -> None:
+        """A node was drained, or a worker told to go or ended by its model; what it sent last still arrives."""
+        node = self.nodes[kind].get(place)
+        if node is not None and node.name == name:
+            self.kill(node)
+            if not node.machine.is_draining:
+                self.timeline.after(_RESTART_S, lambda: self.start(kind, place))
 
     # Load -----------------------------------------------------------------------------------------
 
