@@ -8,7 +8,7 @@ import pytest
 
 from zmqinfer.loop.dialler import Dialler
 from zmqinfer.loop.ports import FULL, SENT
-from zmqinfer.machine.link import Link
+from zmqinfer.machine.link import Leave, Link
 from zmqinfer.machine.outbox import Outbox
 from zmqinfer.records import Kind, Record
 from zmqinfer.tensor import Buffer
@@ -62,6 +62,7 @@ class Machine:
     def remove_link(self, number: int, now: float) -> None:
         assert now >= 0
         self.removed.append(number)
+        self.links[number].leave = Leave.WANTED
 
 
 def dialler(*ports: Port) -> Dialler[Port]:

@@ -14,7 +14,8 @@ class Loop(Process):
         self.every_s = every_s
         self.turns: list[tuple[float, float, bool]] = []
         self._due = every_s
-        self._arm()
+        if every_s is not None:
+            timeline.at(every_s, lambda: self._on_due(every_s))
 
     def turn(self, now: float, gap: float) -> float | None:
         self.turns.append((round(now, 6), round(gap, 6), self._due is not None and self._due <= now))

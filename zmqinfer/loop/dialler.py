@@ -44,13 +44,11 @@ class Dialler(Generic[P]):
         # Ports that the shell does not watch yet, and those that it has still to close.
         self._opened: list[P] = []
         self._left: list[P] = []
-        # The numbers of gateways that are not to be left.
-        self._numbers: dict[str, int] = {}
         # To gateways that came back before they were left: a gateway has one session of a node at a time.
         self._awaited: dict[str, P] = {}
         try:
             for number, link in machine.links.items():
-                self._note(number, link.address, dial(link.address))
+                self._note(number, dial(link.address))
         except BaseException:
             self.close()
             raise
@@ -59,29 +57,28 @@ class Dialler(Generic[P]):
 
     def add(self, address: str, port: P, now: float) -> None:
         """Begins to use one more gateway through a port that was dialled; closes that if it is of no use."""
-        if not self.is_open or address in self._numbers or address in self._awaited:
+        if not self.is_open or address in self._awaited or address in self.addresses():
             port.close()
         elif any(link.address == address for link in self._machine.links.values()):
             self._awaited[address] = port
         else:
-            self._note(self._machine.add_link(address, now), address, port)
+            self._note(self._machine.add_link(address, now), port)
 
-    def _note(self, number: int, address: str, port: P) -> None:
+    def _note(self, number: int, port: P) -> None:
         self.ports[number] = port
-        self._numbers[address] = number
         self._opened.append(port)
 
     def remove(self, address: str, now: float) -> None:
         """Begins to leave a gateway: its port is closed when the machine has nothing more to say to it."""
         if port := self._awaited.pop(address, None):
             port.close()
-        number = self._numbers.pop(address, None)
-        if self.is_open and number is not None:
-            self._machine.remove_link(number, now)
+        for number, link in [*self._machine.links.items()] if self.is_open else ():
+            if link.address == address and link.leave is None:
+                self._machine.remove_link(number, now)
 
     def addresses(self) -> list[str]:
         """Returns those of the gateways that are not to be left."""
-        return list(self._numbers)
+        return [link.address for link in self._machine.links.values() if link.leave is None]
 
     def settle(self, watch: Callable[[P], object], unwatch: Callable[[P], object]) -> None:
         """Has the shell watch the ports that are new, and closes those of gateways that were left."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from zmqinfer.sim.timeline import Timeline
 
 __all__ = ["Process"]
@@ -30,7 +32,6 @@ class Process:
         self._busy_until = timeline.now
         self._ended_at = timeline.now
         self._due: float | None = None
-        self._timer_at = float("inf")
 
     # For the kinds of nodes -----------------------------------------------------------------------
 
@@ -78,24 +79,15 @@ class Process:
         awake_by = min(float("inf") if self._due is None else self._due, self._frozen_at + _LONGEST_POLL_S)
         gap = max(0.0, now - max(awake_by, self._ended_at))
         self._frozen_at = float("inf")
-        self._due = self.turn(now, gap)
+        asked_for = self._due
+        due = self._due = self.turn(now, gap)
         self._busy_until = self._ended_at = now + self.busy_s()
-        self._arm()
+        if due is not None and (due != asked_for or due <= now):
+            self.timeline.at(due, partial(self._on_due, due))
 
-    def _arm(self) -> None:
-        due = self._due
-        if due is not None and due < self._timer_at and self.is_alive:
-            self._timer_at = due
-            self.timeline.at(due, lambda: self._on_timer(due))
-
-    def _on_timer(self, due: float) -> None:
-        if self._timer_at != due or not self.is_alive:
-            return
-        self._timer_at = float("inf")
-        if self._due is not None and self._due <= self.timeline.now:
+    def _on_due(self, due: float) -> None:
+        if self._due == due:  # it was not put off since
             self.rouse()
-        else:  # it was put off since
-            self._arm()
 
     # What is done to it ---------------------------------------------------------------------------
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from zmqinfer.errors import Status
@@ -152,18 +151,6 @@ def faults_of(scenario: Scenario, seed: int) -> list[Fault]:
     return draw(random, counts, scenario.lasts_s, scenario.duration_s)
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keeps the garbage collector still: what a run makes stays, or goes by itself, and looking took a sixth of it."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def run(
     scenario: Scenario, seed: int, faults: Sequence[Fault] | None = None, watch: Callable[[World], None] | None = None
 ) -> Result:
@@ -171,15 +158,18 @@ def run(
     violation = ""
     if faults is None:
         faults = faults_of(scenario, seed)
-    with _uncollected():
-        world = World(scenario, seed)
-        one = _Run(world)
-        if watch is not None:
-            watch(world)
-        try:
-            one.run(faults)
-        except Exception as error:  # noqa: BLE001 - whatever a machine raises is a defect
-            violation = f"{type(error).__name__}: {error} (at {world.timeline.now:.6f} s)"
+    world = World(scenario, seed)
+    one = _Run(world)
+    if watch is not None:
+        watch(world)
+    # What a run makes stays, or goes by itself, and to look for it took a sixth of the time.
+    gc.disable()
+    try:
+        one.run(faults)
+    except Exception as error:  # noqa: BLE001 - whatever a machine raises is a defect
+        violation = f"{type(error).__name__}: {error} (at {world.timeline.now:.6f} s)"
+    finally:
+        gc.enable()
     return Result(
         seed,
         world.digest(),
