@@ -16,9 +16,9 @@ from zmqinfer.node.models import (
     check_target,
     find_models,
     function_model,
-    load_function,
     load_here,
     load_model,
+    target_config,
 )
 from zmqinfer.signature import Signature, TensorSpec
 from zmqinfer.tensor import Array
@@ -266,7 +266,7 @@ def test_a_target_in_the_current_directory_comes_first(scorer: str, tmp_path: Pa
     (other / "zscorer.py").write_text("")
     sys.path[:0] = [str(other), str(tmp_path)]
 
-    models = [load_function(f"{scorer}:{target}") for target in ("predict", "model.score")]
+    models = [load_model(target_config(f"{scorer}:{target}", ModelSettings())) for target in ("predict", "model.score")]
 
     assert [model.name for model in models] == ["predict", "score"]
     assert sys.path[0] == str(tmp_path)
@@ -287,7 +287,7 @@ def test_a_target_in_the_current_directory_comes_first(scorer: str, tmp_path: Pa
 def test_a_target_that_is_no_function_is_refused(scorer: str, target: str, sentence: str) -> None:
     """In the words that the command line will print."""
     with pytest.raises(ConfigError) as caught:
-        load_function(target)
+        load_model(target_config(target, ModelSettings()))
     assert sentence in str(caught.value)
 
 

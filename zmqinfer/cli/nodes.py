@@ -108,7 +108,7 @@ def worker(
     own = bound(ModelSettings, {name: values[name] for name in FUNCTION_SETTINGS})
     start_logging(log_level)
     from zmqinfer.node.memory import keep_freed_memory
-    from zmqinfer.node.models import load_function
+    from zmqinfer.node.models import load_model, target_config
     from zmqinfer.node.worker import WorkerNode
     from zmqinfer.zoo import ZOO
 
@@ -116,7 +116,7 @@ def worker(
     name = name or f"{socket.gethostname().partition('.')[0]}-{os.getpid()}"
     mistakes: list[ConfigError] = []
     if function is not None:
-        models = [load_function(function, own)]
+        models = [load_model(target_config(function, own))]
     else:
         models = _load([ZOO] if demo else repositories, None if strict else mistakes.append)
     if not models:

@@ -252,7 +252,7 @@ def _check_doors(addresses: list[str]) -> list[str]:
     context = sockets.new_context()
     try:
         # All at once, so that the system gives each 0 another port.
-        bound_to = [sockets.endpoint(sockets.bind(sockets.router(context, 0), address)) for address in addresses]
+        bound_to = [sockets.endpoint(sockets.router(context, address)[0]) for address in addresses]
     except ConfigError as error:
         raise ConfigError(f"{error}, with --clients and --workers-at") from error
     finally:

@@ -40,9 +40,9 @@ class Connection:
     """
 
     def __init__(self, endpoints: str | Iterable[str], **words: float) -> None:
-        """Begins to dial; `words` are the `ClientSettings`, of which a time in seconds may be a whole number."""
+        """Begins to dial; `words` are the `ClientSettings`."""
         addresses = addresses_of(endpoints)
-        settings = ClientSettings(**{name: _as_time(name, value) for name, value in words.items()})  # type: ignore[arg-type]
+        settings = ClientSettings(**words)  # type: ignore[arg-type]
         self.is_open = self.is_usable = True
         self.is_forked = False
         self.plain = CallOptions(settings.deadline_s)
@@ -114,11 +114,6 @@ class Connection:
         for body in bodies:
             if self._memory is not None and isinstance(body, tuple) and isinstance(body[1], SharedBody):
                 self._memory.free(body[1].place)
-
-
-def _as_time(name: str, value: float) -> float:
-    """Returns a whole number of seconds as the settings want it; they complain of everything else."""
-    return float(value) if type(value) is int and name.endswith("_s") else value
 
 
 def _let_go(

@@ -37,8 +37,6 @@ _LOOK_S = 0.1
 READ_BYTES = 2**18
 # Beyond the last deadline of a batch: by then nobody waits for it.
 _GRACE_S = 0.25
-
-
 _LEAST_S = 0.001
 _TOO_LATE = "the time was up before it ran, while others of its batch ran alone or their process was loaded again"
 _TOO_LONG = "the model's process ran beyond the deadlines of all that it had, and was killed"
@@ -81,8 +79,12 @@ class IsolatedModel:
         assert self._signature is not None, "load() comes first"
         return self._signature
 
-    def load(self) -> None:
-        """Starts the process and waits until it has loaded the model; raises `ConfigError` if it cannot."""
+    def load(self) -> tuple[ModelConfig, IsolatedModel]:
+        """Starts the process and waits until it has loaded the model; raises `ConfigError` if it cannot.
+
+        Returns:
+            what is known of it then, and what runs it.
+        """
         try:
             self._start()
         except OSError as cause:
@@ -100,6 +102,7 @@ class IsolatedModel:
         self.config = dataclasses.replace(self.config, name=name)
         self._signature = Signature.from_wire(signature)
         self._report = Report("model", model=f"{name}:{self.config.version}", worker_pid=os.getpid())
+        return self.config, self
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()

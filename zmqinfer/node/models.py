@@ -17,6 +17,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -26,21 +27,11 @@ from zmqinfer.backends.python_callable import BareFunction, find_target, no_modu
 from zmqinfer.config import ModelSettings
 from zmqinfer.errors import ConfigError
 from zmqinfer.model_config import FILE_NAME, ModelConfig, parse_model_toml
-from zmqinfer.node.crew import EngineThread, Runs
+from zmqinfer.node.crew import EngineThread
 from zmqinfer.node.engine import Engine
 from zmqinfer.node.isolation import IsolatedModel
 
-__all__ = [
-    "check_target",
-    "find_models",
-    "function_model",
-    "load_engine",
-    "load_function",
-    "load_here",
-    "load_model",
-    "load_target",
-    "target_config",
-]
+__all__ = ["check_target", "find_models", "function_model", "load_engine", "load_here", "load_model", "target_config"]
 
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -73,12 +64,8 @@ def find_models(folders: Sequence[Path], on_mistake: Callable[[ConfigError], Non
 
 def load_model(config: ModelConfig) -> EngineThread:
     """Loads one model on a thread of its own, or in a process of its own if it says so. May take long."""
-    return EngineThread(lambda: _loaded(config))
-
-
-def load_function(target: str, settings: ModelSettings | None = None) -> EngineThread:
-    """Loads what "module:callable" names as a model; its module is imported where the model runs."""
-    return load_model(target_config(target, settings or ModelSettings()))
+    isolates = config.settings.isolation != "thread"
+    return EngineThread(IsolatedModel(config).load if isolates else partial(load_engine, config))
 
 
 def function_model(
@@ -94,7 +81,7 @@ def function_model(
 
 
 def target_config(target: str, settings: ModelSettings) -> ModelConfig:
-    """Returns what is known of the model of a "module:callable" before it is loaded."""
+    """Returns what is known of the model of a "module:callable" before that is imported, where the model runs."""
     return ModelConfig("", dataclasses.replace(settings, target=target), source=f"target {target!r}")
 
 
@@ -115,17 +102,13 @@ def load_engine(config: ModelConfig, worker: int = 0) -> tuple[ModelConfig, Engi
         what is known of it then, and what runs it.
     """
     if not config.folders:
-        return _function(config, load_target(config.settings.target), worker)
+        # The current directory is searched first.
+        here = str(Path.cwd())
+        if sys.path[:1] not in ([""], [here]):
+            sys.path.insert(0, here)
+        return _function(config, find_target(config.settings.target), worker)
     with loading(f"{config.source}: backend {config.settings.backend!r}"):
         return config, _engine(config, load_here(config), worker)
-
-
-def _loaded(config: ModelConfig) -> tuple[ModelConfig, Runs]:
-    if config.settings.isolation == "thread":
-        return load_engine(config)
-    isolated = IsolatedModel(config)
-    isolated.load()
-    return isolated.config, isolated
 
 
 def _function(
@@ -159,14 +142,6 @@ def check_target(target: str) -> None:
         is_missing = PathFinder.find_spec(top, [str(Path.cwd())]) is None and importlib.util.find_spec(top) is None
     if is_missing:
         raise no_module(target)
-
-
-def load_target(target: str) -> object:
-    """Returns what "module:callable" names; the current directory is searched first."""
-    here = str(Path.cwd())
-    if sys.path[:1] not in ([""], [here]):
-        sys.path.insert(0, here)
-    return find_target(target)
 
 
 def _model_folders(repository: Path) -> list[Path]:

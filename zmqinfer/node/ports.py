@@ -5,22 +5,17 @@ What is signalled is read without asking; any use of a socket may take its signa
 
 from __future__ import annotations
 
-from typing import Final
-
 import zmq
 
 from zmqinfer.loop.ports import FULL, GONE, SENT
 from zmqinfer.node import sockets
 from zmqinfer.node.gate import Gate
 from zmqinfer.node.report import Report
+from zmqinfer.node.sockets import MORE, NOBLOCK
 from zmqinfer.tensor import Buffer
 
 __all__ = ["Dealer", "Router"]
 
-# As ints: the bit operations of pyzmq's enums cost 0.5 us each.
-_NOBLOCK: Final = int(zmq.NOBLOCK)
-_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
-_MONITORED = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 # Beyond those that have spoken: so many may have come since.
 _MORE_PEERS = 64
 
@@ -70,9 +65,8 @@ class Router(_Port):
         report: Report,
     ) -> None:
         """Binds it; raises `ConfigError` if the address is taken or cannot be bound."""
-        super().__init__(sockets.router(context, max_frame_bytes))
-        self.monitor = self.socket.get_monitor_socket(_MONITORED)
-        sockets.bind(self.socket, address)
+        socket, self.monitor = sockets.router(context, address, max_frame_bytes)
+        super().__init__(socket)
         _, listening = sockets.monitored(self.monitor)
         self.address = sockets.endpoint(self.socket)
         self.gate = Gate(door, listening, left, report)
@@ -92,10 +86,10 @@ class Router(_Port):
         elif not sockets.is_readable(socket):
             return None
         try:
-            peer = socket.recv(_NOBLOCK)
+            peer = socket.recv(NOBLOCK)
         except zmq.Again:
             return None
-        frame = socket.recv(_NOBLOCK, copy=False)
+        frame = socket.recv(NOBLOCK, copy=False)
         if peer not in self._connections:
             self._note(peer, frame)
         return peer, frame.bytes, sockets.rest(socket, frame) if frame.more else []
@@ -124,7 +118,7 @@ class Router(_Port):
     def send(self, peer: bytes, frames: list[Buffer]) -> int:
         """Sends a message, and returns SENT, FULL or GONE."""
         try:
-            sockets.send_frame(self.socket, peer, _MORE)
+            sockets.send_frame(self.socket, peer, MORE)
         except zmq.Again:
             return FULL
         except zmq.ZMQError as error:
@@ -182,7 +176,7 @@ class Dealer(_Port):
         elif not sockets.is_readable(socket):
             return None
         try:
-            frame = socket.recv(_NOBLOCK, copy=False)
+            frame = socket.recv(NOBLOCK, copy=False)
         except zmq.Again:
             return None
         return frame.bytes, sockets.rest(socket, frame) if frame.more else []

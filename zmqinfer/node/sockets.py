@@ -7,6 +7,7 @@ again without a copy.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket as stdlib_socket
@@ -25,8 +26,9 @@ from zmqinfer.node.descriptors import check_room, has_room
 from zmqinfer.tensor import Buffer
 
 __all__ = [
+    "MORE",
+    "NOBLOCK",
     "FarEnd",
-    "bind",
     "dealer",
     "drop",
     "endpoint",
@@ -57,8 +59,9 @@ _EVENT: Final = struct.Struct("=HI")
 
 # As ints: pyzmq's enums cost 0.5 us in each operation.
 _READABLE: Final = int(zmq.POLLIN)
-_NOBLOCK: Final = int(zmq.NOBLOCK)
-_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+NOBLOCK: Final = int(zmq.NOBLOCK)
+MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+_MONITORED = zmq.EVENT_LISTENING | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
 
 def new_context(links: int = 0) -> zmq.Context[zmq.Socket[bytes]]:
@@ -78,37 +81,34 @@ def new_context(links: int = 0) -> zmq.Context[zmq.Socket[bytes]]:
     return context
 
 
-def router(context: zmq.Context[zmq.Socket[bytes]], max_frame_bytes: int) -> zmq.Socket[bytes]:
-    """Makes a ROUTER, not bound yet. A frame of more than `max_frame_bytes` ends its connection."""
-    socket = context.socket(zmq.ROUTER)
+def router(
+    context: zmq.Context[zmq.Socket[bytes]], address: str, max_frame_bytes: int = 0
+) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+    """Makes a ROUTER that listens, and its monitor; `address` may end in `:0`, then `endpoint` has the port.
+
+    Args:
+        max_frame_bytes: a larger frame ends its connection.
+
+    Raises:
+        ConfigError: the address is taken or cannot be bound.
+    """
+    _check_path(address)
+    socket, where = _socket(context, zmq.ROUTER, address)
     socket.set(zmq.MAXMSGSIZE, max_frame_bytes)
     socket.router_mandatory = True
     socket.set(zmq.ROUTER_HANDOVER, 0)
-    socket.sndhwm = 256
     socket.rcvhwm = 1_000
-    return socket
-
-
-def bind(socket: zmq.Socket[bytes], address: str) -> zmq.Socket[bytes]:
-    """Lets a socket listen, and returns it; `address` may end in `:0`, then `endpoint` has the port.
-
-    Raises:
-        ConfigError: the address is taken or cannot be bound; the socket is closed.
-    """
+    # Who comes through a path tries again soon, and too many at once would end this process: see gate.py.
+    socket.set(zmq.BACKLOG, 64 if address.startswith("ipc://") else 1_024)
+    monitor = socket.get_monitor_socket(_MONITORED)
     try:
-        _check_path(address)
-        _common(socket, address)
-        # Who comes through a path tries again soon, and too many at once would end this process: see gate.py.
-        socket.set(zmq.BACKLOG, 64 if address.startswith("ipc://") else 1_024)
-        socket.bind(_numeric(address))
-    except (zmq.ZMQError, ConfigError) as cause:
+        socket.bind(where)
+    except zmq.ZMQError as cause:
         socket.close(0)
-        if isinstance(cause, ConfigError):
-            raise
         raise ConfigError(
             f"cannot listen at {address} ({cause}); stop whatever holds it, or choose another address"
         ) from cause
-    return socket
+    return socket, monitor
 
 
 def endpoint(socket: zmq.Socket[bytes]) -> str:
@@ -122,20 +122,31 @@ def dealer(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[
     Raises:
         ConfigError: the address is none that ZeroMQ can dial, or its host has no address.
     """
-    socket = context.socket(zmq.DEALER)
-    _common(socket, address)
-    socket.sndhwm = 256
-    socket.rcvhwm = 256
+    socket, where = _socket(context, zmq.DEALER, address)
     # Nothing is queued into the void: what is pending lives in our own tables.
     socket.set(zmq.IMMEDIATE, 1)
     socket.set(zmq.RECONNECT_IVL, 50)
     socket.set(zmq.RECONNECT_IVL_MAX, 1_000)
     try:
-        socket.connect(_numeric(address))
+        socket.connect(where)
     except zmq.ZMQError as cause:
         socket.close(0)
         raise ConfigError(f"cannot dial {address} ({cause}), expected tcp://HOST:PORT or ipc://PATH") from cause
     return socket
+
+
+def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int, address: str) -> tuple[zmq.Socket[bytes], str]:
+    """Makes a socket for an address, and returns that as libzmq is to have it."""
+    where = _numeric(address)
+    socket = context.socket(kind)
+    socket.linger = LINGER_MS
+    socket.sndhwm = socket.rcvhwm = 256
+    socket.set(zmq.IPV6, int("[" in address))
+    socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.set(zmq.HEARTBEAT_IVL, ZMTP_HEARTBEAT_MS)
+    socket.set(zmq.HEARTBEAT_TIMEOUT, ZMTP_TIMEOUT_MS)
+    socket.set(zmq.HEARTBEAT_TTL, ZMTP_TIMEOUT_MS)
+    return socket, where
 
 
 def remove_path(address: str) -> None:
@@ -162,15 +173,6 @@ def _check_path(address: str) -> None:
     raise ConfigError(f"cannot listen at {address} (in use); stop whatever holds it, or choose another path")
 
 
-def _common(socket: zmq.Socket[bytes], address: str) -> None:
-    socket.linger = LINGER_MS
-    socket.set(zmq.IPV6, int("[" in address))
-    socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-    socket.set(zmq.HEARTBEAT_IVL, ZMTP_HEARTBEAT_MS)
-    socket.set(zmq.HEARTBEAT_TIMEOUT, ZMTP_TIMEOUT_MS)
-    socket.set(zmq.HEARTBEAT_TTL, ZMTP_TIMEOUT_MS)
-
-
 def _numeric(address: str) -> str:
     """Resolves a host name here: libzmq would do it on its I/O thread, which serves all sockets."""
     scheme, _, rest = address.partition("://")
@@ -189,7 +191,7 @@ def rest(socket: zmq.Socket[bytes], frame: zmq.Frame) -> list[Buffer]:
     # A frame knows whether it was the last: 0.3 us less than to ask the socket.
     parts: list[Buffer] = []
     while frame.more:
-        frame = socket.recv(_NOBLOCK, copy=False)
+        frame = socket.recv(NOBLOCK, copy=False)
         parts.append(frame)  # type: ignore[arg-type]
     return parts
 
@@ -212,20 +214,27 @@ def send(socket: zmq.Socket[bytes], frames: list[Buffer]) -> None:
     """Sends one message without blocking; raises `zmq.Again` or, at a ROUTER, EHOSTUNREACH before anything left."""
     last = len(frames) - 1
     if not last:
-        send_frame(socket, frames[0], _NOBLOCK)
+        send_frame(socket, frames[0], NOBLOCK)
         return
     for number, frame in enumerate(frames):
         # Copied up to pyzmq's own threshold: below it the bookkeeping of a shared buffer costs more. For the first
         # buffer that is lent to ZeroMQ pyzmq makes a context of its own.
         may_lend = isinstance(frame, zmq.Frame) or (len(frame) >= 65_536 and (gc.is_alive() or has_room()))
-        send_frame(socket, frame, _NOBLOCK if number == last else _MORE, not may_lend)
+        send_frame(socket, frame, NOBLOCK if number == last else MORE, not may_lend)
 
 
 def far_end(descriptor: int) -> FarEnd | None:
     """Returns what tells a descriptor's connection from the next one that gets the number, None if there is none."""
     try:
         with stdlib_socket.socket(fileno=os.dup(descriptor)) as duplicate:
-            return _far_end(duplicate)
+            name = duplicate.getpeername()
+            if isinstance(name, tuple):
+                return str(name[0]), int(name[1])
+            if sys.platform != "linux":
+                return "ipc", 0
+            # A Unix socket's peer has no name, but a process.
+            found = duplicate.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, 12)
+            return "ipc", int(struct.unpack("iII", found)[0])
     except OSError:
         return None
 
@@ -235,22 +244,8 @@ def drop(descriptor: int, end: FarEnd) -> bool:
 
     Only if it still leads to the same far end: the number may have been given to another connection.
     """
-    try:
-        with stdlib_socket.socket(fileno=os.dup(descriptor)) as duplicate:
-            if _far_end(duplicate) != end:
-                return False
+    with contextlib.suppress(OSError), stdlib_socket.socket(fileno=os.dup(descriptor)) as duplicate:
+        if far_end(duplicate.fileno()) == end:
             duplicate.shutdown(stdlib_socket.SHUT_RDWR)
-    except OSError:
-        return False
-    return True
-
-
-def _far_end(socket: stdlib_socket.socket) -> FarEnd:
-    name = socket.getpeername()
-    if isinstance(name, tuple):
-        return str(name[0]), int(name[1])
-    if sys.platform == "linux":
-        # A Unix socket's peer has no name, but a process.
-        pid, *_ = struct.unpack("iII", socket.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, 12))
-        return "ipc", int(pid)
-    return "ipc", 0
+            return True
+    return False
