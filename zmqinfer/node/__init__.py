@@ -4,8 +4,7 @@ addresses    addresses as people write them
 descriptors  file descriptors: how many there may be, and whether enough are free
 sockets      makes ZeroMQ sockets; receive and send, frame by frame
 poller       waits for ports, and for other threads that wake it
-ports        these sockets as the loops know them
-dialler      a client's or worker's DEALERs, one for each gateway, and their context
+ports        these sockets as the loops know them, and those of a client or worker together
 gateway      a gateway's process: its sockets, its clock, and the loop around them
 gate         lets connections in while there are descriptors for them
 worker       a DEALER for each gateway around a WorkerMachine

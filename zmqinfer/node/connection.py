@@ -17,8 +17,7 @@ from zmqinfer.loop.client import ClientLoop
 from zmqinfer.machine.client.call import Body, CallOptions, SharedBody
 from zmqinfer.machine.client.machine import ClientMachine
 from zmqinfer.node.addresses import addresses_of
-from zmqinfer.node.dialler import Dialler
-from zmqinfer.node.ports import Dealer
+from zmqinfer.node.ports import Dealer, Dialler
 from zmqinfer.node.shared import SHARED_ABOVE_BYTES, SharedMemory, host_token
 from zmqinfer.tensor import payload_bytes
 

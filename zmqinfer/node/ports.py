@@ -5,16 +5,23 @@ What is signalled is read without asking; any use of a socket may take its signa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import zmq
 
+from zmqinfer.errors import UsageError
+from zmqinfer.loop import dialler
+from zmqinfer.loop.dialler import Linked
 from zmqinfer.loop.ports import FULL, GONE, SENT
 from zmqinfer.node import sockets
+from zmqinfer.node.descriptors import check_room
 from zmqinfer.node.gate import Gate
 from zmqinfer.node.report import Report
 from zmqinfer.node.sockets import MORE, NOBLOCK
 from zmqinfer.tensor import Buffer
 
-__all__ = ["Dealer", "Router"]
+__all__ = ["Dealer", "Dialler", "Router"]
 
 # Beyond those that have spoken: so many may have come since.
 _MORE_PEERS = 64
@@ -196,3 +203,34 @@ class Dealer(_Port):
     def close(self, linger_ms: int = sockets.LINGER_MS) -> None:
         """Closes it; what it holds has so long to leave."""
         self.socket.close(linger_ms)
+
+
+class Dialler(dialler.Dialler[Dealer]):
+    """A client's or worker's DEALERs, one for each gateway, and the context that they live in."""
+
+    def __init__(self, machine: Linked) -> None:
+        """Dials all gateways; raises `ConfigError` for one that cannot be, or if there are too few descriptors."""
+        self.context = sockets.new_context(len(machine.links))
+        try:
+            super().__init__(machine, partial(Dealer, self.context))
+        except BaseException:
+            self.context.destroy(linger=0)
+            raise
+
+    def dial(self, address: str) -> Callable[[float], None]:
+        """Dials one more gateway, in any thread; returns what the loop's own has to do, which gets the time.
+
+        So it is the caller who waits while the name of a host is looked up, which may take seconds.
+
+        Raises:
+            ConfigError: the address cannot be dialled, or there are too few file descriptors.
+            UsageError: all has been closed.
+        """
+        if not self.is_open:
+            raise UsageError("this node has ended, and dials nobody; make a new one")
+        check_room()
+        return partial(self.add, address, Dealer(self.context, address))
+
+    def end(self) -> None:
+        """Ends the context, which has to wait for what its closed sockets hold, and for those not closed yet."""
+        self.context.term()

@@ -19,11 +19,10 @@ from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.machine.worker.served import ModelCard
 from zmqinfer.machine.worker.task import Batch
 from zmqinfer.node.crew import Crew, EngineThread
-from zmqinfer.node.dialler import Dialler
 from zmqinfer.node.poller import Poller
+from zmqinfer.node.ports import Dialler
 from zmqinfer.node.report import Report
 from zmqinfer.node.shared import SharedReader, host_token
-from zmqinfer.policy.batching import BatchLimits
 
 __all__ = ["WorkerNode"]
 
@@ -55,12 +54,16 @@ class WorkerNode:
             models: loaded; they are closed when this node ends.
         """
         settings = settings or WorkerSettings()
+        most_rows = settings.max_batch_size
         self.machine = WorkerMachine(
             settings,
             name=name,
             session=os.urandom(16),
             agent=f"zmqinfer/{__version__} pid {os.getpid()}",
-            cards=[_card(model, settings) for model in models],
+            cards=[
+                ModelCard.of(one.config.name, one.config.version, one.backend.signature, one.config.settings, most_rows)
+                for one in models
+            ],
             gateways=list(gateways),
             now=time.monotonic(),
             host=host_token(),
@@ -162,13 +165,3 @@ class WorkerNode:
         now, machine = time.monotonic(), self.machine
         is_patient = machine.is_drained and not self._is_stop_wanted
         return now < began + _CLOSE_S or (is_patient and now < machine.drain_by)
-
-
-def _card(model: EngineThread, settings: WorkerSettings) -> ModelCard:
-    config, own = model.config, model.config.settings
-    limits = BatchLimits(
-        max_rows=settings.max_batch_size or own.max_batch_size,
-        max_wait_s=own.max_wait_ms / 1000,
-        is_timed=own.policy == "timed",
-    )
-    return ModelCard(config.name, config.version, model.backend.signature, limits, own.idempotent, own.hedge)

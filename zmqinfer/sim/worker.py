@@ -16,7 +16,6 @@ from zmqinfer.loop.worker import WorkerLoop
 from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.machine.worker.served import ModelCard
 from zmqinfer.machine.worker.task import Batch, Outcome
-from zmqinfer.policy.batching import BatchLimits
 from zmqinfer.records import PAYLOAD
 from zmqinfer.scenario import TimedModel
 from zmqinfer.signature import Signature, TensorSpec
@@ -24,7 +23,7 @@ from zmqinfer.sim.history import ANSWER_BYTES, OUTPUT_LAYOUT, ROW_BYTES, History
 from zmqinfer.sim.network import Network
 from zmqinfer.sim.process import Process
 
-__all__ = ["WorkerProcess", "card_of"]
+__all__ = ["WorkerProcess"]
 
 _TURN_S, _RECORD_S = 50e-6, 8e-6
 # What a batch takes besides its model: it is stacked, checked and split, and who sleeps is woken some 0.1 ms late.
@@ -32,14 +31,6 @@ _BATCH_S = 200e-6
 # Batches of one row that are remembered, and for how long an answer may be under way before its connection ends.
 _ALONE, _UNHEARD_S = 64, 4.0
 _SIGNATURE = Signature((TensorSpec("x", "INT64", (2,)),), (TensorSpec("y", "INT64", (3,)),))
-
-
-def card_of(model: TimedModel) -> ModelCard:
-    """Returns what a worker announces of a model."""
-    limits = BatchLimits(
-        max_rows=model.max_batch_size, max_wait_s=model.max_wait_ms / 1000, is_timed=model.policy == "timed"
-    )
-    return ModelCard(model.name, 1, _SIGNATURE, limits, model.idempotent, model.hedge)
 
 
 @dataclass(slots=True)
@@ -79,7 +70,7 @@ class WorkerProcess(Process):
             name=worker,
             session=random.randbytes(16),
             agent="simulated",
-            cards=[card_of(model) for model in models],
+            cards=[ModelCard.of(model.name, 1, _SIGNATURE, model) for model in models],
             gateways=list(gateways),
             now=self.timeline.now,
         )

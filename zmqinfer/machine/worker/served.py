@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from zmqinfer.errors import InvalidArgument, TooLarge
 from zmqinfer.machine.worker.task import Batch, Bound, Task
@@ -11,6 +12,10 @@ from zmqinfer.policy.batching import Batcher, BatchLimits
 from zmqinfer.records import LAYOUT, PAYLOAD, PLACES, ROWS, Record
 from zmqinfer.signature import Signature
 from zmqinfer.tensor import parse_layout, payload_bytes
+
+if TYPE_CHECKING:
+    from zmqinfer.config import ModelSettings
+    from zmqinfer.scenario import TimedModel
 
 __all__ = ["ModelCard", "ServedModel"]
 
@@ -43,6 +48,14 @@ class ModelCard:
     limits: BatchLimits
     idempotent: bool = True
     hedge: bool = False
+
+    @classmethod
+    def of(
+        cls, name: str, version: int, signature: Signature, own: ModelSettings | TimedModel, max_rows: int = 0
+    ) -> ModelCard:
+        """Returns the card of a model with settings of its own; `max_rows` is its worker's bound, 0 for none."""
+        limits = BatchLimits(max_rows or own.max_batch_size, own.max_wait_ms / 1000, own.policy == "timed")
+        return cls(name, version, signature, limits, own.idempotent, own.hedge)
 
 
 class ServedModel:
