@@ -59,8 +59,7 @@ def latencies(variant: str, load: float, seconds: float, seed: int) -> tuple[lis
     until = WARM_UP_S + seconds
 
     def arrive() -> None:
-        call = history.begin(client.name, "m", timeline.now, DEADLINE_S, may_run_twice=True, is_poison=False)
-        client.call(call, options)
+        client.call(model, options)
         if timeline.now < until:
             timeline.after(random.expovariate(load * CAPACITY_PER_S), arrive)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from zmqinfer.errors import Executed, Status
+from zmqinfer.scenario import TimedModel
 from zmqinfer.sim.history import Call, History, Violation, answer_to, body_of, call_number, is_poison
 
 NO, YES, MAYBE = Executed.NO, Executed.YES, Executed.MAYBE
 
 
 def begin(history: History, *, may_run_twice: bool = True) -> Call:
-    return history.begin("client", "m", 1.0, 2.0, may_run_twice=may_run_twice, is_poison=False)
+    return history.begin(TimedModel("m", idempotent=may_run_twice), 2.0, 1.0)
 
 
 def end(history: History, call: Call, status: Status = Status.OK, ran: Executed = YES, now: float = 2.0) -> None:

@@ -28,13 +28,4 @@ def go(world: World, seconds: float) -> None:
 def ask(world: World, calls: int = 1, *, deadline_s: float = 5.0, is_poison: bool = False) -> list[Call]:
     """Lets the client make calls of the first model."""
     client, model = world.clients[0], world.scenario.models[0]
-    asked = [
-        world.history.begin(
-            client.name, model.name, world.timeline.now, deadline_s, may_run_twice=model.idempotent, is_poison=is_poison
-        )
-        for _ in range(calls)
-    ]
-    options = CallOptions(deadline_s)
-    for call in asked:
-        client.call(call, options)
-    return asked
+    return [client.call(model, CallOptions(deadline_s), is_poison=is_poison) for _ in range(calls)]

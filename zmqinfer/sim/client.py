@@ -15,6 +15,7 @@ from zmqinfer.machine.block import numbers_of
 from zmqinfer.machine.client.call import CallOptions
 from zmqinfer.machine.client.machine import ClientMachine
 from zmqinfer.records import Record
+from zmqinfer.scenario import TimedModel
 from zmqinfer.sim.history import INPUT, Call, History
 from zmqinfer.sim.network import Network
 from zmqinfer.sim.process import Process
@@ -54,15 +55,17 @@ class ClientProcess(Process, Taker):
         """How many calls its program waits for."""
         return len(self._calls)
 
-    def call(self, call: Call, options: CallOptions) -> None:
-        """Submits a call; it leaves with the next turn."""
+    def call(self, model: TimedModel, options: CallOptions, *, is_poison: bool = False) -> Call:
+        """Makes a call; it leaves with the next turn."""
+        call = self._history.begin(model, options.deadline_s, self.timeline.now, is_poison=is_poison)
         try:
-            call.tag = self.machine.submit(self, call.model, (INPUT, call.body), None, options, self.timeline.now)
+            call.tag = self.machine.submit(self, model.name, (INPUT, call.body), None, options, self.timeline.now)
         except ZmqInferError as error:
             self._end(call, error)
-            return
-        self._calls[call.tag] = call
-        self.rouse()
+        else:
+            self._calls[call.tag] = call
+            self.rouse()
+        return call
 
     def cancel(self, call: Call) -> bool:
         """Takes a call back; False if it has ended already."""

@@ -14,6 +14,7 @@ from zlib import crc32
 import msgpack
 
 from zmqinfer.errors import Executed, Status
+from zmqinfer.scenario import TimedModel
 
 __all__ = ["INPUT", "OUTPUT_LAYOUT", "Call", "History", "Violation", "answer_to", "call_number", "is_poison"]
 
@@ -73,7 +74,6 @@ class Call:
     """
 
     number: int
-    client: str
     model: str
     body: bytes
     sent_at: float
@@ -116,13 +116,11 @@ class History:
         self.hidden_s = POLL_S
         self.open = 0
 
-    def begin(
-        self, client: str, model: str, now: float, deadline_s: float, *, may_run_twice: bool, is_poison: bool
-    ) -> Call:
+    def begin(self, model: TimedModel, deadline_s: float, now: float, *, is_poison: bool = False) -> Call:
         """Notes a new call."""
         number = len(self.calls)
         body = body_of(number, is_poison=is_poison)
-        call = Call(number, client, model, body, now, now + deadline_s, may_run_twice)
+        call = Call(number, model.name, body, now, now + deadline_s, model.idempotent)
         self.calls.append(call)
         self.open += 1
         return call

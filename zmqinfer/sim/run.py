@@ -84,9 +84,8 @@ class _Run:
         self._unmatched = self._all_unmatched()
         for client in self._world.clients.values():
             for model in self._world.scenario.models:
-                options = CallOptions(RECOVERY_S)
                 for _ in range(_CALM_CALLS):
-                    client.call(self._world.begin(client, model, RECOVERY_S), options)
+                    client.call(model, CallOptions(RECOVERY_S))
         self._go_on_while_open(self._world.timeline.now + RECOVERY_S + 1.0)
         history.check_all_ended()
         for call in history.calls[first:]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from zmqinfer.config import ClientSettings, GatewaySettings, WorkerSettings
 from zmqinfer.machine.client.call import CallOptions
-from zmqinfer.scenario import Load, Scenario, TimedModel, settings_of, source
+from zmqinfer.scenario import Load, Scenario, settings_of, source
 from zmqinfer.sim.client import ClientProcess
 from zmqinfer.sim.gateway import GatewayProcess
 from zmqinfer.sim.history import Call, History
@@ -109,8 +109,8 @@ class World:
         client = self.clients.get(place)
         if client is None:
             return
-        call = self.begin(client, ask.model, ask.deadline_s, is_poison=is_poison)
-        client.call(call, CallOptions(ask.deadline_s, None, ask.priority, key=ask.key))
+        options = CallOptions(ask.deadline_s, None, ask.priority, key=ask.key)
+        call = client.call(ask.model, options, is_poison=is_poison)
         if ask.takes_back_after_s:
             call.is_fleeting = True
             self.timeline.after(ask.takes_back_after_s, lambda: self._take_back(client, call))
@@ -137,12 +137,6 @@ class World:
             part = len(range(place, self.scenario.in_flight, self.load.clients))
             for _ in range(part - client.open):
                 self.call(place)
-
-    def begin(self, client: ClientProcess, model: TimedModel, deadline_s: float, *, is_poison: bool = False) -> Call:
-        """Notes a call that a client is about to make."""
-        return self.history.begin(
-            client.name, model.name, self.timeline.now, deadline_s, may_run_twice=model.idempotent, is_poison=is_poison
-        )
 
     def statuses(self) -> list[dict[str, Any]]:
         """Returns what each gateway would answer to `status --json`."""
