@@ -20,7 +20,7 @@ from zmqinfer.errors import UsageError, ZmqInferError
 from zmqinfer.machine.client.call import Body, CallOptions
 from zmqinfer.machine.client.codec import Input, Output
 from zmqinfer.node.answers import Answer, CallInfo, KeepsReply
-from zmqinfer.node.arguments import Options, check_timeout, many_of, options_of
+from zmqinfer.node.arguments import Options, many_of, options_of, seconds
 from zmqinfer.node.async_many import AsyncMany
 from zmqinfer.node.connection import DEFAULTS, NOT_COPIED, Connection
 from zmqinfer.node.questions import drain_answer, drain_words, read_answer, those_who_answered
@@ -281,7 +281,7 @@ class AsyncClient:
         return drain_answer(await self._ask(Kind.ADMIN, drain_words(worker), timeout_s), self._machine.codec)
 
     async def _ask(self, kind: Kind, words: Record, timeout_s: float) -> list[Record]:
-        check_timeout(timeout_s)
+        seconds("timeout_s", timeout_s)
         loop = self._attach()
         self._connection.check_open()
         now = time.monotonic()

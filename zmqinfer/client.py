@@ -18,7 +18,7 @@ from zmqinfer.errors import Unavailable, UsageError, ZmqInferError
 from zmqinfer.machine.client.call import Body
 from zmqinfer.machine.client.codec import Input, Output
 from zmqinfer.node.answers import Answer, CallInfo
-from zmqinfer.node.arguments import Options, check_timeout, many_of, options_of
+from zmqinfer.node.arguments import Options, many_of, options_of, seconds
 from zmqinfer.node.connection import DEFAULTS, NOT_COPIED, Connection
 from zmqinfer.node.io_thread import IoThread
 from zmqinfer.node.many import Many
@@ -267,7 +267,7 @@ class Client:
         return drain_answer(self._ask(Kind.ADMIN, drain_words(worker), timeout_s), self._machine.codec)
 
     def _ask(self, kind: Kind, words: Record, timeout_s: float) -> list[Record]:
-        check_timeout(timeout_s)
+        seconds("timeout_s", timeout_s)
         connection, io = self._connection, self._io
         connection.check_open()
         waiters = {number: Waiter() for number in list(self._machine.links)}

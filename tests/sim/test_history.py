@@ -6,7 +6,7 @@ import pytest
 
 from zmqinfer.errors import Executed, Status
 from zmqinfer.scenario import TimedModel
-from zmqinfer.sim.history import Call, History, Violation, answer_to, body_of, call_number, is_poison
+from zmqinfer.sim.history import Call, History, Violation, answer_to, body_of, is_poison
 
 NO, YES, MAYBE = Executed.NO, Executed.YES, Executed.MAYBE
 
@@ -34,8 +34,11 @@ def test_a_call_that_ran_and_was_answered_is_in_order() -> None:
 
 def test_an_input_holds_its_number_and_whether_it_is_poison() -> None:
     """The answer depends on the model and on all of the input."""
+    history = History()
+    calls = [begin(history) for _ in range(8)]
     row = body_of(7, is_poison=True)
-    assert (call_number(row), is_poison(row), is_poison(body_of(7, is_poison=False))) == (7, True, False)
+    assert history.of(row) is calls[7]
+    assert (is_poison(row), is_poison(calls[7].body)) == (True, False)
     assert len({answer_to("a", row), answer_to("b", row), answer_to("a", body_of(8, is_poison=True))}) == 3
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from zmqinfer.errors import ZmqInferError
 from zmqinfer.loop.dialler import Dialler
-from zmqinfer.loop.ports import DealerPort
 from zmqinfer.machine.block import numbers_of
 from zmqinfer.machine.client.codec import Output
 from zmqinfer.machine.client.machine import ClientMachine
@@ -15,8 +14,6 @@ from zmqinfer.records import MAX_CALLS, PLACES, STATUS, Record
 from zmqinfer.tensor import SharedPayload
 
 __all__ = ["ClientLoop", "Owner", "Taker", "end"]
-
-P = TypeVar("P", bound=DealerPort)
 
 # A socket that is full, or not connected yet, does not say when it will take something: it is tried so often.
 _RETRY_S = 0.010
@@ -60,7 +57,7 @@ class Taker:
         raise NotImplementedError
 
 
-class ClientLoop(Generic[P]):
+class ClientLoop:
     """Turns a client.
 
     Args:
@@ -68,7 +65,7 @@ class ClientLoop(Generic[P]):
     """
 
     def __init__(
-        self, machine: ClientMachine, dialler: Dialler[P], free: Callable[[SharedPayload], None] = lambda _: None
+        self, machine: ClientMachine, dialler: Dialler[Any], free: Callable[[SharedPayload], None] = lambda _: None
     ) -> None:
         self._machine = machine
         self._dialler = dialler

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from zmqinfer.loop.dialler import Dialler
 from zmqinfer.loop.inbox import Inbox
-from zmqinfer.loop.ports import DealerPort, Reporter
+from zmqinfer.loop.ports import Reporter
 from zmqinfer.machine.worker.machine import WorkerMachine
 from zmqinfer.machine.worker.task import Batch, Outcome
 from zmqinfer.records import PAYLOAD, Kind, Record
@@ -21,7 +21,6 @@ __all__ = ["Done", "WorkerLoop"]
 
 # A batch, what became of its calls, and for how long the model ran, in seconds.
 Done: TypeAlias = tuple[Batch, list[Outcome], float]
-P = TypeVar("P", bound=DealerPort)
 
 # Returns the parts of a payload in its client's memory, None if they cannot be had.
 Read: TypeAlias = Callable[[SharedPayload], list[Buffer] | None]
@@ -30,7 +29,7 @@ Read: TypeAlias = Callable[[SharedPayload], list[Buffer] | None]
 _RETRY_S = 0.010
 
 
-class WorkerLoop(Generic[P]):
+class WorkerLoop:
     """Turns a worker.
 
     Attributes:
@@ -42,7 +41,7 @@ class WorkerLoop(Generic[P]):
     """
 
     def __init__(
-        self, machine: WorkerMachine, dialler: Dialler[P], report: Reporter, read: Read = lambda _: None
+        self, machine: WorkerMachine, dialler: Dialler[Any], report: Reporter, read: Read = lambda _: None
     ) -> None:
         self.done: deque[Done] = deque()
         self.is_due = self.is_in_danger = False

@@ -14,7 +14,7 @@ from zmqinfer.errors import InvalidArgument
 from zmqinfer.machine.client.call import DEFAULT_PRIORITY, CallOptions
 from zmqinfer.records import MAX_ID_BYTES, PRIORITIES
 
-__all__ = ["Options", "check_timeout", "key_bytes", "many_of", "options_of"]
+__all__ = ["Options", "key_bytes", "many_of", "options_of", "seconds"]
 
 MAX_DEADLINE_S = 300.0
 
@@ -76,7 +76,7 @@ def _checked(
         for name, value in (("idempotent", idempotent), ("hedge", hedge)):
             if value is not None and type(value) is not bool:
                 raise InvalidArgument(f"{name} is {value!r}, expected None, True or False")
-    deadline_s = plain.deadline_s if deadline_s is None else _seconds("deadline_s", deadline_s)
+    deadline_s = plain.deadline_s if deadline_s is None else seconds("deadline_s", deadline_s)
     if key is not None:
         return CallOptions(deadline_s, version, priority, idempotent, hedge, key_bytes(key))
     said = CallOptions(deadline_s, version, priority, idempotent, hedge)
@@ -114,13 +114,8 @@ def many_of(xs: object, in_flight: int, keys: object, options: Options) -> Itera
     return iter(keys)
 
 
-def check_timeout(timeout_s: float) -> None:
-    """Raises `InvalidArgument` for a time limit of a question that cannot be kept."""
-    _seconds("timeout_s", timeout_s)
-
-
-def _seconds(name: str, value: object) -> float:
-    """Returns a time limit in seconds, a number of any kind, as Python's own."""
+def seconds(name: str, value: object) -> float:
+    """Returns a time limit, a number of any kind, as Python's own; raises `InvalidArgument` if it cannot be kept."""
     if type(value) is not float and type(value) is not int:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise InvalidArgument(f"{name} is {value!r}, a {type(value).__qualname__}, expected a number of seconds")

@@ -16,7 +16,7 @@ import msgpack
 from zmqinfer.errors import Executed, Status
 from zmqinfer.scenario import TimedModel
 
-__all__ = ["INPUT", "OUTPUT_LAYOUT", "Call", "History", "Violation", "answer_to", "call_number", "is_poison"]
+__all__ = ["INPUT", "OUTPUT_LAYOUT", "Call", "History", "Violation", "answer_to", "is_poison"]
 
 # A caller has its outcome so long after the deadline at the latest.
 GRACE_S = 0.25
@@ -38,11 +38,6 @@ class Violation(AssertionError):
 def body_of(number: int, *, is_poison: bool) -> bytes:
     """Returns a call's input."""
     return _BODY.pack(number, is_poison)
-
-
-def call_number(row: bytes) -> int:
-    """Returns which call an input belongs to."""
-    return int(_BODY.unpack(row)[0])
 
 
 def is_poison(row: bytes) -> bool:
@@ -144,7 +139,7 @@ class History:
 
     def of(self, row: bytes) -> Call:
         """Returns the call that an input belongs to."""
-        return self.calls[call_number(row)]
+        return self.calls[int(_BODY.unpack(row)[0])]
 
     def kill(self, row: bytes) -> None:
         """Notes that an input has ended its worker."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
@@ -32,6 +33,7 @@ REDIAL_S, REDIAL_MAX_S = 0.05, 1.0
 HANDSHAKE_S = 3.0
 
 
+@dataclass(slots=True, eq=False)
 class _Pipe:
     """One direction of a connection.
 
@@ -42,15 +44,12 @@ class _Pipe:
         silent_since: since when the receiver has had no sign of the sender.
     """
 
-    __slots__ = ("arrives_at", "flying", "receiver", "sender", "silent_since", "unread")
-
-    def __init__(self, sender: _Socket, receiver: _Socket) -> None:
-        self.sender = sender
-        self.receiver = receiver
-        self.flying: deque[tuple[float, Frames]] = deque()
-        self.arrives_at = 0.0
-        self.unread = 0
-        self.silent_since: float | None = None
+    sender: _Socket
+    receiver: _Socket
+    flying: deque[tuple[float, Frames]] = field(default_factory=deque)
+    arrives_at: float = 0.0
+    unread: int = 0
+    silent_since: float | None = None
 
 
 class Wire:
