@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tests.processes import PATIENCE_S
+from zmqinfer.config import GatewaySettings
 from zmqinfer.node.gateway import GatewayNode
 from zmqinfer.node.worker import WorkerNode
 
@@ -53,19 +54,36 @@ def held() -> Iterator[np.ndarray[Any, Any]]:
         _is_let_go.set()
 
 
+def gateway_here(settings: GatewaySettings | None = None) -> GatewayNode:
+    return GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", settings)
+
+
 class Running:
-    """Nodes in threads."""
+    """Nodes in threads; the last one that began ends first."""
 
     def __init__(self, *nodes: GatewayNode | WorkerNode) -> None:
         self._nodes = nodes
-        self._threads = [threading.Thread(target=node.run, daemon=True) for node in nodes]
+        self._threads: dict[GatewayNode | WorkerNode, threading.Thread] = {}
 
-    def __enter__(self) -> None:
-        for thread in self._threads:
-            thread.start()
+    def __enter__(self) -> Running:
+        for node in self._nodes:
+            self.begin(node)
+        return self
+
+    def begin(self, node: GatewayNode | WorkerNode) -> None:
+        self._threads[node] = threading.Thread(target=node.run, daemon=True)
+        self._threads[node].start()
+
+    def end(self, node: GatewayNode | WorkerNode) -> None:
+        """Ends a node, unless it does so itself or has ended, and waits for that."""
+        node.drain() if isinstance(node, WorkerNode) else node.stop()
+        self.awaits(node)
+
+    def awaits(self, node: GatewayNode | WorkerNode) -> None:
+        """Waits until a node has ended."""
+        self._threads[node].join(PATIENCE_S)
+        assert not self._threads[node].is_alive()
 
     def __exit__(self, *_: object) -> None:
-        for node, thread in zip(reversed(self._nodes), reversed(self._threads), strict=True):
-            node.drain() if isinstance(node, WorkerNode) else node.stop()
-            thread.join(5)
-            assert not thread.is_alive()
+        for node in reversed([*self._threads]):
+            self.end(node)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.client.served import Running, X
+from tests.client.served import Running, X, gateway_here
 from tests.processes import PATIENCE_S, free_addresses, wait_until
 from zmqinfer import Client, LocalCluster
 from zmqinfer.config import GatewaySettings
@@ -56,7 +55,7 @@ def _echo_worker(*gateways: str) -> WorkerNode:
 
 def test_two_gateways_share_the_calls() -> None:
     """One client, one worker, two gateways: both carry requests, and both tell of themselves."""
-    gateways = [GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0") for _ in range(2)]
+    gateways = [gateway_here(), gateway_here()]
     worker = _echo_worker(*[one.workers_address for one in gateways])
     with Running(*gateways, worker), Client([one.clients_address for one in gateways]) as client:
         wait_until(lambda: all(one["workers"] for one in client.status()))
@@ -97,24 +96,20 @@ def test_gateway_that_is_not_there_does_not_hide_the_others(cluster: LocalCluste
 @pytest.mark.slow
 def test_lost_gateway_is_ridden_out_by_the_other() -> None:
     """As soon as its silence is noticed, new calls go to the one that is left."""
-    gateways = [GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0") for _ in range(2)]
+    gateways = [gateway_here(), gateway_here()]
     worker = _echo_worker(*[one.workers_address for one in gateways])
     addresses = [one.clients_address for one in gateways]
-    with Running(gateways[0], worker):
-        second = threading.Thread(target=gateways[1].run, daemon=True)
-        second.start()
-        with Client(addresses, heartbeat_ms=50, deadline_s=10) as client:
-            wait_until(lambda: all(one["workers"] for one in client.status()))
+    with Running(*gateways, worker) as nodes, Client(addresses, heartbeat_ms=50, deadline_s=10) as client:
+        wait_until(lambda: all(one["workers"] for one in client.status()))
 
-            gateways[1].stop()
-            second.join(5)
-            # Its silence is noticed by those who wait for it.
-            waiting = [client.submit("echo", X + n) for n in range(20)]
-            wait_until(lambda: client._machine.links[1].state.value != "up")
-            later = [client.infer("echo", X + n) for n in range(20)]
+        nodes.end(gateways[1])
+        # Its silence is noticed by those who wait for it.
+        waiting = [client.submit("echo", X + n) for n in range(20)]
+        wait_until(lambda: client._machine.links[1].state.value != "up")
+        later = [client.infer("echo", X + n) for n in range(20)]
 
-        assert all(np.array_equal(y, X + n) for n, y in enumerate(later))
-        assert len(waiting) == 20
+    assert all(np.array_equal(y, X + n) for n, y in enumerate(later))
+    assert len(waiting) == 20
 
 
 def test_status_and_models_tell_of_the_cluster(cluster: LocalCluster, client: Client) -> None:
@@ -135,16 +130,12 @@ def test_status_and_models_tell_of_the_cluster(cluster: LocalCluster, client: Cl
 def test_idle_client_lets_a_draining_gateway_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """It reads what the gateway says though it asks for nothing, and says goodbye."""
     monkeypatch.setattr("zmqinfer.machine.gateway.machine._GOODBYE_S", 10 * PATIENCE_S)
-    gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
-    running = threading.Thread(target=gateway.run, daemon=True)
-    running.start()
-    with Client(gateway.clients_address) as client:
+    gateway = gateway_here()
+    with Running(gateway) as nodes, Client(gateway.clients_address) as client:
         client.status()
 
         gateway.drain()
-        running.join(PATIENCE_S)
-
-        assert not running.is_alive()
+        nodes.awaits(gateway)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.client.served import Running, X, held, sleepy
+from tests.client.served import Running, X, gateway_here, held, sleepy
 from tests.processes import wait_until
 from zmqinfer import Client, LocalCluster
 from zmqinfer.config import GatewaySettings
@@ -24,7 +24,6 @@ from zmqinfer.errors import (
     TooLarge,
     Unavailable,
 )
-from zmqinfer.node.gateway import GatewayNode
 from zmqinfer.node.models import find_models, load_model
 from zmqinfer.node.worker import WorkerNode
 
@@ -214,7 +213,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder.mkdir()
     (folder / "model.toml").write_text(PAIR_TOML)
     (folder / "model.py").write_text(PAIR_PY)
-    gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0", GatewaySettings(max_body_bytes=4_096))
+    gateway = gateway_here(GatewaySettings(max_body_bytes=4_096))
     worker = WorkerNode("w1", [load_model(one) for one in find_models([folder])], [gateway.workers_address])
     with Running(gateway, worker), Client(gateway.clients_address) as client:
         wait_until(lambda: client.status()[0]["workers"])

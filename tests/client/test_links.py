@@ -9,22 +9,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.client.served import X, model
+from tests.client.served import Running, X, gateway_here, model
 from tests.processes import free_addresses, wait_until
 from zmqinfer import AsyncClient, Client
 from zmqinfer.config import WorkerSettings
 from zmqinfer.errors import ConfigError, UsageError
-from zmqinfer.node.gateway import GatewayNode
 from zmqinfer.node.models import function_model
 from zmqinfer.node.worker import WorkerNode
-
-ANY = "tcp://127.0.0.1:0"
-
-
-def running(node: GatewayNode | WorkerNode) -> threading.Thread:
-    thread = threading.Thread(target=node.run, daemon=True)
-    thread.start()
-    return thread
 
 
 class Caller:
@@ -90,11 +81,10 @@ def async_calls(address: str, loops: list[tuple[asyncio.AbstractEventLoop, Async
 @pytest.mark.slow
 def test_gateway_is_replaced_by_another_without_a_lost_call() -> None:
     """Sockets, registrations and descriptors of the one that was left are gone."""
-    first = GatewayNode(ANY, ANY)
+    first, second = gateway_here(), gateway_here()
     worker = WorkerNode("w1", [function_model(model)], [first.workers_address], WorkerSettings(heartbeat_ms=100))
-    threads = [running(first), running(worker)]
     loops: list[tuple[asyncio.AbstractEventLoop, AsyncClient]] = []
-    with Client(first.clients_address) as client:
+    with Running(first, second, worker) as nodes, Client(first.clients_address) as client:
         callers = [Caller(calls_of(client)), Caller(async_calls(first.clients_address, loops))]
         for caller in callers:
             caller.goes_on()
@@ -102,8 +92,6 @@ def test_gateway_is_replaced_by_another_without_a_lost_call() -> None:
         diallers = (client._connection.dialler, other._connection.dialler, worker._dialler)
         left = [dialler.ports[0] for dialler in diallers]
 
-        second = GatewayNode(ANY, ANY)
-        threads.append(running(second))
         for _ in range(2):  # a second time it is there already
             worker.add_gateway(second.workers_address)
             client._io.add_gateway(second.clients_address)
@@ -118,9 +106,7 @@ def test_gateway_is_replaced_by_another_without_a_lost_call() -> None:
         worker.remove_gateway(first.workers_address)
         wait_until(lambda: list(worker.machine.links) == [1], what="the worker leaves")
         assert len(first.machine.clients) == 0
-        first.stop()
-        threads[0].join(10)
-        assert not threads[0].is_alive()
+        nodes.end(first)
 
         for caller in callers:
             caller.goes_on()
@@ -129,22 +115,16 @@ def test_gateway_is_replaced_by_another_without_a_lost_call() -> None:
         assert [len(one) for one in (worker._poller._busy, worker._poller._on_signal)] == [1, 2]
         for caller in callers:
             caller.ends()
-    worker.drain()
-    threads[1].join(10)
-    second.stop()
-    threads[2].join(10)
-    assert not any(thread.is_alive() for thread in threads)
     assert second.machine.ledger.accepted == second.machine.ledger.answered
 
 
 @pytest.mark.slow
 def test_last_gateway_that_is_removed_serves_until_there_is_another() -> None:
     """A client has to ask somebody; questions are answered by those that are there."""
-    first, second = GatewayNode(ANY, ANY), GatewayNode(ANY, ANY)
+    first, second = gateway_here(), gateway_here()
     worker = WorkerNode("w1", [function_model(model)], [first.workers_address, second.workers_address])
-    threads = [running(node) for node in (first, second, worker)]
     (nowhere,) = free_addresses(1)
-    with Client(first.clients_address) as client:
+    with Running(first, second, worker), Client(first.clients_address) as client:
         client._io.remove_gateway(first.clients_address)
         assert np.array_equal(client.infer("model", X), X * 2)
         client._io.add_gateway(nowhere)
@@ -156,31 +136,21 @@ def test_last_gateway_that_is_removed_serves_until_there_is_another() -> None:
         assert np.array_equal(client.infer("model", X), X * 2)
         (status,) = client.status(timeout_s=0.3)
         assert status["address"] == second.clients_address
-    for node, thread in zip((worker, first, second), (threads[2], *threads), strict=False):
-        node.stop()
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 def test_gateway_that_cannot_be_dialled_is_refused_where_it_is_named() -> None:
     """By who adds it; and after its end a node takes none, nor keeps a socket of one that came too late."""
-    gateway = GatewayNode(ANY, ANY)
+    gateway = gateway_here()
     worker = WorkerNode("w1", [function_model(model)], [gateway.workers_address])
-    threads = [running(gateway), running(worker)]
-    with Client(gateway.clients_address) as client:
+    with Running(gateway, worker), Client(gateway.clients_address) as client:
         client.infer("model", X)
         for adds in (worker.add_gateway, client._io.add_gateway):
             with pytest.raises(ConfigError, match="cannot dial"):
                 adds("tcp://127.0.0.1:no")
         client.infer("model", X)
-    worker.stop()
-    threads[1].join(10)
-    gateway.stop()
-    threads[0].join(10)
 
     with pytest.raises(UsageError, match="closed"):
         client._io.add_gateway(gateway.clients_address)
     with pytest.raises(UsageError, match="ended"):
         worker.add_gateway(gateway.workers_address)
     worker.remove_gateway(gateway.workers_address)
-    assert not any(thread.is_alive() for thread in threads)

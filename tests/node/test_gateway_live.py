@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket as socket_module
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import zmq
 
+from tests.client.served import Running
 from tests.processes import wait_until
 from zmqinfer.client import Client
 from zmqinfer.config import GatewaySettings
@@ -34,8 +34,8 @@ def double(x: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> np.ndarray[t
 
 
 @dataclass
-class Running:
-    """A gateway and a worker in threads, and a context for strangers."""
+class Open:
+    """A gateway that runs beside a worker, and a context for strangers."""
 
     gateway: GatewayNode
     context: zmq.Context[zmq.Socket[bytes]]
@@ -53,28 +53,21 @@ class Running:
 
 
 @contextmanager
-def running(clients: str, workers: str, settings: GatewaySettings | None = None) -> Iterator[Running]:
+def running(clients: str, workers: str, settings: GatewaySettings | None = None) -> Iterator[Open]:
     gateway = GatewayNode(clients, workers, settings)
     worker = WorkerNode("w1", [function_model(double)], [gateway.workers_address])
-    threads = [threading.Thread(target=node.run, daemon=True) for node in (worker, gateway)]
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    for thread in threads:
-        thread.start()
-    try:
-        with Client(gateway.clients_address) as client:
-            wait_until(lambda: client.status()[0]["workers"])
-        yield Running(gateway, context)
-    finally:
-        context.destroy(linger=0)
-        worker.drain()
-        threads[0].join(5)
-        gateway.stop()
-        threads[1].join(5)
-        assert not any(thread.is_alive() for thread in threads)
+    with Running(gateway, worker):
+        try:
+            with Client(gateway.clients_address) as client:
+                wait_until(lambda: client.status()[0]["workers"])
+            yield Open(gateway, context)
+        finally:
+            context.destroy(linger=0)
 
 
 @pytest.fixture(params=["tcp", "ipc"])
-def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Running]:
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     if request.param == "tcp":
         addresses = ("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
     else:
@@ -114,7 +107,7 @@ GARBAGE = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("door", ["clients", "workers"])
-def test_garbage_is_counted_answered_once_and_cut_off_after_three(node: Running, door: str) -> None:
+def test_garbage_is_counted_answered_once_and_cut_off_after_three(node: Open, door: str) -> None:
     """While honest calls run, whose answers stay right; the gateway lives."""
     address = node.gateway.clients_address if door == "clients" else node.gateway.workers_address
     with Client(node.gateway.clients_address) as client:
@@ -148,7 +141,7 @@ def test_garbage_is_counted_answered_once_and_cut_off_after_three(node: Running,
     assert one["requests"]["outcomes"] == {"OK": 3_000}
 
 
-def test_other_version_is_told_both_versions(node: Running) -> None:
+def test_other_version_is_told_both_versions(node: Open) -> None:
     """An old peer learns what it speaks, what is spoken here, and what to do."""
     for address in (node.gateway.clients_address, node.gateway.workers_address):
         with node.stranger(address) as socket:
@@ -179,7 +172,7 @@ def test_peer_of_an_early_zmtp_is_a_stranger_like_others(door: str) -> None:
             assert np.array_equal(client.infer("double", X), X * 2)
 
 
-def test_stranger_without_a_session_is_not_executed(node: Running) -> None:
+def test_stranger_without_a_session_is_not_executed(node: Open) -> None:
     """It is asked for its greeting, as often as it comes; that is no offence."""
     request = [1, 1, b"id", "double", None, None, 1_000_000, 4, 1, None, 1, b"", b""]
     with node.stranger(node.gateway.clients_address) as socket:
@@ -196,7 +189,7 @@ def test_stranger_without_a_session_is_not_executed(node: Running) -> None:
     assert one["protocol_errors"] == 0
 
 
-def test_broken_input_of_a_session_fails_that_request_alone(node: Running) -> None:
+def test_broken_input_of_a_session_fails_that_request_alone(node: Open) -> None:
     """A layout that is none reaches the worker, which says INVALID_ARGUMENT; the session goes on."""
     with node.stranger(node.gateway.clients_address) as socket:
         socket.send(message(Kind.HELLO, [b"s" * 16, "raw", None, None]))

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 import zmq
 
-from tests.client.served import Running
+from tests.client.served import Running, gateway_here
 from tests.processes import free_addresses, is_running, wait_until
 from zmqinfer import Client, LocalCluster
 from zmqinfer.config import GatewaySettings, WorkerSettings
 from zmqinfer.node.crew import EngineThread
-from zmqinfer.node.gateway import GatewayNode
 from zmqinfer.node.models import find_models, function_model, load_model
 from zmqinfer.node.worker import WorkerNode
 from zmqinfer.records import Kind
@@ -61,14 +60,11 @@ def test_a_long_batch_holds_up_its_own_model_alone() -> None:
     def second(x: Any) -> Any:
         return x
 
-    gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+    gateway = gateway_here()
     models = [function_model(first), function_model(second)]
     worker = WorkerNode("w1", models, [gateway.workers_address], WorkerSettings(heartbeat_ms=100))
-    threads = [threading.Thread(target=node.run, daemon=True) for node in (gateway, worker)]
-    for thread in threads:
-        thread.start()
     x = np.zeros(1, np.float32)
-    with Client(gateway.clients_address) as client:
+    with Running(gateway, worker), Client(gateway.clients_address) as client:
         for _ in range(100):
             client.infer("first", x)
             client.infer("second", x)
@@ -81,10 +77,6 @@ def test_a_long_batch_holds_up_its_own_model_alone() -> None:
 
         assert time.monotonic() - began < 1.0
         assert slow.result(10) == 0
-    worker.drain()
-    threads[1].join(5)
-    gateway.stop()
-    threads[0].join(5)
 
 
 def isolated(place: Path, code: str, target: str = "predict") -> EngineThread:
@@ -125,7 +117,7 @@ def test_a_model_in_a_process_of_its_own_closes_within_the_grace_of_a_drain(
     """And is killed after that."""
     begun, ended = tmp_path / "begun", tmp_path / "ended"
     model = isolated(tmp_path, CLOSING.format(begun=str(begun), ended=str(ended), seconds=seconds), "Model")
-    gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+    gateway = gateway_here()
     worker = WorkerNode("w1", [model], [gateway.workers_address], WorkerSettings(drain_grace_s=grace_s))
     with Running(gateway), Client(gateway.clients_address) as client:
         thread = threading.Thread(target=worker.run)
@@ -146,7 +138,7 @@ def test_a_model_in_a_process_of_its_own_closes_within_the_grace_of_a_drain(
 def test_inputs_of_all_sizes_reach_a_model_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Inside the head, as a frame, and through shared memory."""
     model = isolated(tmp_path, "def predict(batch): return {'y': batch['x'][:, :1]}")
-    gateway = GatewayNode("tcp://127.0.0.1:0", "tcp://127.0.0.1:0")
+    gateway = gateway_here()
     worker = WorkerNode("w1", [model], [gateway.workers_address])
 
     with Running(gateway, worker), Client(gateway.clients_address) as client:
@@ -167,8 +159,6 @@ def test_a_message_that_cannot_be_read_begins_a_new_life() -> None:
         return x
 
     worker = WorkerNode("w1", [function_model(model)], [f"tcp://127.0.0.1:{port}"])
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
 
     def heard(kind: Kind, within_s: float = 10.0) -> bytes:
         give_up_at = time.monotonic() + within_s
@@ -178,18 +168,18 @@ def test_a_message_that_cannot_be_read_begins_a_new_life() -> None:
                 return peer
         raise AssertionError(f"no {kind.name} came")
 
-    peer = heard(Kind.READY)
-    welcome = [b"g" * 16, "gateway", 500, 2**20, []]
-    router.send_multipart([peer, msgpack.packb([VERSION, Kind.WELCOME, [welcome]])])
-    heard(Kind.HEARTBEAT)
-    for _ in range(2):  # no silence is the reason: that is 1.5 s
-        router.send_multipart([peer, msgpack.packb([VERSION, Kind.HEARTBEAT, []])])
-    router.send_multipart([peer, b"no msgpack at all"])
+    with Running(worker):
+        peer = heard(Kind.READY)
+        welcome = [b"g" * 16, "gateway", 500, 2**20, []]
+        router.send_multipart([peer, msgpack.packb([VERSION, Kind.WELCOME, [welcome]])])
+        heard(Kind.HEARTBEAT)
+        for _ in range(2):  # no silence is the reason: that is 1.5 s
+            router.send_multipart([peer, msgpack.packb([VERSION, Kind.HEARTBEAT, []])])
+        router.send_multipart([peer, b"no msgpack at all"])
 
-    heard(Kind.READY, within_s=1.0)
+        heard(Kind.READY, within_s=1.0)
 
-    worker.stop()
-    thread.join(5)
+        worker.stop()
     router.close(0)
     context.term()
 
@@ -202,13 +192,9 @@ def test_what_somebody_should_do_something_about_is_a_warning(
     monkeypatch.setattr("zmqinfer.machine.worker.machine._UNREACHED_S", 0.0)
     (nobody,) = free_addresses(1)
     worker = WorkerNode("w1", [function_model(np.negative)], [nobody], WorkerSettings(heartbeat_ms=20))
-    thread = threading.Thread(target=worker.run, daemon=True)
-    thread.start()
-    try:
+    with Running(worker):
         wait_until(lambda: len(caplog.records) > 1)
-    finally:
         worker.stop()
-        thread.join(5)
 
     assert [(record.levelname, record.getMessage()) for record in caplog.records[:2]] == [
         ("INFO", f"worker serves models=negative gateways={nobody} worker=w1"),
