@@ -22,11 +22,11 @@ from zmqinfer.sim.process import Process
 
 __all__ = ["ClientProcess"]
 
-_TURN_S, _RECORD_S = 40e-6, 10e-6
-
 
 class ClientProcess(Process, Taker):
     """One client in a process of its own, whose program waits for all calls."""
+
+    turn_s, record_s = 40e-6, 10e-6
 
     def __init__(
         self, name: str, network: Network, random: Random, gateways: Sequence[str], settings: ClientSettings,
@@ -44,7 +44,7 @@ class ClientProcess(Process, Taker):
         )
         self._history = history
         self._on_turn = on_turn
-        self.dialler = Dialler(self.machine, partial(network.dial, self))
+        self.dialler = self.counted = Dialler(self.machine, partial(network.dial, self))
         self._loop = ClientLoop(self.machine, self.dialler)
         # Those that the program waits for, by tag.
         self._calls: dict[int, Call] = {}
@@ -68,8 +68,9 @@ class ClientProcess(Process, Taker):
         return call
 
     def cancel(self, call: Call) -> bool:
-        """Takes a call back; False if it has ended already."""
-        if self._calls.get(call.tag) is not call or not self.machine.cancel(call.tag):
+        """Takes a call back; False if it has ended already, or the program is stopped."""
+        is_open = self.is_alive and not self.is_frozen and self._calls.get(call.tag) is call
+        if not is_open or not self.machine.cancel(call.tag):
             return False
         del self._calls[call.tag]
         self._history.give_up(call)
@@ -96,10 +97,6 @@ class ClientProcess(Process, Taker):
         if due is not None and due <= now:
             self.rouse()
         return due
-
-    def busy_s(self) -> float:
-        """Returns how long the turn has taken so far."""
-        return _TURN_S + _RECORD_S * self.dialler.records
 
     def on_death(self) -> None:
         """Nobody waits any more for what it asked."""

@@ -14,12 +14,11 @@ from zmqinfer.sim.process import Process
 
 __all__ = ["GatewayProcess"]
 
-# A turn, and a record in it, at the processor. Measured: PERFORMANCE.md, "Where the time goes".
-_TURN_S, _RECORD_S = 60e-6, 8e-6
-
 
 class GatewayProcess(Process):
     """One life of one gateway."""
+
+    turn_s, record_s = 60e-6, 8e-6
 
     def __init__(
         self, name: str, network: Network, random: Random, addresses: tuple[str, str], settings: GatewaySettings,
@@ -37,7 +36,7 @@ class GatewayProcess(Process):
         )
         self._clients = network.listen(self, addresses[0])
         self._workers = network.listen(self, addresses[1])
-        self._loop = GatewayLoop(self.machine, self._clients, self._workers, Reporter())
+        self._loop = self.counted = GatewayLoop(self.machine, self._clients, self._workers, Reporter())
         self._on_end = on_end
         self.rouse()
 
@@ -55,7 +54,3 @@ class GatewayProcess(Process):
             self._loop.part(now)
             self.timeline.after(self.busy_s(), self._on_end)
         return due
-
-    def busy_s(self) -> float:
-        """Returns how long the turn has taken so far."""
-        return _TURN_S + _RECORD_S * self._loop.records

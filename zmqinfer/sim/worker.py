@@ -25,7 +25,6 @@ from zmqinfer.sim.process import Process
 
 __all__ = ["WorkerProcess"]
 
-_TURN_S, _RECORD_S = 50e-6, 8e-6
 # What a batch takes besides its model: it is stacked, checked and split, and who sleeps is woken some 0.1 ms late.
 _BATCH_S = 200e-6
 # Batches of one row that are remembered, and for how long an answer may be under way before its connection ends.
@@ -60,6 +59,8 @@ class WorkerProcess(Process):
         is_faulty: whether its models raise, whatever they are asked.
     """
 
+    turn_s, record_s = 50e-6, 8e-6
+
     def __init__(
         self, name: str, worker: str, network: Network, random: Random, gateways: Sequence[str],
         models: Sequence[TimedModel], settings: WorkerSettings, history: History, on_end: Callable[[], None],
@@ -79,7 +80,7 @@ class WorkerProcess(Process):
         self._random = random
         self._history = history
         self._on_end = on_end
-        self.dialler = Dialler(self.machine, partial(network.dial, self))
+        self.dialler = self.counted = Dialler(self.machine, partial(network.dial, self))
         # When batches of a single row began, and which.
         self._alone: deque[tuple[float, bytes]] = deque(maxlen=_ALONE)
         self._engines = [_Engine(model) for model in models]
@@ -104,10 +105,6 @@ class WorkerProcess(Process):
         if self._loop.is_over():
             self._on_end()
         return due
-
-    def busy_s(self) -> float:
-        """Returns how long the turn has taken so far."""
-        return _TURN_S + _RECORD_S * self.dialler.records
 
     # Engines --------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from zmqinfer.machine.client.call import CallOptions
 from zmqinfer.scenario import Load, Scenario, settings_of, source
 from zmqinfer.sim.client import ClientProcess
 from zmqinfer.sim.gateway import GatewayProcess
-from zmqinfer.sim.history import Call, History
+from zmqinfer.sim.history import History
 from zmqinfer.sim.network import Network
 from zmqinfer.sim.process import Process
 from zmqinfer.sim.timeline import Timeline
@@ -113,12 +113,7 @@ class World:
         call = client.call(ask.model, options, is_poison=is_poison)
         if ask.takes_back_after_s:
             call.is_fleeting = True
-            self.timeline.after(ask.takes_back_after_s, lambda: self._take_back(client, call))
-
-    @staticmethod
-    def _take_back(client: ClientProcess, call: Call) -> None:
-        if client.is_alive and not client.is_frozen:
-            client.cancel(call)
+            self.timeline.after(ask.takes_back_after_s, lambda: client.cancel(call))
 
     def arrive(self) -> None:
         """Lets a client make some calls at once, and draws when that will be the next time."""
