@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
 import re
+import signal
 import sys
 import time
 from collections import Counter
@@ -127,21 +129,37 @@ def _runs(scenario: Scenario, seeds: range, jobs: int, chosen: Sequence[int] | N
         for seed in seeds:
             yield _run(scenario, seed, chosen)
         return
-    with ProcessPoolExecutor(jobs, initializer=end_with, initargs=(os.getpid(),)) as pool:
-        work = pool.map(_run, [scenario] * len(seeds), seeds, [chosen] * len(seeds), chunksize=_CHUNK)
+    pool = ProcessPoolExecutor(jobs, initializer=end_with, initargs=(os.getpid(),))
+    try:
+        with _uninterrupted():
+            work = pool.map(_run, [scenario] * len(seeds), seeds, [chosen] * len(seeds), chunksize=_CHUNK)
         is_shown = sys.stderr.isatty()
-        try:
-            for number, result in enumerate(work, 1):
-                if is_shown and not number % 100:
-                    click.echo(f"\r{number:,} of {len(seeds):,}", nl=False, err=True)
-                yield result
-        except KeyboardInterrupt:
-            # The pool would wait for all that it has given out.
-            for process in multiprocessing.active_children():
-                process.kill()
-            raise
+        for number, result in enumerate(work, 1):
+            if is_shown and not number % 100:
+                click.echo(f"\r{number:,} of {len(seeds):,}", nl=False, err=True)
+            yield result
         if is_shown:
             click.echo("\r", nl=False, err=True)
+    except BaseException:
+        # The pool would wait for all that it has given out.
+        for process in multiprocessing.active_children():
+            process.kill()
+        raise
+    finally:
+        pool.shutdown()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Has Ctrl-C wait: the pool waits for a process whose start it broke off, and nobody could end that."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _run(
