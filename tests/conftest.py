@@ -15,9 +15,10 @@ from trials import netns
 # The cores are shared with whatever else runs: a slow example is no failure.
 settings.register_profile("zmqinfer", deadline=None, derandomize=True)
 settings.load_profile("zmqinfer")
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    # Under nohup: what the tests start would ignore it too, as it should for its users.
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Under nohup, or in the background of a script: what the tests start would ignore it too, as it should for its users.
+for number, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 def pytest_configure(config: pytest.Config) -> None:
