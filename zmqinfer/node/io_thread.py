@@ -5,9 +5,9 @@ waits for what comes of it. So a caller holds no lock at any time, and a signal 
 the client wherever it interrupts one: what it wants waits in the inbox as that of any other caller. Only what
 runs on this very thread (a finaliser, or what hangs on a future) cannot wait for it, and gets a UsageError.
 
-Each call is handed over twice, to this thread and back. One call at a time so took 1.04 to 1.18 times as long as when
-its caller waited at the sockets itself, as fast or slow as the machine wakes a thread; 16 threads made 1.4 to 1.8 times
-the calls a second, for what they ask for meanwhile leaves together, and a stream gave as many results
+Each call is handed over twice, to this thread and back. One call at a time so took 1.04 to 1.26 times as long as when
+its caller waited at the sockets itself, as fast or slow as the machine wakes a thread; 16 threads made 1.4 to 2.0 times
+the calls a second, for what they ask for meanwhile leaves together; a stream gave 0.7 to 1.0 of the results a second
 (`python -m bench.clients`).
 """
 

@@ -32,6 +32,15 @@ def join(routes: Routes[Request], name: str, version: int = 1, model: str = "m")
     return Joined(route, replica)
 
 
+def come_and_go(routes: Routes[Request], name: str, version: int = 1, model: str = "m") -> Route[Request]:
+    """Has a worker join with a model and leave; returns the route, which has nobody then."""
+    one = join(routes, name, version, model)
+    routes.settle(one.route)
+    one.route.drop(one.replica)
+    routes.settle(one.route)
+    return one.route
+
+
 def waiting_in(route: Route[Request], tag: int = 1) -> Request:
     client = ClientSession(session_of("alice"), Outbox(b"alice", []), None, Usage())
     waiting = Request(request(tag, route.model, route.version), client, 2_000.0, 4, route)
@@ -39,7 +48,7 @@ def waiting_in(route: Route[Request], tag: int = 1) -> Request:
     return waiting
 
 
-def test_request_without_a_version_means_the_latest_with_an_replica() -> None:
+def test_request_without_a_version_means_the_latest_with_a_replica() -> None:
     """A later version whose workers are all gone does not hide an earlier one."""
     routes: Routes[Request] = Routes()
     old, new = join(routes, "w1", 1), join(routes, "w2", 2)
@@ -53,7 +62,7 @@ def test_request_without_a_version_means_the_latest_with_an_replica() -> None:
     assert routes.find("m", None) is old.route
 
 
-def test_latest_version_is_kept_while_no_version_has_an_replica() -> None:
+def test_latest_version_is_kept_while_no_version_has_a_replica() -> None:
     """A request waits there for the return of its workers."""
     routes: Routes[Request] = Routes()
     old, new = join(routes, "w1", 1), join(routes, "w2", 2)
@@ -82,11 +91,7 @@ def test_requests_that_waited_for_an_unknown_model_are_homeless_when_it_comes() 
 def test_requests_that_waited_for_a_version_that_is_the_latest_no_more_are_homeless() -> None:
     """Its last worker left, and another version has one."""
     routes: Routes[Request] = Routes()
-    one = join(routes, "w1", 1)
-    routes.settle(one.route)
-    one.route.drop(one.replica)
-    routes.settle(one.route)
-    waiting = waiting_in(one.route)
+    waiting = waiting_in(come_and_go(routes, "w1", 1))
 
     assert routes.settle(join(routes, "w2", 2).route) == [waiting]
 
@@ -94,11 +99,7 @@ def test_requests_that_waited_for_a_version_that_is_the_latest_no_more_are_homel
 def test_model_once_announced_stays_known() -> None:
     """So that a request for it waits, and is not told that there is no such model."""
     routes: Routes[Request] = Routes()
-    one = join(routes, "w1", 3)
-    routes.settle(one.route)
-
-    one.route.drop(one.replica)
-    routes.settle(one.route)
+    come_and_go(routes, "w1", 3)
 
     assert [routes.find("m", version).is_known for version in (None, 3, 1)] == [True, True, False]
     assert not routes.find("n", None).is_known
@@ -128,13 +129,10 @@ def test_known_route_is_never_swept() -> None:
     assert list(routes) == [route]
 
 
-def test_cards_list_the_models_that_have_an_replica() -> None:
+def test_cards_list_the_models_that_have_a_replica() -> None:
     """No more than a WELCOME can carry."""
     routes: Routes[Request] = Routes()
-    gone = join(routes, "w1", 1)
-    routes.settle(gone.route)
-    gone.route.drop(gone.replica)
-    routes.settle(gone.route)
+    come_and_go(routes, "w1", 1)
     for version in range(2, MAX_RECORDS + 10):
         routes.settle(join(routes, "w2", version).route)
 
@@ -166,11 +164,7 @@ def test_names_that_a_worker_makes_up_do_not_pile_up(kept: bool) -> None:
 def test_who_waits_in_a_route_that_is_forgotten_is_served_when_its_model_comes_again() -> None:
     """Whether it asked for that version or for any."""
     routes: Routes[Request] = Routes()
-    one = join(routes, "w1", 3)
-    routes.settle(one.route)
-    one.route.drop(one.replica)
-    routes.settle(one.route)
-    waiting = waiting_in(one.route)
+    waiting = waiting_in(come_and_go(routes, "w1", 3))
     homeless: list[Request] = []
 
     for n in range(MOST_GONE):
